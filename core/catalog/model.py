@@ -1,0 +1,169 @@
+"""What a catalogue holds: plain frozen values, already checked."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+from core.errors import InvalidInput
+
+_T = TypeVar("_T")
+
+EMOTIONS = ("joy", "sadness", "anger", "fear", "surprise", "disgust", "trust", "anticipation")
+SAFETY_TIERS = ("standard", "elevated", "critical")
+BASE_KINDS = ("embedded", "hub", "local", "gguf")
+PROFILES = ("starter", "production")
+QUANTIZATIONS = ("Q2_K", "Q4_K_M", "Q5_K_M", "Q8_0")
+DTYPES = ("auto", "float32", "bfloat16")
+ROUTING_PARTS = ("content", "emotion", "speed", "quality")
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A subject the person wants to talk about. `emotional_profile` says for each of EMOTIONS, 0..1, how much this
+    domain is the right one for a person feeling so."""
+
+    name: str
+    title: str
+    description: str
+    group: str
+    phase: int | None
+    keywords: tuple[str, ...]
+    emotional_profile: Mapping[str, float]
+    safety_tier: str
+    system_prompt: str
+    example_question: str
+
+
+@dataclass(frozen=True)
+class DomainBase:
+    """Generic names of the base a domain is trained on now and of the one planned for it."""
+
+    current: str
+    planned: str | None
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A generic base model name and what it stands for in the profile in use.
+
+    `kind` says which of the others matter: embedded: `module`, `package` and `gguf_file` in it; hub: `hub_id`;
+    local: the folder `path`; gguf: the file `gguf_file`. Paths are absolute or relative to the workspace.
+    """
+
+    name: str
+    kind: str
+    hub_id: str | None
+    path: str | None
+    gguf_file: str | None
+    architecture: str
+    parameters: int
+    context_length: int  # tokens
+    licence: str
+    package: str | None = None  # as it is installed
+    module: str | None = None  # as it is found
+
+
+@dataclass(frozen=True)
+class TrainingPreset:
+    """How an adapter is trained. `sequence_length` is in tokens; training ends at `epochs` or `max_steps`."""
+
+    name: str
+    batch_size: int
+    gradient_accumulation: int
+    sequence_length: int
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    learning_rate: float
+    epochs: int
+    max_steps: int
+    save_steps: int
+    warmup_ratio: float
+    weight_decay: float
+    dtype: str
+    description: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The preset as a training job is given it, without its description: rewording that makes nothing stale."""
+        return {key: value for key, value in asdict(self).items() if key != "description"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The workspace's settings; what settings.yaml leaves out has these values."""
+
+    profile: str = "starter"
+    preset: str = "starter"
+    seed: int = 7
+    held_out_fraction: float = 0.2
+    evaluation_sequence_length: int = 512  # tokens
+    routing_weights: Mapping[str, float] = field(
+        default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
+    )
+    unsure_below: float = 0.35
+    crisis_region: str = "international"
+    crisis_resources: Mapping[str, str] = field(
+        default_factory=lambda: {
+            "international": "If you are in danger now, call your local emergency number. "
+            "Free, confidential crisis lines by country are listed at findahelpline.com."
+        }
+    )
+    heavy_slots: int = 1
+    idle_exit_s: int = 600  # 0: never
+    disk_reserve_mb: int = 500
+    quantization: str = "Q4_K_M"
+
+    def routing_dict(self) -> dict[str, Any]:
+        """What the router is configured with, as JSON data."""
+        return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+
+    def crisis_dict(self) -> dict[str, Any]:
+        """Where people in danger are sent, as JSON data."""
+        return {"region": self.crisis_region, "resources": dict(self.crisis_resources)}
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Everything that could be built. `version` is a hash of the files it was read from."""
+
+    domains: Mapping[str, Domain]
+    bases: Mapping[str, BaseModel]
+    mapping: Mapping[str, DomainBase]
+    presets: Mapping[str, TrainingPreset]
+    settings: Settings
+    version: str
+
+    def domain(self, name: str) -> Domain:
+        """The domain of this name. Raises InvalidInput with the nearest names."""
+        return _named(self.domains, name, "domain", "configs/universal_domains.yaml")
+
+    def base(self, name: str) -> BaseModel:
+        """The base model of this generic name. Raises InvalidInput with the nearest names."""
+        return _named(self.bases, name, "base model", "configs/model_mapping.json")
+
+    def preset(self, name: str) -> TrainingPreset:
+        """The training preset of this name. Raises InvalidInput with the nearest names."""
+        return _named(self.presets, name, "preset", "configs/presets.yaml")
+
+    def base_for(self, domain: str) -> BaseModel:
+        """The base model a domain is trained on now."""
+        return self.bases[self.mapping[self.domain(domain).name].current]
+
+    def planned_for(self, domain: str) -> BaseModel | None:
+        """The base model planned for a domain, if one is."""
+        planned = self.mapping[self.domain(domain).name].planned
+        return self.bases[planned] if planned is not None else None
+
+
+def _named(table: Mapping[str, _T], name: str, what: str, file: str) -> _T:
+    if name in table:
+        return table[name]
+    raise InvalidInput(f"there is no {what} {name!r}{nearest(name, table)}", f"they are listed in {file}")
+
+
+def nearest(name: str, known: "Mapping[str, Any] | tuple[str, ...]") -> str:
+    """'; did you mean X?' for a name that is nearly one of those known, else nothing."""
+    import difflib
+
+    found = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""

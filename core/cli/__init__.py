@@ -1,0 +1,1 @@
+"""The `tara` command."""

@@ -1,0 +1,160 @@
+"""Commands that queue work and follow it: train, build, export, deploy."""
+
+from collections.abc import Sequence
+
+import click
+
+from core.cli.common import json_option, print_json, root_option, size, workspace_of
+from core.cli.follow import wait_for
+from core.workspace import Workspace
+
+detach_option = click.option("--detach", is_flag=True, help="Queue the jobs and return at once.")
+
+
+@click.command("train-domain")
+@click.argument("domain")
+@click.option("--preset", metavar="NAME", help="A training preset of configs/presets.yaml.")
+@click.option("--data", metavar="FILE", help="Training data (default: data/DOMAIN.jsonl, then the starter data).")
+@detach_option
+@root_option
+@json_option
+def train_domain(
+    domain: str, preset: str | None, data: str | None, detach: bool, root: str | None, as_json: bool
+) -> None:
+    """Train an adapter for DOMAIN and measure it on held-out examples."""
+    from core.phases import service
+
+    workspace = workspace_of(root)
+    ids = service.train_domain(workspace, domain, preset=preset, data=data)
+    if not _followed(workspace, ids, detach, as_json, f"{domain} is trained as asked: nothing to do"):
+        return
+    from core.cli.show import domain_json
+    from core.store.reads import open_reader
+
+    with open_reader(workspace) as reader:
+        view = next(view for view in reader.domains() if view.name == domain)
+    if as_json:
+        print_json({"jobs": ids, "domain": domain_json(view)})
+        return
+    found = view.measurements
+    for name, label in (("base_loss", "base loss"), ("tuned_loss", "tuned loss"), ("quality", "quality")):
+        if name in found:
+            click.echo(f"{label} {float(found[name].value):.3f}  ({found[name].method})")
+
+
+@click.command("build-phase")
+@click.argument("phase_number", type=int)
+@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
+@click.option("--compression-type", metavar="NAME", help="standard.")
+@click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@detach_option
+@root_option
+@json_option
+def build_phase(
+    phase_number: int,
+    quantization: str | None,
+    compression_type: str | None,
+    dry_run: bool,
+    detach: bool,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Build what is missing of phase PHASE_NUMBER: train, evaluate, convert, quantize, verify, package."""
+    from core.phases import service
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    if dry_run:
+        plan = service.plan_build(workspace, phase_number, quantization=quantization)
+        jobs = [
+            {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
+        ]
+        if as_json:
+            print_json({"phase": phase_number, "jobs": jobs})
+        else:
+            for job in plan.jobs.values():
+                click.echo(f"{'there   ' if job.done else 'to do   '}{job.title}")
+        return
+    ids = service.build_phase(workspace, phase_number, quantization=quantization, compression_type=compression_type)
+    if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
+        return
+    with open_reader(workspace) as reader:
+        phase = reader.phase(phase_number)
+    if as_json:
+        from core.cli.show import phase_json
+
+        print_json({"jobs": ids, "phase": phase_json(phase)})
+    else:
+        click.echo(f"built: {phase.bundle_path} ({size(phase.bundle_bytes)}); next: {phase.next_step}")
+
+
+@click.command("export-domain")
+@click.argument("domain")
+@click.option("--quantization", default="F16", show_default=True, metavar="TYPE", help="F16, or one of the four types.")
+@detach_option
+@root_option
+@json_option
+def export_domain(domain: str, quantization: str, detach: bool, root: str | None, as_json: bool) -> None:
+    """Merge the adapter of DOMAIN into its base and write one GGUF."""
+    from core.phases import service
+
+    workspace = workspace_of(root)
+    ids, path = service.export_domain(workspace, domain, quantization)
+    if not _followed(workspace, ids, detach, as_json, f"there already: {path}"):
+        return
+    if as_json:
+        print_json({"jobs": ids, "path": str(path), "bytes": path.stat().st_size})
+    elif ids:
+        click.echo(f"{path} ({size(path.stat().st_size)})")
+
+
+@click.command("deploy-phase")
+@click.argument("phase_number", type=int)
+@click.option("--target", metavar="DIR", help="The folder to release into (default: releases/phase-N).")
+@click.option("--override-quality", metavar="REASON", help="Deploy below the quality threshold; it is recorded.")
+@detach_option
+@root_option
+@json_option
+def deploy_phase(
+    phase_number: int, target: str | None, override_quality: str | None, detach: bool, root: str | None, as_json: bool
+) -> None:
+    """Release the built bundle of phase PHASE_NUMBER into a folder, as a version that can be rolled back."""
+    from core.deploy import service
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    job = service.deploy_phase(workspace, phase_number, target=target, override_quality=override_quality)
+    folder = service.target_of(workspace, phase_number, target)
+    ids = [job] if job is not None else []
+    if not _followed(workspace, ids, detach, as_json, f"{folder} has this build as its current version"):
+        return
+    with open_reader(workspace) as reader:
+        release = next((one for one in reader.releases(phase_number) if one.active and one.target == str(folder)), None)
+    if as_json:
+        print_json(
+            {
+                "jobs": ids,
+                "phase": phase_number,
+                "target": str(folder),
+                "version": release.version if release else None,
+                "bytes": release.bytes if release else None,
+            }
+        )
+    elif ids and release is not None:
+        click.echo(f"version {release.version} is current in {release.target} ({size(release.bytes)})")
+
+
+def _followed(workspace: Workspace, ids: Sequence[int], detach: bool, as_json: bool, nothing: str) -> bool:
+    """Follow jobs, or say that they were queued, or that there are none. False where the command is done with that."""
+    if detach:
+        if as_json:
+            print_json({"jobs": list(ids)})
+        else:
+            click.echo(f"queued jobs {', '.join(map(str, ids))}" if ids else nothing)
+        return False
+    if not ids:
+        if not as_json:
+            click.echo(nothing)
+        return as_json
+    wait_for(workspace, ids, quiet=as_json)
+    return True

@@ -1,0 +1,93 @@
+"""What every command shares: the workspace, `--json`, tables and plain figures."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from core.store.views import JobView, Measurement
+from core.text import clean
+from core.workspace import Workspace, find_workspace
+
+F = TypeVar("F", bound=Callable[..., Any])
+NOT_MEASURED = "not measured"
+
+
+def json_option(command: F) -> F:
+    """`--json`: one JSON value on standard output and nothing else there."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def root_option(command: F) -> F:
+    """`--root` also behind the command's name."""
+    return click.option("--root", "root", metavar="DIR", default=None, help="The workspace.")(command)
+
+
+def workspace_of(root: str | None) -> Workspace:
+    """The workspace of this call."""
+    context = click.get_current_context()
+    return find_workspace(root or context.find_root().obj)
+
+
+def print_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
+    """Columns under headers, widths from the content; the columns in `right` are set to the right."""
+    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(len(header), *(len(row[at]) for row in cells), 0) for at, header in enumerate(headers)]
+    lines = []
+    for row in [list(headers), *cells]:
+        parts = [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: float | None) -> str:
+    """Bytes in decimal units, as disks are sold."""
+    if count is None:
+        return "-"
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def span(seconds: float | None) -> str:
+    """A time span: `42s`, `3m05s`, `2h10m`."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def figure(measurement: Measurement | None, form: str = ".3f") -> str:
+    """A measured value, marked where it was only declared, or `not measured`."""
+    if measurement is None:
+        return NOT_MEASURED
+    value = measurement.value
+    text = format(value, form) if isinstance(value, float | int) else str(value)
+    return f"{text} (declared)" if measurement.method == "declared" else text
+
+
+def job_line(job: JobView) -> str:
+    """A job in one line, for messages."""
+    return f"job {job.id} ({job.title})"
+
+
+def is_terminal() -> bool:
+    """Whether standard output is a terminal."""
+    return sys.stdout.isatty()

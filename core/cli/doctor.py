@@ -1,0 +1,148 @@
+"""`tara doctor`: what this machine and workspace have, what is missing, and how to get it."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+
+from core.cli.common import json_option, print_json, root_option, size, table, workspace_of
+from core.errors import ExitCode, TaraError
+from core.workspace import Workspace
+
+_PACKAGES = ("llama-cpp-python", "torch", "transformers", "peft", "gguf", "textual", "sqlmodel")
+_LEAST_MEMORY = 3e9  # bytes: training the embedded base with the starter preset peaks below this
+_LEAST_SQLITE = (3, 51, 3)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `state` is ok, warning or missing; `fix` says how to get it."""
+
+    name: str
+    state: str
+    found: str
+    fix: str = ""
+
+
+@click.command("doctor")
+@root_option
+@json_option
+def doctor(root: str | None, as_json: bool) -> None:
+    """Check versions, compiler, converters, memory, disk and the workspace. Status 1 where something is missing."""
+    checks = machine_checks()
+    try:
+        workspace: Workspace | None = workspace_of(root)
+    except TaraError as error:
+        checks.append(Check("workspace", "missing", error.message, error.hint or ""))
+        workspace = None
+    if workspace is not None:
+        checks += workspace_checks(workspace)
+    missing = any(check.state == "missing" for check in checks)
+    if as_json:
+        print_json({"ok": not missing, "checks": [asdict(check) for check in checks]})
+    else:
+        click.echo(
+            table(("what", "state", "found", "how to get it"), [tuple(asdict(check).values()) for check in checks])
+        )
+    if missing:
+        click.get_current_context().exit(int(ExitCode.FAILED))
+
+
+def machine_checks() -> list[Check]:
+    """What does not depend on a workspace."""
+    checks = [Check("python", "ok", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            checks.append(Check(name, "ok", importlib.metadata.version(name)))
+        except importlib.metadata.PackageNotFoundError:
+            checks.append(Check(name, "missing", "not installed", f"pip install {name}"))
+    for tool, package in (("cc", "a C compiler"), ("c++", "a C++ compiler"), ("cmake", "cmake")):
+        where = shutil.which(tool)
+        checks.append(
+            Check(tool, "ok", where)
+            if where
+            else Check(tool, "warning", "not found", f"{package}; needed only to compile the engine again")
+        )
+    checks.append(_converters())
+    checks.append(_sqlite())
+    checks.append(_memory())
+    checks.append(_gpu())
+    return checks
+
+
+def workspace_checks(workspace: Workspace) -> list[Check]:
+    """What a workspace needs."""
+    from core.catalog import check_catalog, load_catalog
+    from core.catalog.bases import locate
+    from core.runner.presence import runner_pid
+    from core.store.engine import schema_of
+
+    checks = [Check("workspace", "ok", str(workspace.root))]
+    if not os.access(workspace.root, os.W_OK):
+        checks.append(Check("writable", "missing", "the workspace's folder is read-only", "chmod, or another folder"))
+    faults = check_catalog(workspace)
+    checks += [Check("configs", "missing", fault, "edit the file") for fault in faults]
+    if not faults:
+        catalog = load_catalog(workspace)
+        checks.append(Check("configs", "ok", f"{len(catalog.domains)} domains, {len(catalog.bases)} bases"))
+        for name in sorted({catalog.mapping[domain].current for domain in catalog.domains}):
+            try:
+                checks.append(Check(f"base {name}", "ok", str(locate(catalog.bases[name], workspace).path)))
+            except TaraError as error:
+                checks.append(Check(f"base {name}", "missing", error.message, error.hint or ""))
+    try:
+        checks.append(Check("state.db", "ok", f"schema {schema_of(workspace.state_db) or 'not made yet'}"))
+    except TaraError as error:
+        checks.append(Check("state.db", "missing", error.message, error.hint or ""))
+    checks.append(_disk(workspace.root))
+    pid = runner_pid(workspace)
+    checks.append(Check("runner", "ok", f"process {pid}" if pid else "none; the next queued job starts one"))
+    return checks
+
+
+def _converters() -> Check:
+    from core.gguf.toolchain import converters_folder
+
+    try:
+        return Check("converters", "ok", str(converters_folder()))
+    except TaraError as error:
+        return Check("converters", "missing", error.message, error.hint or "")
+
+
+def _sqlite() -> Check:
+    import pysqlite3.dbapi2 as sqlite
+
+    version = tuple(int(part) for part in sqlite.sqlite_version.split("."))
+    if version < _LEAST_SQLITE:
+        return Check(
+            "sqlite", "warning", sqlite.sqlite_version, "pip install -U pysqlite3; older ones can corrupt a WAL"
+        )
+    return Check("sqlite", "ok", sqlite.sqlite_version)
+
+
+def _memory() -> Check:
+    import psutil
+
+    available = psutil.virtual_memory().available
+    found = f"{size(available)} available of {size(psutil.virtual_memory().total)}"
+    if available < _LEAST_MEMORY:
+        return Check("memory", "warning", found, "training the embedded base wants about 3 GB")
+    return Check("memory", "ok", found)
+
+
+def _disk(root: Path) -> Check:
+    free = shutil.disk_usage(root).free
+    return (
+        Check("disk", "ok", f"{size(free)} free")
+        if free > 3e9
+        else Check("disk", "warning", f"{size(free)} free", "the starter phase needs about 2 GB")
+    )
+
+
+def _gpu() -> Check:
+    where = shutil.which("nvidia-smi")
+    return Check("gpu", "ok", f"{where} is there" if where else "none found; everything runs on the CPU")

@@ -1,0 +1,145 @@
+"""The command group: which command lies in which module, and how an error becomes a line and an exit status."""
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from core.errors import ExitCode, TaraError
+from core.text import clean
+
+COMMANDS = {
+    "init": "core.cli.init:init",
+    "quickstart": "core.cli.quickstart:quickstart",
+    "console": "core.cli.console:console",
+    "create-phase": "core.cli.phases:create_phase",
+    "add-domain": "core.cli.phases:add_domain",
+    "train-domain": "core.cli.build:train_domain",
+    "build-phase": "core.cli.build:build_phase",
+    "export-domain": "core.cli.build:export_domain",
+    "deploy-phase": "core.cli.build:deploy_phase",
+    "rollback": "core.cli.phases:rollback",
+    "update-domain": "core.cli.phases:update_domain",
+    "list-phases": "core.cli.show:list_phases",
+    "show-phase": "core.cli.show:show_phase",
+    "advance-phase": "core.cli.phases:advance_phase",
+    "cleanup-phase": "core.cli.phases:cleanup_phase",
+    "clean-model": "core.cli.models:clean_model",
+    "validate": "core.cli.models:validate",
+    "jobs": "core.cli.jobs:jobs",
+    "runner": "core.cli.runner:runner",
+    "chat": "core.cli.chat:chat",
+    "route": "core.cli.chat:route",
+    "doctor": "core.cli.doctor:doctor",
+    "completion": "core.cli.completion:completion",
+}
+SHORT_HELP = {
+    "init": "Make a workspace in a folder.",
+    "quickstart": "Build, release and try the starter phase.",
+    "console": "Open the console.",
+    "create-phase": "Make a phase with its domains.",
+    "add-domain": "Put a domain into a phase.",
+    "train-domain": "Train and evaluate a domain's adapter.",
+    "build-phase": "Build what is missing of a phase, up to its bundle.",
+    "export-domain": "Merge a domain's adapter into one GGUF.",
+    "deploy-phase": "Release a built phase into a folder.",
+    "rollback": "Switch a target back to an earlier release.",
+    "update-domain": "Declare a domain's status or quality.",
+    "list-phases": "Show all phases.",
+    "show-phase": "Show a phase and its domains.",
+    "advance-phase": "Make the next phase the current one.",
+    "cleanup-phase": "Remove a phase and what only it uses.",
+    "clean-model": "Copy a model or adapter without garbage, fixed and checked.",
+    "validate": "Check a model, adapter, GGUF, bundle or data file.",
+    "jobs": "List, show, follow, cancel and retry jobs.",
+    "runner": "Start, stop and show the runner.",
+    "chat": "Talk to a release.",
+    "route": "Show which domain a message goes to, and why.",
+    "doctor": "Check this machine and workspace.",
+    "completion": "Print the shell completion script.",
+}
+
+
+class Group(click.Group):
+    """Loads a command's module when that command is asked for."""
+
+    def list_commands(self, _context: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
+        where = COMMANDS.get(name)
+        if where is None:
+            return None
+        module, attribute = where.split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, _context: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SHORT_HELP.items()))  # without loading each command's module
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except TaraError as error:
+            click.echo(f"tara: {clean(error.one_line())}", err=True)
+            context.exit(int(error.exit_code))
+        except KeyboardInterrupt:
+            click.echo("tara: left; jobs that were started go on (tara jobs list)", err=True)
+            context.exit(int(ExitCode.INTERRUPTED))
+        except BrokenPipeError:
+            # The reader of a pipe left: not an error of ours, and nothing more can be printed.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            context.exit(int(ExitCode.OK))
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:  # noqa: BLE001 - the last door: one line for the person, the whole for the report
+            where = _write_trace(context)
+            click.echo(
+                f"tara: a fault in TARA itself: {clean(f'{type(error).__name__}: {error}'.splitlines()[0])} — "
+                f"the details are in {where}",
+                err=True,
+            )
+            context.exit(int(ExitCode.INTERNAL))
+
+
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tara", prog_name="tara", message="%(prog)s %(version)s")
+@click.option("--root", metavar="DIR", help="The workspace; otherwise TARA_ROOT, or the current folder and above.")
+@click.pass_context
+def tara(context: click.Context, root: str | None) -> None:
+    """TARA trains, builds, releases and tries out domain adapters of language models.
+
+    Without a command it opens the console.
+    """
+    context.obj = root
+    if context.invoked_subcommand is None:
+        context.invoke(_load("console"))
+
+
+def _load(name: str) -> click.Command:
+    command = Group().get_command(click.Context(tara), name)
+    assert command is not None
+    return command
+
+
+def _write_trace(context: click.Context) -> Path:
+    from core.workspace import find_workspace
+
+    try:
+        folder = find_workspace(context.obj).runs
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "fault.log"
+        with open(path, "a") as stream:
+            stream.write(traceback.format_exc())
+    except (TaraError, OSError):
+        import tempfile
+
+        path = Path(tempfile.gettempdir()) / f"tara-fault-{os.getpid()}.log"
+        path.write_text(traceback.format_exc())
+    return path

@@ -1,0 +1,179 @@
+"""`tara jobs`: the queue and its history."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from core.cli.common import json_option, print_json, root_option, span, table, workspace_of
+from core.errors import InvalidInput
+from core.store.views import ACTIVE_JOB_STATES, JobView
+from core.text import clean
+
+POLL_S = 0.2
+
+
+@click.group("jobs")
+def jobs() -> None:
+    """List, show, follow, cancel and retry jobs."""
+
+
+@jobs.command("list")
+@click.option("--phase", type=int, help="Only this phase's.")
+@click.option("--active", is_flag=True, help="Only those not over.")
+@click.option("--limit", type=int, default=50, show_default=True)
+@root_option
+@json_option
+def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_json: bool) -> None:
+    """Jobs, newest first."""
+    from core.store.reads import open_reader
+
+    with open_reader(workspace_of(root)) as reader:
+        found = reader.jobs(phase=phase, states=ACTIVE_JOB_STATES if active else (), limit=limit)
+    if as_json:
+        print_json([job_json(job) for job in found])
+    elif not found:
+        click.echo("no jobs")
+    else:
+        click.echo(
+            table(("job", "state", "what", "progress", "time", "note"), [_row(job) for job in found], right=(0,))
+        )
+
+
+@jobs.command("show")
+@click.argument("job_id", type=int)
+@root_option
+@json_option
+def show_job(job_id: int, root: str | None, as_json: bool) -> None:
+    """One job: state, progress, figures, result, where its files are."""
+    from core.store.reads import open_reader
+
+    with open_reader(workspace_of(root)) as reader:
+        job, result = reader.job(job_id), None
+        result = reader.result(job_id)
+    if as_json:
+        print_json({**job_json(job), "result": result})
+        return
+    click.echo(f"job {job.id}: {clean(job.title)} ({job.kind}), {job.state}, attempt {job.attempt}")
+    if job.total:
+        click.echo(f"progress: {job.step}/{job.total} {job.unit} {clean(job.message)}".rstrip())
+    if job.depends_on:
+        click.echo(f"needs: jobs {', '.join(map(str, job.depends_on))}")
+    for name, value in job.metrics.items():
+        click.echo(f"{name}: {value:g}")
+    for name, value in result.items():
+        click.echo(f"{name}: {clean(str(value))}")
+    if job.error:
+        click.echo(f"error: {clean(job.error)}" + (f" — {clean(job.hint)}" if job.hint else ""))
+    if job.run_dir:
+        click.echo(f"files: {job.run_dir}")
+
+
+@jobs.command("logs")
+@click.argument("job_id", type=int)
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job is over.")
+@click.option("-n", "--lines", type=int, default=200, show_default=True, help="How many of the last lines.")
+@root_option
+def logs(job_id: int, following: bool, lines: int, root: str | None) -> None:
+    """The log of a job."""
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    with open_reader(workspace) as reader:
+        job = reader.job(job_id)
+        if job.run_dir is None and not following:
+            raise InvalidInput(f"job {job_id} has not started, so it has no log", "tara jobs logs -f waits for it")
+        while job.run_dir is None and job.active:
+            time.sleep(POLL_S)
+            job = reader.job(job_id)
+        if job.run_dir is None:
+            raise InvalidInput(f"job {job_id} never started: {job.error or job.state}")
+        path = workspace.absolute(job.run_dir) / "log"
+        offset = 0
+        if path.exists():
+            data = path.read_bytes()
+            offset = len(data)
+            for line in data.decode(errors="replace").splitlines()[-max(1, lines) :]:
+                click.echo(clean(line))
+        while following:
+            over = not reader.job(job_id).active
+            if path.exists() and path.stat().st_size > offset:
+                with open(path, "rb") as stream:
+                    stream.seek(offset)
+                    data = stream.read()
+                whole = data[: data.rfind(b"\n") + 1]
+                offset += len(whole)
+                for line in whole.decode(errors="replace").splitlines():
+                    click.echo(clean(line))
+            elif over:
+                return
+            else:
+                time.sleep(POLL_S)
+
+
+@jobs.command("wait")
+@click.argument("job_ids", type=int, nargs=-1)
+@root_option
+@json_option
+def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Wait for jobs (all active ones where none is named); status 1 where one did not succeed."""
+    from core.cli.follow import wait_for
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    with open_reader(workspace) as reader:
+        if job_ids:
+            for job_id in job_ids:
+                reader.job(job_id)
+            ids = list(job_ids)
+        else:
+            ids = sorted(job.id for job in reader.jobs(states=("queued", "starting", "running", "stopping")))
+    done = wait_for(workspace, ids, quiet=as_json)
+    if as_json:
+        print_json([job_json(job) for job in done])
+
+
+@jobs.command("cancel")
+@click.argument("job_ids", type=int, nargs=-1, required=True)
+@root_option
+@json_option
+def cancel(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Cancel jobs: queued ones at once, running ones by ending their processes."""
+    from core.runner.client import cancel_jobs
+
+    cancelled = cancel_jobs(workspace_of(root), job_ids)
+    if as_json:
+        print_json({"cancelled": cancelled})
+    else:
+        click.echo(f"cancelled: {', '.join(map(str, cancelled))}")
+
+
+@jobs.command("retry")
+@click.argument("job_ids", type=int, nargs=-1, required=True)
+@root_option
+@json_option
+def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Queue failed, cancelled or interrupted jobs again, and what waits for them."""
+    from core.runner.client import retry_jobs
+
+    queued = retry_jobs(workspace_of(root), job_ids)
+    if as_json:
+        print_json({"queued": queued})
+    else:
+        click.echo(f"queued again: {', '.join(map(str, queued))}")
+
+
+def job_json(job: JobView) -> dict[str, Any]:
+    """A job for scripts."""
+    return {**asdict(job), "depends_on": list(job.depends_on)}
+
+
+def _row(job: JobView) -> tuple[Any, ...]:
+    progress = f"{100 * job.fraction:.0f}%" if job.fraction is not None else ""
+    if job.started_at is None:
+        took = ""
+    else:
+        took = span((job.ended_at or time.time()) - job.started_at)
+    note = clean(job.error) if job.error else (f"left {span(job.eta_s)}" if job.eta_s and job.active else "")
+    return job.id, job.state, job.title, progress, took, note[:80]

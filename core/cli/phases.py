@@ -1,0 +1,179 @@
+"""Commands that change phases and domains without a job."""
+
+import click
+
+from core.cli.common import json_option, print_json, root_option, size, workspace_of
+from core.errors import InvalidInput
+
+
+@click.command("create-phase")
+@click.argument("phase_number", type=int)
+@click.option("--domains", default="", metavar="A,B,…", help="The phase's domains, separated by commas.")
+@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: settings.yaml).")
+@click.option("--compression-type", default="standard", show_default=True, metavar="NAME", help="standard.")
+@click.option("--target-size", type=float, metavar="MB", help="Wanted size of the built bundle.")
+@click.option("--quality-threshold", type=float, metavar="0..1", help="Least quality a domain needs to be deployed.")
+@click.option("--speed-priority", is_flag=True, help="Prefer speed where a choice is made.")
+@root_option
+@json_option
+def create_phase(
+    phase_number: int,
+    domains: str,
+    quantization: str | None,
+    compression_type: str,
+    target_size: float | None,
+    quality_threshold: float | None,
+    speed_priority: bool,
+    root: str | None,
+    as_json: bool,
+) -> None:
+    """Make phase PHASE_NUMBER with its domains."""
+    from core.cli.show import phase_json
+    from core.phases import service
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    service.create_phase(
+        workspace,
+        phase_number,
+        domains.split(","),
+        quantization=quantization,
+        compression_type=compression_type,
+        target_size_mb=target_size,
+        quality_threshold=quality_threshold,
+        speed_priority=speed_priority,
+    )
+    with open_reader(workspace) as reader:
+        phase = reader.phase(phase_number)
+    if as_json:
+        print_json(phase_json(phase))
+        return
+    names = ", ".join(domain.name for domain in phase.domains) or "none"
+    click.echo(f"phase {phase_number} created: {phase.quantization}, {phase.compression_type}; domains: {names}")
+    click.echo(f"next: {phase.next_step}")
+
+
+@click.command("add-domain")
+@click.argument("phase_number", type=int)
+@click.argument("domain")
+@click.option("--adapter-path", metavar="DIR", help="A PEFT adapter from elsewhere, instead of training one here.")
+@click.option("--data", metavar="FILE", help="Training data of the domain.")
+@root_option
+@json_option
+def add_domain(
+    phase_number: int, domain: str, adapter_path: str | None, data: str | None, root: str | None, as_json: bool
+) -> None:
+    """Put DOMAIN into phase PHASE_NUMBER."""
+    from core.phases import service
+
+    workspace = workspace_of(root)
+    changed = service.add_domain(workspace, phase_number, domain, adapter_path=adapter_path, data=data)
+    if as_json:
+        print_json({"phase": phase_number, "domain": domain, "changed": changed})
+    elif changed:
+        click.echo(f"{domain} is in phase {phase_number}" + (", with the given adapter" if adapter_path else ""))
+    else:
+        click.echo(f"{domain} was in phase {phase_number} already; nothing changed")
+
+
+@click.command("update-domain")
+@click.argument("domain")
+@click.option("--status", metavar="STATUS", help="pending, complete or failed.")
+@click.option("--quality", type=float, metavar="0..1", help="A quality you vouch for; shown as declared.")
+@click.option("--train-here", is_flag=True, help="Drop an adapter from elsewhere and train one here.")
+@root_option
+@json_option
+def update_domain(
+    domain: str, status: str | None, quality: float | None, train_here: bool, root: str | None, as_json: bool
+) -> None:
+    """Declare the status or quality of DOMAIN; measured values stay beside it."""
+    from core.cli.show import domain_json
+    from core.phases import service
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    service.update_domain(workspace, domain, status=status, quality=quality, train_here=train_here)
+    with open_reader(workspace) as reader:
+        view = next(view for view in reader.domains() if view.name == domain)
+    if as_json:
+        print_json(domain_json(view))
+        return
+    said = [f"status {view.status}" + (" (declared)" if view.status_declared else "")]
+    if quality is not None:
+        said.append(f"quality {quality:g} (declared)")
+    click.echo(f"{domain}: {', '.join(said)}")
+
+
+@click.command("advance-phase")
+@click.option("--force", is_flag=True, help="Advance though the current phase is not deployed; it is recorded.")
+@root_option
+@json_option
+def advance_phase(force: bool, root: str | None, as_json: bool) -> None:
+    """Make the next phase the current one, once the current one is deployed."""
+    from core.phases import service
+
+    old, new = service.advance_phase(workspace_of(root), force=force)
+    if as_json:
+        print_json({"from": old, "to": new, "forced": force})
+    else:
+        click.echo(f"current phase: {new} (was {old})")
+
+
+@click.command("rollback")
+@click.argument("phase_number", type=int)
+@click.option("--to", type=int, metavar="VERSION", help="The version to go back to (default: the one before).")
+@click.option("--target", metavar="DIR", help="The deployed folder (default: where it was deployed last).")
+@root_option
+@json_option
+def rollback(phase_number: int, to: int | None, target: str | None, root: str | None, as_json: bool) -> None:
+    """Switch a deployed phase back to an earlier version."""
+    from core.deploy import service
+
+    left, now, folder = service.rollback(workspace_of(root), phase_number, to=to, target=target)
+    if as_json:
+        print_json({"phase": phase_number, "from": left, "to": now, "target": str(folder)})
+    else:
+        click.echo(f"phase {phase_number}: version {now} is current in {folder} (was {left})")
+
+
+@click.command("cleanup-phase")
+@click.argument("phase_number", type=int)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+@click.option("--undo", is_flag=True, help="Bring back what the last clean-up of this phase moved away.")
+@root_option
+@json_option
+def cleanup_phase(phase_number: int, dry_run: bool, yes: bool, undo: bool, root: str | None, as_json: bool) -> None:
+    """Move a phase, and the artifacts only it uses, to the workspace's trash. Releases stay where they are."""
+    from core.phases import cleanup
+
+    workspace = workspace_of(root)
+    if undo:
+        restored = cleanup.undo(workspace, phase_number)
+        if as_json:
+            print_json({"phase": phase_number, "restored": restored})
+        else:
+            click.echo(f"phase {phase_number} is back, with {len(restored)} artifacts and runs")
+        return
+    plan = cleanup.plan(workspace, phase_number)
+    if as_json and (dry_run or not yes):
+        print_json({**plan.as_dict(), "done": False})
+        if not dry_run:
+            raise InvalidInput("cleanup-phase --json needs --yes or --dry-run")
+        return
+    if not as_json:
+        click.echo(
+            f"phase {phase_number}: {len(plan.paths)} artifacts and runs, {size(plan.bytes)}, go to {plan.trash}"
+        )
+        for path in plan.paths:
+            click.echo(f"  {path}")
+    if dry_run:
+        return
+    if not yes and not click.confirm("Move them to the trash?", default=False):
+        click.echo("nothing was changed")
+        return
+    cleanup.carry_out(workspace, plan)
+    if as_json:
+        print_json({**plan.as_dict(), "done": True})
+    else:
+        click.echo(f"done; undo: tara cleanup-phase {phase_number} --undo; for good: delete {plan.trash}")

@@ -1,0 +1,341 @@
+"""The engine: one base GGUF, mapped and loaded once, and GGUF adapters put on and taken off it.
+
+Imports llama_cpp, whose faults end the process: for worker and engine processes only. What is owned here is freed here,
+in this order: adapters off the context, adapters, context, model.
+"""
+
+import ctypes
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+from jinja2.exceptions import TemplateError
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from core.errors import InvalidInput, Refused, TaraError
+from core.gguf.engine_log import capture_log, last_error
+from core.gguf.generation import ENDED, Clock, Generation
+from core.gguf.inspect import inspect_gguf
+from core.gguf.metadata import BASE_NAME, BASE_SHA256
+from core.gguf.sampling import Sampler, Sampling, TextAssembler, token_bytes
+
+DEFAULT_CONTEXT = 2048
+BATCH_TOKENS = 256  # a prompt is evaluated in steps of this, between which a request to stop is heard
+WARM_ADAPTERS = 8
+
+
+class EngineError(TaraError):
+    """llama.cpp could not do what was asked; the message has its own words."""
+
+
+class Runtime:
+    """A loaded base model. One answer at a time, one thread at a time.
+
+    Raises InvalidInput for a file that is no model, EngineError when the engine refuses it.
+    """
+
+    def __init__(
+        self, gguf: Path, *, n_ctx: int = DEFAULT_CONTEXT, threads: int = 1, warm_adapters: int = WARM_ADAPTERS
+    ) -> None:
+        self.info = inspect_gguf(gguf)
+        if self.info.kind != "model":
+            raise InvalidInput(f"{gguf} is an adapter, not a model", "give the base it belongs to")
+        capture_log()
+        self._model: Any = None
+        self._context: Any = None
+        self._adapters: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
+        self._warm_adapters = warm_adapters
+        self._attached: Any = None
+        self._evaluated: list[int] = []
+        self._formatter: Jinja2ChatFormatter | None = None
+        started = time.monotonic()
+        try:
+            self._load(gguf, n_ctx, threads)
+        except BaseException:
+            self.close()
+            raise
+        self.load_s = time.monotonic() - started
+
+    def _load(self, gguf: Path, n_ctx: int, threads: int) -> None:
+        last_error()
+        llama_cpp.llama_backend_init()
+        settings = llama_cpp.llama_model_default_params()
+        settings.n_gpu_layers = 0
+        settings.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+        # Repacked weights would be a private copy beside the mapped file, and adapters cannot lie in such buffers.
+        settings.use_extra_bufts = False
+        self._model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), settings)
+        if not self._model:
+            raise EngineError(f"llama.cpp could not load {gguf}: {last_error() or 'no reason given'}", "see the log")
+        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = min(n_ctx, trained) if trained > 0 else n_ctx
+        options.n_batch = options.n_ubatch = min(BATCH_TOKENS, options.n_ctx)
+        options.n_outputs_max = 1  # logits of the last token only: the rest would be vocabulary x batch floats
+        options.n_threads = options.n_threads_batch = threads
+        self._context = llama_cpp.llama_init_from_model(self._model, options)
+        if not self._context:
+            raise EngineError(
+                f"llama.cpp has no room for a context of {options.n_ctx} tokens: {last_error()}", "see the log"
+            )
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self.context_length = int(llama_cpp.llama_n_ctx(self._context))
+
+    # -- adapters ------------------------------------------------------------------------------------------------
+
+    def attach(self, adapter: Path | None, *, base_sha256: str | None = None) -> None:
+        """Put an adapter on the base in place of the one that is on it; None takes it off.
+
+        The key-value cache is cleared at every change: what another adapter computed must not be attended to. An
+        adapter is refused when it does not name `base_sha256`, where that is given, as its base. Adapters stay loaded;
+        the one not used for longest is freed when there are too many. Raises InvalidInput, Refused or EngineError; the
+        base is then without an adapter.
+        """
+        if adapter is None:
+            self._put_on(None)
+            return
+        try:
+            handle = self._loaded(adapter)
+            if base_sha256 is not None:
+                self._check_provenance(adapter, handle, base_sha256)
+        except TaraError:
+            self._put_on(None)
+            raise
+        self._put_on(handle)
+
+    def _loaded(self, path: Path) -> Any:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise InvalidInput(f"{path} cannot be read: {error.strerror}", "build the phase again") from error
+        key = (str(path.resolve()), status.st_mtime_ns, status.st_size)  # a replaced file is another adapter
+        if key in self._adapters:
+            self._adapters.move_to_end(key)
+            return self._adapters[key]
+        info = inspect_gguf(path)
+        if info.kind != "adapter":
+            raise InvalidInput(f"{path} is a model, not an adapter", "give the adapter's GGUF file")
+        last_error()
+        handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+        if not handle:
+            raise EngineError(
+                f"llama.cpp does not take {path.name} for this base: {last_error() or 'no reason given'}",
+                "give the adapter the base it was trained on",
+            )
+        while len(self._adapters) >= self._warm_adapters:
+            _, oldest = self._adapters.popitem(last=False)
+            if oldest is self._attached:
+                self._put_on(None)
+            llama_cpp.llama_adapter_lora_free(oldest)
+        self._adapters[key] = handle
+        return handle
+
+    def _check_provenance(self, path: Path, handle: Any, base_sha256: str) -> None:
+        named = _adapter_text(handle, BASE_SHA256)
+        if named is None:
+            raise Refused(f"{path.name} does not say which base it belongs to", "convert the adapter again with TARA")
+        if named != base_sha256:
+            raise Refused(
+                f"{path.name} belongs to {_adapter_text(handle, BASE_NAME) or 'another base'} ({named[:12]}), "
+                f"the loaded base is {self.info.path.name} ({base_sha256[:12]})",
+                "give the domain an adapter that was trained on this base",
+            )
+
+    def _put_on(self, handle: Any) -> None:
+        if handle is self._attached:
+            return
+        if handle is None:
+            failed = llama_cpp.llama_set_adapters_lora(self._context, None, 0, None)
+        else:
+            adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(handle)
+            failed = llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
+        self._clear()
+        if failed:
+            raise EngineError(f"llama.cpp could not change the adapter: {last_error() or failed}", "see the log")
+        self._attached = handle
+
+    # -- prompts -------------------------------------------------------------------------------------------------
+
+    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """The tokens of a conversation, by the file's own chat template, up to where the answer begins.
+
+        The template is foreign code: jinja2's immutable sandbox renders it.
+        """
+        if self._formatter is None:
+            if not self.info.chat_template:
+                raise EngineError(f"{self.info.path.name} has no chat template", "convert the base again")
+            try:
+                self._formatter = Jinja2ChatFormatter(
+                    self.info.chat_template,
+                    eos_token=self._token_text(llama_cpp.llama_vocab_eos(self._vocabulary)),
+                    bos_token=self._token_text(llama_cpp.llama_vocab_bos(self._vocabulary)),
+                )
+            except TemplateError as error:
+                raise EngineError(f"the chat template of {self.info.path.name} is faulty: {error}") from error
+        try:
+            prompt = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
+        except (TemplateError, ValueError) as error:
+            raise EngineError(
+                f"the chat template refuses these messages: {error}", "start a new conversation"
+            ) from error
+        return self.tokenize(prompt)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of rendered text: special tokens are read as such, none are added (the template writes them)."""
+        data = text.encode()
+        size = len(data) + 8
+        buffer = (llama_cpp.llama_token * size)()
+        count = int(llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, size, False, True))
+        if count < 0:
+            raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes", "see the log")
+        return list(buffer[:count])
+
+    def _token_text(self, token: int) -> str:
+        if token < 0:
+            return ""
+        return (llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"").decode("utf-8", "replace")
+
+    # -- evaluation ----------------------------------------------------------------------------------------------
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Logits of the token after `tokens`, shape [vocabulary], evaluated afresh: equal calls give equal numbers."""
+        self._clear()
+        self._evaluate(list(tokens))
+        values = llama_cpp.llama_get_logits_ith(self._context, -1)
+        return np.ctypeslib.as_array(values, shape=(self.vocabulary_size,)).astype(np.float32, copy=True)
+
+    def generate(
+        self,
+        tokens: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        stop: Sequence[str] = (),
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Generation:
+        """Continue a prompt by at most `max_tokens` tokens; greedily without `sampling`.
+
+        What the context still holds of the same conversation is not evaluated again. `cancelled` is asked between
+        steps. Raises EngineError when the prompt leaves no room in the context.
+        """
+        if len(tokens) + 1 > self.context_length:
+            raise EngineError(
+                f"the conversation has {len(tokens)} tokens, the context holds {self.context_length}",
+                "start a new conversation or shorten the message",
+            )
+        prompt, chosen = list(tokens), sampling or Sampling()
+
+        def pieces(generation: Generation) -> Iterator[str]:
+            with Sampler(chosen) as sampler:
+                yield from self._pieces(generation, prompt, max_tokens, sampler, stop, cancelled or (lambda: False))
+
+        return Generation(pieces, len(prompt))
+
+    def _pieces(
+        self,
+        generation: Generation,
+        prompt: list[int],
+        max_tokens: int,
+        sampler: Sampler,
+        stop: Sequence[str],
+        cancelled: Callable[[], bool],
+    ) -> Iterator[str]:
+        clock = Clock()
+        text = TextAssembler(stop)
+        generation.stopped_by = "cancelled"  # also when the consumer leaves; a better reason replaces it
+        generation.reused_tokens = self._evaluate(prompt, cancelled)
+        while not cancelled():
+            token = sampler.sample(self._context)
+            clock.tick(generation)
+            if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+                generation.stopped_by = "eos"
+                break
+            generation.tokens.append(token)
+            piece = text.feed(token_bytes(self._vocabulary, token))
+            if piece:
+                generation.text += piece
+                with clock.paused():
+                    yield piece
+            if text.stopped:
+                generation.stopped_by = "stop"
+                break
+            if len(generation.tokens) >= max_tokens or len(self._evaluated) + 1 > self.context_length:
+                generation.stopped_by = "length"
+                break
+            self._decode([token])
+        rest = text.finish(whole=generation.stopped_by in ENDED)
+        if rest:
+            generation.text += rest
+            yield rest
+
+    def _evaluate(self, tokens: list[int], cancelled: Callable[[], bool] = lambda: False) -> int:
+        """Bring the context to exactly `tokens`; returns how many of them it held already."""
+        if not tokens:
+            raise EngineError("there is nothing to continue", "give a prompt")
+        common = 0
+        while common < min(len(tokens) - 1, len(self._evaluated)) and tokens[common] == self._evaluated[common]:
+            common += 1  # the last token is evaluated in any case: its logits are wanted
+        memory = llama_cpp.llama_get_memory(self._context)
+        if common < len(self._evaluated):
+            if common and llama_cpp.llama_memory_seq_rm(memory, -1, common, -1):
+                del self._evaluated[common:]
+            else:  # some models cannot forget the end only
+                self._clear()
+                common = 0
+        for at in range(common, len(tokens), BATCH_TOKENS):
+            if cancelled():
+                break
+            self._decode(tokens[at : at + BATCH_TOKENS])
+        return common
+
+    def _decode(self, tokens: list[int]) -> None:
+        batch = (llama_cpp.llama_token * len(tokens))(*tokens)
+        status = int(llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(batch, len(tokens))))
+        if status:
+            self._clear()
+            raise EngineError(
+                f"llama.cpp could not evaluate {len(tokens)} tokens: {last_error() or status}", "see the log"
+            )
+        self._evaluated += tokens
+
+    def _clear(self) -> None:
+        self._evaluated = []
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+
+    # -- ownership -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Free everything; may be called twice."""
+        if self._context:
+            llama_cpp.llama_set_adapters_lora(self._context, None, 0, None)
+        self._attached = None
+        while self._adapters:
+            llama_cpp.llama_adapter_lora_free(self._adapters.popitem()[1])
+        if self._context:
+            llama_cpp.llama_free(self._context)
+            self._context = None
+        if self._model:
+            llama_cpp.llama_model_free(self._model)
+            self._model = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _adapter_text(handle: Any, key: str) -> str | None:
+    buffer = ctypes.create_string_buffer(1024)
+    count = int(llama_cpp.llama_adapter_meta_val_str(handle, key.encode(), buffer, len(buffer)))
+    return None if count < 0 else buffer.value.decode("utf-8", "replace")

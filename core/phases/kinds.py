@@ -1,0 +1,39 @@
+"""The kinds of jobs: how heavy each is, where its artifact goes, and the version of how it is made.
+
+Raise a version when a change to the task makes its old results stale: it is part of every job's key.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
+AVAILABLE_COMPRESSION = ("standard",)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job. `folder` is below `artifacts/`; a heavy job takes the machine, a light one fits beside it."""
+
+    name: str
+    version: int
+    heavy: bool
+    folder: str | None
+    suffix: str = ""
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("base", 1, True, "base"),
+        Kind("train", 1, True, "adapter"),
+        Kind("evaluate", 1, True, "evaluation", ".json"),
+        Kind("merge", 1, True, "merged"),
+        Kind("convert", 1, True, "gguf", ".gguf"),
+        Kind("adapter-convert", 1, True, "gguf-adapter", ".gguf"),
+        Kind("quantize", 1, True, "gguf", ".gguf"),
+        Kind("verify", 1, True, "verification", ".json"),
+        Kind("package", 1, False, "bundle"),
+        Kind("deploy", 1, False, None),
+        Kind("clean", 1, False, None),
+    )
+}

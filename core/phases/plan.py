@@ -1,0 +1,398 @@
+"""The plan of a phase: a graph of jobs, each keyed by the hash of what goes into it.
+
+A job whose artifact of that key is there is done; a rerun runs the others. Keys are known before anything runs, because
+an artifact's key stands for its content: same settings, same inputs, same result.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from core.catalog import Catalog, TrainingPreset
+from core.catalog.bases import base_identity, locate
+from core.errors import InvalidInput
+from core.files import hash_json, sha256_of
+from core.phases.kinds import KINDS
+from core.store.reads import Reader
+from core.training.data import find_data, read_examples, split_examples
+from core.workspace import Workspace
+
+SHORT_KEY = 8
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job of a plan. `inputs` maps names to stored paths (or to such mappings); `done`: its artifact is there."""
+
+    kind: str
+    title: str
+    key: str
+    params: dict[str, Any]
+    inputs: dict[str, Any]
+    out: Path | None
+    needs: tuple[str, ...] = ()
+    phase: int | None = None
+    domain: str | None = None
+    priority: int = 0
+    done: bool = False
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it takes the machine."""
+        return KINDS[self.kind].heavy
+
+
+@dataclass(frozen=True)
+class DomainSource:
+    """What a plan needs to know of a domain in the store."""
+
+    name: str
+    base: str
+    preset: str | None = None
+    data_path: str | None = None
+    adapter_path: str | None = None  # an imported adapter, relative to the workspace
+
+
+@dataclass
+class Plan:
+    """Jobs in an order in which every job comes after what it needs, by key."""
+
+    jobs: dict[str, PlannedJob] = field(default_factory=dict)
+    bundle: str | None = None  # the key of the bundle, where the plan makes one
+
+    def missing(self) -> list[PlannedJob]:
+        """What there is to do."""
+        return [job for job in self.jobs.values() if not job.done]
+
+
+class Planner:
+    """Makes plans from the catalogue, the files on disk and the artifacts recorded."""
+
+    def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader) -> None:
+        self.workspace = workspace
+        self.catalog = catalog
+        self._recorded = {row["key"]: row["path"] for row in reader.artifacts()}
+        self._bases: dict[str, tuple[dict[str, Any], str]] = {}
+
+    # -- whole plans ---------------------------------------------------------------------------------------------
+
+    def training(self, source: DomainSource, phase: int | None) -> Plan:
+        """Train and evaluate one domain."""
+        plan = Plan()
+        self._evaluated(plan, source, phase)
+        return plan
+
+    def phase(self, number: int, sources: Sequence[DomainSource], quantization: str) -> Plan:
+        """The whole way of a phase up to its bundle."""
+        if not sources:
+            raise InvalidInput(f"phase {number} has no domains", f"tara add-domain {number} NAME")
+        plan = Plan()
+        adapters: dict[str, PlannedJob] = {}
+        evaluations: dict[str, PlannedJob] = {}
+        ggufs: dict[str, PlannedJob] = {}
+        f16: dict[str, PlannedJob] = {}
+        models: dict[str, PlannedJob] = {}
+        for source in sources:
+            adapter, evaluation = self._evaluated(plan, source, number)
+            evaluations[source.name] = evaluation
+            adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
+            if source.base not in ggufs:
+                models[source.base] = self._base(plan, source.base, number)
+                f16[source.base] = self._converted(plan, source.base, models[source.base], number)
+                ggufs[source.base] = self._quantized(plan, source.base, f16[source.base], quantization, number)
+        domains = {source.name: self._domain_facts(source) for source in sources}
+        verified = self._verified(plan, number, domains, models, ggufs, adapters)
+        bundle = self._packaged(
+            plan, number, sources, domains, quantization, verified, ggufs, f16, adapters, evaluations
+        )
+        plan.bundle = bundle.key
+        return plan
+
+    def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
+        """One merged GGUF of one domain; `F16` leaves it unquantized."""
+        plan = Plan()
+        adapter = self._adapter(plan, source, phase)
+        base = self._base(plan, source.base, phase)
+        merged = self._add(
+            plan,
+            "merge",
+            f"merge {source.name} into {source.base}",
+            f"{source.name}",
+            {"domain": source.name},
+            {"base": base, "adapter": adapter},
+            phase=phase,
+            domain=source.name,
+        )
+        whole = self._converted(plan, source.name, merged, phase, domain=source.name)
+        if quantization != "F16":
+            self._quantized(plan, source.name, whole, quantization, phase, domain=source.name)
+        return plan
+
+    # -- single jobs ---------------------------------------------------------------------------------------------
+
+    def _base(self, plan: Plan, name: str, phase: int | None) -> PlannedJob:
+        if name not in self._bases:
+            model = self.catalog.bases[name]
+            located = locate(model, self.workspace)
+            identity = base_identity(located)
+            facts = {
+                "name": name,
+                "kind": located.kind,
+                "hub_id": model.hub_id,
+                "path": str(located.path),
+                "gguf_file": located.gguf_file,
+                "identity": identity,
+                # Of the file itself, so that the job can check it; a folder's identity covers several files.
+                "sha256": identity if located.gguf_file else None,
+            }
+            self._bases[name] = (facts, identity)
+        facts, identity = self._bases[name]
+        return self._add(
+            plan,
+            "base",
+            f"prepare base {name}",
+            name,
+            {"base": facts},
+            {},
+            phase=phase,
+            # Where the base lies does not matter for what is made of it, only what it is.
+            hashed={"name": name, "identity": identity},
+        )
+
+    def _adapter(self, plan: Plan, source: DomainSource, phase: int | None) -> PlannedJob:
+        if source.adapter_path is not None:
+            return self._imported(plan, source, phase)
+        preset = self.preset_of(source)
+        data = self._data(source)
+        seed = self.catalog.settings.seed
+        examples = read_examples(data)
+        split_examples(examples, seed, self.catalog.settings.held_out_fraction)
+        return self._add(
+            plan,
+            "train",
+            f"train {source.name}",
+            source.name,
+            {
+                "domain": source.name,
+                "preset": preset.as_dict(),
+                "seed": seed,
+                "held_out_fraction": self.catalog.settings.held_out_fraction,
+                "system_prompt": self.catalog.domain(source.name).system_prompt,
+            },
+            {"base": self._base(plan, source.base, phase), "data": data},
+            phase=phase,
+            domain=source.name,
+        )
+
+    def _imported(self, plan: Plan, source: DomainSource, phase: int | None) -> PlannedJob:
+        """An adapter from elsewhere, copied in and recorded when the domain was added: always done."""
+        assert source.adapter_path is not None
+        folder = self.workspace.absolute(source.adapter_path)
+        key = next((key for key, path in self._recorded.items() if path == source.adapter_path), None)
+        if key is None or not folder.is_dir():
+            raise InvalidInput(
+                f"the adapter of {source.name} is gone: {folder}",
+                f"tara add-domain N {source.name} --adapter-path DIR gives it another",
+            )
+        self._base(plan, source.base, phase)
+        job = PlannedJob("train", f"adapter of {source.name}", key, {}, {}, folder, domain=source.name, done=True)
+        plan.jobs.setdefault(key, job)
+        return job
+
+    def _evaluated(self, plan: Plan, source: DomainSource, phase: int | None) -> tuple[PlannedJob, PlannedJob]:
+        adapter = self._adapter(plan, source, phase)
+        evaluation = self._add(
+            plan,
+            "evaluate",
+            f"evaluate {source.name}",
+            source.name,
+            {
+                "domain": source.name,
+                "seed": self.catalog.settings.seed,
+                "held_out_fraction": self.catalog.settings.held_out_fraction,
+                "sequence_length": self.catalog.settings.evaluation_sequence_length,
+                "system_prompt": self.catalog.domain(source.name).system_prompt,
+            },
+            {"base": self._base(plan, source.base, phase), "adapter": adapter, "data": self._data(source)},
+            phase=phase,
+            domain=source.name,
+        )
+        return adapter, evaluation
+
+    def _adapter_gguf(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int) -> PlannedJob:
+        base = self._base(plan, source.base, phase)
+        return self._add(
+            plan,
+            "adapter-convert",
+            f"convert adapter {source.name}",
+            source.name,
+            {"domain": source.name, "base_name": source.base, "base_sha256": self._bases[source.base][1]},
+            {"base": base, "adapter": adapter},
+            phase=phase,
+            domain=source.name,
+        )
+
+    def _converted(
+        self, plan: Plan, name: str, model: PlannedJob, phase: int | None, domain: str | None = None
+    ) -> PlannedJob:
+        return self._add(
+            plan, "convert", f"convert {name} to GGUF", f"{name}-F16", {"name": name}, {"model": model}, phase=phase,
+            domain=domain,
+        )  # fmt: skip
+
+    def _quantized(
+        self, plan: Plan, name: str, whole: PlannedJob, quantization: str, phase: int | None, domain: str | None = None
+    ) -> PlannedJob:
+        return self._add(
+            plan,
+            "quantize",
+            f"quantize {name} to {quantization}",
+            f"{name}-{quantization}",
+            {"name": name, "type": quantization},
+            {"gguf": whole},
+            phase=phase,
+            domain=domain,
+        )
+
+    def _verified(
+        self,
+        plan: Plan,
+        number: int,
+        domains: Mapping[str, dict[str, Any]],
+        models: Mapping[str, PlannedJob],
+        ggufs: Mapping[str, PlannedJob],
+        adapters: Mapping[str, PlannedJob],
+    ) -> PlannedJob:
+        wanted = {
+            name: {"base": facts["base"], "prompt": facts["example_question"], "system_prompt": facts["system_prompt"]}
+            for name, facts in domains.items()
+        }
+        return self._add(
+            plan,
+            "verify",
+            f"verify phase {number}",
+            f"phase-{number}",
+            {"phase": number, "domains": wanted},
+            {
+                "bases": {name: {"gguf": ggufs[name], "model": models[name]} for name in ggufs},
+                "adapters": dict(adapters),
+            },
+            phase=number,
+        )
+
+    def _packaged(
+        self,
+        plan: Plan,
+        number: int,
+        sources: Sequence[DomainSource],
+        domains: Mapping[str, dict[str, Any]],
+        quantization: str,
+        verified: PlannedJob,
+        ggufs: Mapping[str, PlannedJob],
+        f16: Mapping[str, PlannedJob],
+        adapters: Mapping[str, PlannedJob],
+        evaluations: Mapping[str, PlannedJob],
+    ) -> PlannedJob:
+        bases = {name: {"sha256": self._bases[name][1]} for name in ggufs}
+        return self._add(
+            plan,
+            "package",
+            f"package phase {number}",
+            f"phase-{number}",
+            {
+                "phase": number,
+                "quantization": quantization,
+                "domains": dict(domains),
+                "bases": bases,
+                "routing": self.catalog.settings.routing_dict(),
+                "seed": self.catalog.settings.seed,
+                "held_out_fraction": self.catalog.settings.held_out_fraction,
+                "crisis": self.catalog.settings.crisis_dict(),
+            },
+            {
+                "bases": dict(ggufs),
+                "unquantized": dict(f16),
+                "adapters": dict(adapters),
+                "evaluations": dict(evaluations),
+                "verification": verified,
+                "data": {source.name: self._data(source) for source in sources},
+            },
+            phase=number,
+        )
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    def preset_of(self, source: DomainSource) -> TrainingPreset:
+        """The preset a domain is trained with."""
+        return self.catalog.preset(source.preset or self.catalog.settings.preset)
+
+    def _data(self, source: DomainSource) -> Path:
+        if source.data_path is not None:
+            path = self.workspace.absolute(source.data_path)
+            if not path.is_file():
+                raise InvalidInput(f"the data of {source.name} is gone: {path}", "tara train-domain NAME --data FILE")
+            return path
+        return find_data(self.workspace, source.name)
+
+    def _domain_facts(self, source: DomainSource) -> dict[str, Any]:
+        domain = self.catalog.domain(source.name)
+        return {
+            "base": source.base,
+            "title": domain.title,
+            "description": domain.description,
+            "keywords": list(domain.keywords),
+            "emotional_profile": dict(domain.emotional_profile),
+            "safety_tier": domain.safety_tier,
+            "system_prompt": domain.system_prompt,
+            "example_question": domain.example_question or f"What can you help me with in {domain.title}?",
+        }
+
+    def _add(
+        self,
+        plan: Plan,
+        kind: str,
+        title: str,
+        name: str,
+        params: dict[str, Any],
+        inputs: Mapping[str, Any],
+        *,
+        phase: int | None,
+        domain: str | None = None,
+        hashed: dict[str, Any] | None = None,
+    ) -> PlannedJob:
+        """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those."""
+        needs: list[str] = []
+        stored, identity = self._resolve(inputs, needs)
+        about = KINDS[kind]
+        key = hash_json(
+            {"kind": kind, "version": about.version, "params": params if hashed is None else hashed, "inputs": identity}
+        )
+        if key in plan.jobs:
+            return plan.jobs[key]
+        out = (
+            self.workspace.artifacts / about.folder / f"{name}-{key[:SHORT_KEY]}{about.suffix}"
+            if about.folder is not None
+            else None
+        )
+        job = PlannedJob(
+            kind, title, key, {**params, "_parents": needs}, stored, out, tuple(dict.fromkeys(needs)), phase, domain
+        )
+        job = replace(job, done=self._is_done(job))
+        plan.jobs[key] = job
+        return job
+
+    def _is_done(self, job: PlannedJob) -> bool:
+        path = self._recorded.get(job.key)
+        return path is not None and self.workspace.absolute(path).exists()
+
+    def _resolve(self, value: Any, needs: list[str]) -> tuple[Any, Any]:
+        """Inputs as the store keeps them, and as the key sees them."""
+        if isinstance(value, PlannedJob):
+            needs.append(value.key)
+            assert value.out is not None
+            return self.workspace.relative(value.out), {"job": value.key}
+        if isinstance(value, Path):
+            return self.workspace.relative(value), {"file": sha256_of(value)}
+        pairs = {name: self._resolve(one, needs) for name, one in value.items()}
+        return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}

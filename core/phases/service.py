@@ -1,0 +1,376 @@
+"""What a person may do to phases and domains. Commands and the console call these, and nothing else changes a phase.
+
+Every function either does all it says or raises a TaraError and leaves the store and the files as they were.
+"""
+
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlmodel import Session, col, select
+
+from core.catalog import Catalog, load_catalog
+from core.catalog.loading import HIGHEST_PHASE
+from core.catalog.model import QUANTIZATIONS
+from core.errors import EnvironmentLacks, InvalidInput, Refused
+from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
+from core.phases.imports import import_adapter
+from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
+from core.phases.plan import DomainSource, Plan, Planner
+from core.phases.queue import enqueue
+from core.store.engine import dump, open_store
+from core.store.reads import open_reader
+from core.store.tables import Domain, Fact, Note, Phase
+from core.training.data import read_examples
+from core.workspace import Workspace
+
+
+def create_phase(
+    workspace: Workspace,
+    number: int,
+    domains: Sequence[str],
+    *,
+    quantization: str | None = None,
+    compression_type: str = "standard",
+    target_size_mb: float | None = None,
+    quality_threshold: float | None = None,
+    speed_priority: bool = False,
+) -> None:
+    """Make a phase with its domains; the first phase becomes the current one."""
+    catalog = load_catalog(workspace)
+    chosen = check_quantization(quantization or catalog.settings.quantization)
+    check_compression(compression_type)
+    if not 1 <= number <= HIGHEST_PHASE:
+        raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
+    if quality_threshold is not None:
+        check_fraction("quality threshold", quality_threshold)
+    if target_size_mb is not None and not 0 < target_size_mb < math.inf:
+        raise InvalidInput(f"a target size is a number of megabytes above 0, not {target_size_mb:g}")
+    names = list(dict.fromkeys(name.strip() for name in domains if name.strip()))
+    for name in names:
+        catalog.domain(name)
+    with open_store(workspace).write() as session:
+        if session.get(Phase, number) is not None:
+            raise Refused(f"phase {number} exists already", f"tara show-phase {number}, or choose another number")
+        session.add(
+            Phase(
+                number=number,
+                quantization=chosen,
+                compression_type=compression_type,
+                target_size_mb=target_size_mb,
+                quality_threshold=quality_threshold,
+                speed_priority=speed_priority,
+            )
+        )
+        session.flush()
+        for position, name in enumerate(names):
+            _put_domain(session, catalog, name, number, position)
+        if session.get(Fact, "current_phase") is None:
+            session.add(Fact(name="current_phase", value=str(number)))
+
+
+def add_domain(
+    workspace: Workspace, number: int, name: str, *, adapter_path: str | Path | None = None, data: str | None = None
+) -> bool:
+    """Put a domain into a phase, with an adapter from elsewhere where `adapter_path` names one.
+
+    Returns False where there was nothing to change.
+    """
+    catalog = load_catalog(workspace)
+    catalog.domain(name)
+    source = Path(adapter_path).expanduser().resolve() if adapter_path is not None else None
+    store = open_store(workspace)
+    base = catalog.mapping[name].current
+    with store.write() as session:
+        _phase(session, number)
+        known = session.get(Domain, name)
+        if known is not None and known.phase not in (None, number):
+            raise Refused(f"{name} belongs to phase {known.phase}", "a domain is in one phase; choose another domain")
+    stored_data = _checked_data(workspace, data) if data is not None else None
+    imported = import_adapter(workspace, catalog, store, name, base, source) if source is not None else None
+    with store.write() as session:
+        _phase(session, number)
+        position = len(session.exec(select(Domain).where(Domain.phase == number)).all())
+        known = session.get(Domain, name)
+        before = (known.phase, known.base, known.adapter_path, known.data_path) if known is not None else None
+        row = _put_domain(session, catalog, name, number, position)
+        if imported is not None:
+            row.adapter_path, row.base = imported, base
+        if stored_data is not None:
+            row.data_path = stored_data
+        return before != (row.phase, row.base, row.adapter_path, row.data_path)
+
+
+def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:
+    """What building a phase would do, without doing it."""
+    catalog = load_catalog(workspace)
+    with open_reader(workspace) as reader:
+        phase = reader.phase(number)
+        planner = Planner(workspace, catalog, reader)
+        check_compression(phase.compression_type)
+        wanted = check_quantization(quantization or phase.quantization)
+        return planner.phase(number, sources(workspace, catalog, number), wanted)
+
+
+def build_phase(
+    workspace: Workspace, number: int, *, quantization: str | None = None, compression_type: str | None = None
+) -> list[int]:
+    """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there."""
+    if compression_type is not None:
+        check_compression(compression_type)
+    plan = plan_build(workspace, number, quantization=quantization)
+    catalog = load_catalog(workspace)
+    check_disk(workspace, catalog, plan)
+    store = open_store(workspace)
+    with store.write() as session:
+        phase = _phase(session, number)
+        for row in session.exec(select(Domain).where(Domain.phase == number)).all():
+            row.base = _source(row, catalog).base
+        phase.bundle_key = plan.bundle
+        if quantization is not None:
+            phase.quantization = quantization
+        ids = enqueue(session, workspace, plan)
+    if ids:
+        _start(workspace)
+    return ids
+
+
+def train_domain(workspace: Workspace, name: str, *, preset: str | None = None, data: str | None = None) -> list[int]:
+    """Queue a domain's training and evaluation. Returns the jobs' numbers; none where it is trained as asked."""
+    catalog = load_catalog(workspace)
+    catalog.domain(name)
+    if preset is not None:
+        catalog.preset(preset)
+    stored = _checked_data(workspace, data) if data is not None else None
+    store = open_store(workspace)
+    with store.write() as session:
+        row = session.get(Domain, name)
+        if row is not None and row.adapter_path is not None:
+            raise Refused(
+                f"{name} uses an adapter from elsewhere ({row.adapter_path})",
+                f"to train it here instead: tara update-domain {name} --train-here",
+            )
+        source = DomainSource(
+            name,
+            catalog.mapping[name].current,
+            preset or (row.preset if row else None),
+            stored or (row.data_path if row else None),
+        )
+        phase = row.phase if row else None
+    with open_reader(workspace) as reader:
+        plan = Planner(workspace, catalog, reader).training(source, phase)
+    check_disk(workspace, catalog, plan)
+    with store.write() as session:
+        row = session.get(Domain, name) or _put_domain(session, catalog, name, None, 0)
+        row.base, row.preset, row.data_path = source.base, source.preset, source.data_path
+        ids = enqueue(session, workspace, plan)
+    if ids:
+        _start(workspace)
+    return ids
+
+
+def export_domain(workspace: Workspace, name: str, quantization: str = "F16") -> tuple[list[int], Path]:
+    """Queue one merged GGUF of a trained domain. Returns the jobs' numbers and where the file will be."""
+    if quantization != "F16":
+        check_quantization(quantization)
+    catalog = load_catalog(workspace)
+    store = open_store(workspace)
+    with store.write() as session:
+        row = session.get(Domain, name)
+        if row is None:
+            catalog.domain(name)
+            raise Refused(f"{name} has not been trained", f"tara train-domain {name}")
+        source, phase = _source(row, catalog), row.phase
+    with open_reader(workspace) as reader:
+        plan = Planner(workspace, catalog, reader).export(source, phase, quantization)
+    check_disk(workspace, catalog, plan)
+    with store.write() as session:
+        ids = enqueue(session, workspace, plan)
+    if ids:
+        _start(workspace)
+    last = list(plan.jobs.values())[-1]
+    assert last.out is not None
+    return ids, last.out
+
+
+def update_domain(
+    workspace: Workspace,
+    name: str,
+    *,
+    status: str | None = None,
+    quality: float | None = None,
+    train_here: bool = False,
+) -> None:
+    """Declare a domain's status or quality. What is declared is shown as declared, beside what was measured."""
+    if status is None and quality is None and not train_here:
+        raise InvalidInput("nothing to update", "give --status, --quality or --train-here")
+    if quality is not None:
+        check_fraction("quality", quality)
+    if status is not None and status not in DOMAIN_STATES:
+        raise InvalidInput(f"unknown status {status}", f"one of {', '.join(DOMAIN_STATES)}")
+    catalog = load_catalog(workspace)
+    catalog.domain(name)
+    with open_reader(workspace) as reader:
+        view = next((view for view in reader.domains() if view.name == name), None)
+    if view is None:
+        raise Refused(f"{name} is in no phase and was never trained", f"tara add-domain N {name}")
+    if view.job is not None and view.job.active and view.job.state != "blocked":
+        raise Refused(f"{name} has a running or queued job ({view.job.id})", "wait for it, or cancel it")
+    if status is not None and status != view.status and status not in DOMAIN_MOVES[view.status]:
+        raise Refused(f"{name} cannot go from {view.status} to {status}")
+    if status == "complete" and view.adapter_path is None:
+        raise Refused(f"{name} has no adapter, so it cannot be complete", f"tara train-domain {name}")
+    if status == "training":
+        raise Refused(f"{name} is in training only while a job trains it", f"tara train-domain {name}")
+    with open_store(workspace).write() as session:
+        row = session.get(Domain, name)
+        assert row is not None
+        if status is not None:
+            row.declared_status = status
+        if quality is not None:
+            row.declared_quality = quality
+        if status is not None or quality is not None:
+            row.declared_at = time.time()
+        elif train_here or not view.status_declared:
+            row.declared_status = None  # of an adapter that goes, or outdated by a job: the new date is not for it
+        if train_here:
+            row.adapter_path = None
+        detail = {"status": status, "quality": quality, "train_here": train_here, "was": view.status}
+        session.add(Note(subject=name, action="update-domain", detail=dump(detail)))
+
+
+def advance_phase(workspace: Workspace, *, force: bool = False) -> tuple[int, int]:
+    """Make the next phase the current one, once the current one is deployed. Returns the old and the new number.
+
+    Raises Refused where there is no next one.
+    """
+    with open_reader(workspace) as reader:
+        phases = reader.phases()
+    current = next((phase for phase in phases if phase.current), None)
+    if current is None:
+        raise Refused("there is no phase yet", "tara create-phase 1 --domains …")
+    if current.state != "deployed" and not force:
+        raise Refused(
+            f"phase {current.number} is {current.state}, not deployed", f"{current.next_step}, or --force (recorded)"
+        )
+    following = next((phase for phase in phases if phase.number > current.number), None)
+    if following is None:
+        raise Refused(
+            f"there is no phase after {current.number}", f"tara create-phase {current.number + 1} --domains …"
+        )
+    with open_store(workspace).write() as session:
+        fact = session.get(Fact, "current_phase")
+        assert fact is not None
+        fact.value = str(following.number)
+        detail = {"from": current.number, "to": following.number, "state": current.state, "forced": force}
+        session.add(Note(subject=f"phase {current.number}", action="advance-phase", detail=dump(detail)))
+    return current.number, following.number
+
+
+# -- what the functions share ------------------------------------------------------------------------------------
+
+
+def sources(workspace: Workspace, catalog: Catalog, number: int) -> list[DomainSource]:
+    """The domains of a phase as a plan needs them, in their order."""
+    with open_store(workspace).write() as session:
+        _phase(session, number)
+        rows = session.exec(
+            select(Domain).where(Domain.phase == number).order_by(col(Domain.position), col(Domain.name))
+        ).all()
+        return [_source(row, catalog) for row in rows]
+
+
+def check_quantization(name: str) -> str:
+    """The type, where it is one of the four."""
+    if name not in QUANTIZATIONS:
+        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}")
+    return name
+
+
+def check_compression(name: str) -> str:
+    """The technique, where this version has it."""
+    if name not in COMPRESSION_TYPES:
+        raise InvalidInput(f"unknown compression type {name}", f"one of {', '.join(COMPRESSION_TYPES)}")
+    if name not in AVAILABLE_COMPRESSION:
+        raise Refused(
+            f"compression type {name} is not available in this version",
+            f"available: {', '.join(AVAILABLE_COMPRESSION)}",
+        )
+    return name
+
+
+def check_fraction(what: str, value: float) -> float:
+    """The value, where it lies in 0..1."""
+    if not 0.0 <= value <= 1.0:
+        raise InvalidInput(f"{what} must be between 0 and 1, not {value:g}")
+    return value
+
+
+def check_disk(workspace: Workspace, catalog: Catalog, plan: Plan) -> None:
+    """Refuse a plan whose results would not fit beside the reserve."""
+    missing = plan.missing()
+    # An f16 base and its working copy dominate; adapters are small. The factory's own plan refines this later.
+    names = {job.params["base"]["name"] for job in plan.jobs.values() if job.kind == "base"}
+    parameters = max((catalog.base(name).parameters for name in names), default=0)
+    per_kind = {"base": 4.2, "convert": 2.1, "merge": 4.2, "quantize": 1.2, "package": 0.1}
+    needed = sum(per_kind.get(job.kind, 0.05) * parameters for job in missing)
+    free = shutil.disk_usage(workspace.root).free
+    reserve = catalog.settings.disk_reserve_mb * 1e6
+    if missing and free - needed < reserve:
+        raise EnvironmentLacks(
+            f"this needs about {needed / 1e6:.0f} MB and leaves a reserve of {reserve / 1e6:.0f} MB; "
+            f"{free / 1e6:.0f} MB are free",
+            "free disk space; nothing was changed",
+        )
+
+
+def _start(workspace: Workspace) -> None:
+    from core.runner.client import ensure_runner
+
+    ensure_runner(workspace)
+
+
+def _phase(session: Session, number: int) -> Phase:
+    phase = session.get(Phase, number)
+    if phase is None:
+        known = (
+            ", ".join(str(one) for one in session.exec(select(Phase.number).order_by(col(Phase.number)))) or "none yet"
+        )
+        raise InvalidInput(f"there is no phase {number} (phases: {known})", f"tara create-phase {number} --domains …")
+    return phase
+
+
+def _put_domain(session: Session, catalog: Catalog, name: str, phase: int | None, position: int) -> Domain:
+    row = session.get(Domain, name)
+    if row is None:
+        row = Domain(name=name, base=catalog.mapping[name].current, phase=phase, position=position)
+    elif row.phase is None:
+        row.phase, row.position = phase, position
+    elif phase is not None and row.phase != phase:
+        raise Refused(f"{name} belongs to phase {row.phase}", "a domain is in one phase; choose another domain")
+    session.add(row)
+    return row
+
+
+def _source(row: Domain, catalog: Catalog) -> DomainSource:
+    # The mapping says on which base a domain is trained; an adapter from elsewhere stays on the one it was made for.
+    mapped = catalog.mapping.get(row.name) if row.adapter_path is None else None
+    return DomainSource(row.name, mapped.current if mapped else row.base, row.preset, row.data_path, row.adapter_path)
+
+
+def _checked_data(workspace: Workspace, data: str) -> str:
+    path = Path(data).expanduser().resolve()
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {path}")
+    read_examples(path)
+    return workspace.relative(path)
+
+
+def notes(workspace: Workspace) -> list[dict[str, object]]:
+    """What was declared, forced or removed, newest first."""
+    with open_store(workspace).write() as session:
+        rows = session.exec(select(Note).order_by(col(Note.id).desc())).all()
+        return [{"at": row.at, "subject": row.subject, "action": row.action, **json.loads(row.detail)} for row in rows]

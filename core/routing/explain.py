@@ -1,0 +1,44 @@
+"""A decision in plain lines, for commands and the console."""
+
+from core.routing.data import TERMS
+from core.routing.router import Decision
+from core.routing.urgency import NAMES
+
+MOST_CANDIDATES = 5
+
+
+def headline(decision: Decision) -> str:
+    """The decision in one line."""
+    if decision.crisis is not None:
+        return f"crisis ({decision.crisis.kind}) → {decision.domain or 'base model'}"
+    if decision.domain is None:
+        return f"unsure → base model ({decision.confidence:.0%}: {decision.reason})"
+    return f"{decision.domain} ({decision.confidence:.0%}: {decision.reason})"
+
+
+def explain(decision: Decision) -> list[str]:
+    """The decision part by part: what was chosen and why, what was read in the message, and each candidate's terms."""
+    lines = [headline(decision)]
+    if decision.resources:
+        lines.append(decision.resources)
+    feeling = decision.emotion
+    if feeling.neutral:
+        felt = "no emotion found"
+    else:
+        named = feeling.mixed or (feeling.dominant,)
+        felt = " + ".join(f"{name} {feeling.values[str(name)]:.2f}" for name in named)
+        felt += f" (by {feeling.method}, confidence {feeling.confidence:.2f})"
+    lines.append(f"urgency {NAMES[decision.urgency]}, complexity {decision.complexity:.2f}, {felt}")
+    if decision.candidates:
+        weights = " + ".join(f"{decision.weights[name]:g} {name}" for name in TERMS)
+        lines.append(f"total = {weights}")
+    width = max((len(candidate.domain) for candidate in decision.candidates), default=0)
+    for candidate in decision.candidates[:MOST_CANDIDATES]:
+        numbers = "  ".join(f"{name} {getattr(candidate, name):.3f}" for name in TERMS)
+        notes = list(candidate.notes) + ([] if candidate.near_best else ["set aside: content too far from the best"])
+        said = f"  [{'; '.join(notes)}]" if notes else ""
+        lines.append(f"{candidate.domain:<{width}}  {candidate.total:.3f} = {numbers}{said}")
+    hidden = len(decision.candidates) - MOST_CANDIDATES
+    if hidden > 0:
+        lines.append(f"and {hidden} more")
+    return lines

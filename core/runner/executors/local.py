@@ -1,0 +1,127 @@
+"""Jobs on this machine, each under a shim in its own session."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import core
+from core.runner.events import all_events
+from core.runner.executors import Exit
+from core.runner.shim import LOCK, identity, kill_session, take_lock
+
+
+CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
+
+
+class LocalExecutor:
+    """Starts shims and reads what they leave; holds no state that a restart would miss."""
+
+    def __init__(self) -> None:
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def submit(self, run_dir: Path) -> None:
+        """Start a shim, detached from this process's session, with the folder's lock in its hands from the start."""
+        lock = take_lock(run_dir)
+        if lock is None:
+            return  # a copy lives
+        try:
+            with open(run_dir / "shim.err", "ab") as errors:
+                self._children.append(
+                    subprocess.Popen(
+                        [sys.executable, "-m", "core.runner.shim", str(run_dir), str(lock)],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=errors,
+                        pass_fds=(lock,),
+                        cwd=CODE,
+                        start_new_session=True,
+                    )
+                )
+        finally:
+            os.close(lock)  # the shim's copy holds it on
+
+    def reap(self) -> None:
+        """Collect shims that ended, so that none stays a zombie."""
+        self._children = [child for child in self._children if child.poll() is None]
+
+    def alive(self, run_dir: Path) -> bool:
+        """Whether shim or job holds the run folder's lock."""
+        if not (run_dir / LOCK).exists():
+            return False
+        lock = take_lock(run_dir)
+        if lock is None:
+            return True
+        os.close(lock)
+        return False
+
+    def exit_of(self, run_dir: Path) -> Exit | None:
+        """The exit record, once there; without one, when all processes are gone, the task's own last word; without
+        that, an exit that nobody knows."""
+        record = run_dir / "exit.json"
+        if not record.is_file() and self.alive(run_dir):
+            return None
+        try:
+            found = json.loads(record.read_text())
+            return Exit(
+                found["code"],
+                found["signal"],
+                found["stopped"],
+                found["started"],
+                found["ended"],
+                found.get("peak_rss_bytes"),
+            )
+        except (FileNotFoundError, ValueError, KeyError):  # killed before it was written, or lost with the power
+            return _last_word(run_dir)
+
+    def stop(self, run_dir: Path, *, force: bool = False) -> bool:
+        """Ask the shim, which terminates its job's group and kills it after a grace period; where the shim is gone and
+        its job lives on, terminate that group. `force` kills all processes of the job."""
+        try:
+            who = json.loads((run_dir / "shim.json").read_text())
+        except FileNotFoundError:
+            return False  # it is just starting
+        if force:
+            if who["boot_id"] == identity(os.getpid())["boot_id"] and self.alive(run_dir):
+                kill_session(who["pid"])
+        elif not _signal(who, signal.SIGTERM) and "job" in who and _is_still(who["job"]):
+            os.killpg(who["job"]["pid"], signal.SIGTERM)
+        return True
+
+
+def _last_word(run_dir: Path) -> Exit:
+    """What the task said of its own end, where its shim was killed and nobody else saw it."""
+    for event in all_events(run_dir / "events.jsonl"):
+        if event.get("event") == "end":
+            return Exit(event["code"], None, False, None, event["t"])
+    return Exit(None, None, False, None, time.time())
+
+
+def _signal(recorded: dict[str, Any], number: int) -> bool:
+    """Signal the recorded process, and no later one of its number; False where it is gone."""
+    try:
+        descriptor = os.pidfd_open(recorded["pid"])
+    except ProcessLookupError:
+        return False
+    try:
+        if not _is_still(recorded):
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+        return True
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _is_still(recorded: dict[str, Any]) -> bool:
+    """Whether the recorded process is the one that has its number now."""
+    try:
+        now = identity(recorded["pid"])
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return all(now[name] == recorded[name] for name in ("pid", "start_ticks", "boot_id"))

@@ -1,0 +1,153 @@
+"""The parent of one job: standard library only, in its own session, alive when runner, console and shell are gone.
+
+It holds the run folder's lock while the job lives (the job inherits it, so the lock outlives a killed shim), writes
+who it is to `shim.json`, starts the job in a process group of its own with its output straight to `log`, and leaves
+the true exit in `exit.json`. Usage: python -m core.runner.shim RUN_DIR [LOCK_DESCRIPTOR]
+
+Whoever starts it may hand over the lock, held: then there is no moment in which the job is started and not locked.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+LOCK = "job.lock"
+STOP_GRACE_S = 10.0
+REFUSED_DOUBLE = 75
+ROOM_POLL_S = 1.0
+
+
+def main(run_dir: Path, lock: int | None = None) -> int:
+    """Run the job of a folder to its end. Returns 0 when its exit was recorded, 75 where it runs already or is over."""
+    if lock is None and (lock := take_lock(run_dir)) is None:
+        return REFUSED_DOUBLE
+    if (run_dir / "exit.json").exists():
+        return REFUSED_DOUBLE
+    os.set_inheritable(lock, True)
+    stopped = False
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Blocked until the job exists, then taken with sigtimedwait: a stop that comes early is not lost.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+    started = time.time()
+    # Written before the job exists too: its session is this process's, so it can be found whatever happens next.
+    me = {**identity(os.getpid()), "started": started}
+    _write(run_dir / "shim.json", me)
+    with open(run_dir / "log", "ab", buffering=0) as log:
+        job = subprocess.Popen(
+            [sys.executable, "-u", "-m", "core.tasks", str(run_dir)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+            process_group=0,
+            preexec_fn=_unblock,
+        )
+    _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
+    kill_at: float | None = None
+    while job.poll() is None:
+        wait = 60.0 if kill_at is None else max(0.05, kill_at - time.monotonic())
+        got = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}, wait)
+        if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT) and not stopped:
+            stopped = True
+            kill_at = time.monotonic() + STOP_GRACE_S
+            _signal_group(job.pid, signal.SIGTERM)
+        elif kill_at is not None and time.monotonic() >= kill_at:
+            _signal_group(job.pid, signal.SIGKILL)
+            kill_at = time.monotonic() + STOP_GRACE_S
+    kill_session(os.getpid())  # what the job left behind, in its group or in others
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    code = job.returncode
+    _write(
+        run_dir / "exit.json",
+        {
+            "code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "stopped": stopped,
+            "started": started,
+            "ended": time.time(),
+            "peak_rss_bytes": usage.ru_maxrss * 1024,
+            "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        },
+        wait_for_room=True,
+    )
+    return 0
+
+
+def take_lock(run_dir: Path) -> int | None:
+    """The held lock of a run folder, or None where a shim or a job holds it."""
+    lock = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def identity(pid: int) -> dict[str, Any]:
+    """What tells a process from a later one of the same number: pid, start time in clock ticks, boot."""
+    with open("/proc/sys/kernel/random/boot_id") as stream:
+        boot = stream.read().strip()
+    return {"pid": pid, "start_ticks": int(_stat(pid)[19]), "boot_id": boot}
+
+
+def kill_session(leader: int) -> list[int]:
+    """Kill every process of the leader's session but the leader itself; those that were asked to die."""
+    members = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and int(name) != leader and int(_stat(int(name))[3]) == leader:
+                os.kill(int(name), signal.SIGKILL)
+                members.append(int(name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    return members
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat behind the name: state, ppid, pgrp, session, …"""
+    with open(f"/proc/{pid}/stat", "rb") as stream:
+        return stream.read().rpartition(b")")[2].split()
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+
+
+def _signal_group(group: int, number: int) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return  # the group is empty
+
+
+def _write(path: Path, content: dict[str, Any], *, wait_for_room: bool = False) -> None:
+    """Write a whole file. With `wait_for_room` a full disk is waited for: how a job ended is not to be lost."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    while True:
+        try:
+            with open(temporary, "w") as stream:
+                json.dump(content, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            break
+        except OSError as error:
+            if not wait_for_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            time.sleep(ROOM_POLL_S)
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -1,0 +1,406 @@
+"""Fast reads for clients: plain SQL on state.db, frozen views out.
+
+Importing SQLModel takes longer than a whole command may, so clients read without it; a test holds every query against
+the tables. States of phases and domains are derived here, never stored.
+"""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pysqlite3.dbapi2 as sqlite
+
+from core.errors import EnvironmentLacks, InvalidInput
+from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
+from core.store.version import SCHEMA, read_only_uri, schema_in
+from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, SeriesPoint, Snapshot
+from core.workspace import Workspace
+
+_DOMAIN_MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s", "bytes")
+_ARTIFACT = (
+    "id", "key", "kind", "name", "path", "sha256", "bytes", "meta", "job_id", "phase", "domain", "created_at",
+)  # fmt: skip
+EVENT_CLOCK_S = 0.001  # events carry times in whole milliseconds, rows in full
+
+
+class Reader:
+    """One connection that only reads. It belongs to the thread that opened it."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._connection: sqlite.Connection | None = None
+        self._seen: tuple[int, float] | None = None
+        self._connect()
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def changed(self) -> bool:
+        """Whether another process has written since the last call; the first call says yes."""
+        version = self._version()
+        changed = version != self._seen
+        self._seen = version
+        return changed
+
+    def snapshot(self, jobs: int = 200) -> Snapshot:
+        """Everything the dashboard shows, from one transaction: all phases, the newest `jobs` jobs."""
+        if self._connect() is None:
+            return Snapshot(0, (), (), self._runner_pid(), time.time())
+        with _Transaction(self._connected()):
+            version = self._version()
+            return Snapshot(
+                version=hash(version),
+                phases=tuple(self._phases()),
+                jobs=tuple(self._jobs("ORDER BY job.id DESC LIMIT ?", (jobs,))),
+                runner_pid=self._runner_pid(),
+                taken_at=time.time(),
+            )
+
+    def phases(self) -> list[PhaseView]:
+        """All phases by number."""
+        if self._connect() is None:
+            return []
+        with _Transaction(self._connected()):
+            return list(self._phases())
+
+    def phase(self, number: int) -> PhaseView:
+        """One phase. Raises InvalidInput where there is none, naming those there are."""
+        found = self.phases()
+        for phase in found:
+            if phase.number == number:
+                return phase
+        known = ", ".join(str(phase.number) for phase in found) or "none yet"
+        raise InvalidInput(f"there is no phase {number} (phases: {known})", f"tara create-phase {number} --domains …")
+
+    def jobs(
+        self, *, phase: int | None = None, states: Sequence[str] = (), ids: Sequence[int] = (), limit: int = 1000
+    ) -> list[JobView]:
+        """Jobs, newest first, narrowed by phase, state or number."""
+        if self._connect() is None:
+            return []
+        clauses: list[str] = ["1"]
+        values: list[Any] = []
+        if phase is not None:
+            clauses.append("job.phase = ?")
+            values.append(phase)
+        if states:
+            clauses.append(f"job.state IN ({_marks(states)})")
+            values.extend(states)
+        if ids:
+            clauses.append(f"job.id IN ({_marks(ids)})")
+            values.extend(ids)
+        return list(self._jobs(f"WHERE {' AND '.join(clauses)} ORDER BY job.id DESC LIMIT ?", (*values, limit)))
+
+    def job(self, job_id: int) -> JobView:
+        """One job. Raises InvalidInput where there is none."""
+        found = self.jobs(ids=[job_id])
+        if not found:
+            raise InvalidInput(f"there is no job {job_id}", "tara jobs list shows them")
+        return found[0]
+
+    def series(self, job_id: int, names: Sequence[str] = ()) -> list[SeriesPoint]:
+        """A job's live figures by step, all or those named."""
+        if self._connect() is None:
+            return []
+        narrow = f" AND name IN ({_marks(names)})" if names else ""
+        rows = self._all(
+            f"SELECT step, name, value, at FROM metric WHERE job_id = ?{narrow} ORDER BY id", job_id, *names
+        )
+        return [SeriesPoint(*row) for row in rows]
+
+    def artifacts(self, *, kind: str | None = None, keys: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Artifacts as plain rows (`meta` parsed), newest first."""
+        if self._connect() is None:
+            return []
+        clauses, values = ["1"], []
+        if kind:
+            clauses.append("kind = ?")
+            values.append(kind)
+        if keys:
+            clauses.append(f"key IN ({_marks(keys)})")
+            values.extend(keys)
+        rows = self._all(
+            f"SELECT {', '.join(_ARTIFACT)} FROM artifact WHERE {' AND '.join(clauses)} ORDER BY id DESC", *values
+        )
+        return [{**dict(zip(_ARTIFACT, row, strict=True)), "meta": json.loads(row[7])} for row in rows]
+
+    def measurements(self, artifact_id: int) -> list[Measurement]:
+        """What was measured of an artifact, oldest first."""
+        if self._connect() is None:
+            return []
+        rows = self._all(
+            "SELECT name, value, text, method, measured_at, unit, n, subject FROM measurement WHERE artifact_id = ? "
+            "ORDER BY id",
+            artifact_id,
+        )
+        return [_measurement(row) for row in rows]
+
+    def fact(self, name: str) -> str | None:
+        """A single value of the workspace."""
+        if self._connect() is None:
+            return None
+        rows = self._all("SELECT value FROM fact WHERE name = ?", name)
+        return str(rows[0][0]) if rows else None
+
+    def domains(self) -> list[DomainView]:
+        """Every domain that was put into a phase or trained."""
+        if self._connect() is None:
+            return []
+        with _Transaction(self._connected()):
+            return [view for views in self._domains().values() for view in views]
+
+    def releases(self, phase: int) -> list[ReleaseView]:
+        """A phase's releases, newest first."""
+        if self._connect() is None:
+            return []
+        return self._releases().get(phase, [])
+
+    def chat_turns(self, session: str) -> list[dict[str, Any]]:
+        """The turns of a chat session as plain rows, oldest first."""
+        if self._connect() is None:
+            return []
+        names = "id session phase bundle domain message answer decision tokens tokens_per_s at".split()
+        rows = self._all(f"SELECT {', '.join(names)} FROM chat_turn WHERE session = ? ORDER BY id", session)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def result(self, job_id: int) -> dict[str, Any]:
+        """What a job reported as its result."""
+        if self._connect() is None:
+            return {}
+        rows = self._all("SELECT result FROM job WHERE id = ?", job_id)
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def _phases(self) -> Iterable[PhaseView]:
+        current = self._all("SELECT value FROM fact WHERE name = 'current_phase'")
+        current_number = int(current[0][0]) if current else None
+        domains, releases = self._domains(), self._releases()
+        facts: dict[int, list[JobFact]] = defaultdict(list)
+        imported = {name for (name,) in self._all("SELECT name FROM domain WHERE adapter_path IS NOT NULL")}
+        for kind, state, key, domain, phase, subject in self._all(
+            "SELECT kind, state, key, domain, phase, COALESCE(json_extract(params, '$.name'), "
+            "json_extract(params, '$.base.name')) FROM job WHERE phase IS NOT NULL ORDER BY id"
+        ):
+            if kind != "train" or domain not in imported:  # an adapter from elsewhere makes a failed training moot
+                facts[phase].append(JobFact(kind, state, key, domain, subject))
+        bundles: dict[int, tuple[str, int, str]] = {}
+        for phase, path, size, meta in self._all(
+            "SELECT phase.number, path, bytes, meta FROM phase JOIN artifact ON artifact.key = phase.bundle_key"
+        ):
+            if (self.workspace.absolute(path) / "manifest.json").is_file():
+                bundles[phase] = (path, size, meta)
+        for row in self._all(
+            "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
+            "created_at FROM phase ORDER BY number"
+        ):
+            number = row[0]
+            mine = tuple(domains.get(number, ()))
+            bundle = bundles.get(number)
+            trained = sum(domain.status == "complete" for domain in mine)
+            mine_released = tuple(releases.get(number, ()))
+            deployed = any(release.active for release in mine_released)
+            state = phase_state(
+                facts[number], trained=trained, domains=len(mine), bundled=bundle is not None, deployed=deployed
+            )
+            yield PhaseView(
+                number=number,
+                state=state,
+                current=number == current_number,
+                quantization=row[1],
+                compression_type=row[2],
+                target_size_mb=row[3],
+                quality_threshold=row[4],
+                speed_priority=bool(row[5]),
+                created_at=row[6],
+                domains=mine,
+                releases=mine_released,
+                bundle_path=bundle[0] if bundle else None,
+                bundle_bytes=bundle[1] if bundle else None,
+                base_bytes=json.loads(bundle[2]).get("unquantized_bytes") if bundle else None,
+                next_step=next_step(
+                    state,
+                    number=number,
+                    bundled=bundle is not None,
+                    domains=len(mine),
+                    newer=bundle is not None and not any(r.active and r.bundle == bundle[0] for r in mine_released),
+                ),
+            )
+
+    def _domains(self) -> dict[int | None, list[DomainView]]:
+        jobs: dict[str, list[JobView]] = defaultdict(list)
+        for job in self._jobs("WHERE job.domain IS NOT NULL AND job.kind IN ('train', 'evaluate') ORDER BY job.id", ()):
+            jobs[job.domain or ""].append(job)
+        adapters: dict[str, tuple[str, float]] = {}  # trained here: by domain, the newest; from elsewhere: by path
+        for name, path, at, origin in self._all(
+            "SELECT domain, path, created_at, json_extract(meta, '$.imported_from') FROM artifact "
+            "WHERE kind = 'adapter' ORDER BY created_at"
+        ):
+            if self.workspace.absolute(path).is_dir():
+                adapters[name if origin is None else path] = (path, at)
+        measured: dict[str, dict[str, Measurement]] = defaultdict(dict)
+        for name, *row in self._all(
+            "SELECT COALESCE(NULLIF(m.domain, ''), m.subject), m.name, m.value, m.text, m.method, m.measured_at, "
+            f"m.unit, m.n, m.subject FROM measurement m WHERE m.name IN ({_marks(_DOMAIN_MEASUREMENTS)}) ORDER BY m.id",
+            *_DOMAIN_MEASUREMENTS,
+        ):
+            measured[name][row[0]] = _measurement(row)
+        found: dict[int | None, list[DomainView]] = defaultdict(list)
+        for name, phase, declared_status, declared_quality, declared_at, imported, base in self._all(
+            "SELECT name, phase, declared_status, declared_quality, declared_at, adapter_path, base FROM domain "
+            "ORDER BY phase, position, name"
+        ):
+            mine = jobs[name]
+            # A job that is queued again keeps its number and birth, so what it did since counts as well.
+            stands = declared_at is not None and not any(
+                job.state in UNDONE or max(job.created_at, job.started_at or 0) > declared_at for job in mine
+            )
+            adapter = adapters.get(imported or name)
+            measurements = dict(measured[name])
+            evaluated = "quality" in measurements and (
+                adapter is None or measurements["quality"].measured_at >= adapter[1] - EVENT_CLOCK_S
+            )
+            if declared_quality is not None and declared_at is not None:
+                declared = Measurement("quality", declared_quality, "declared", declared_at)
+                measurements["declared_quality"] = declared
+                measurements.setdefault("quality", declared)
+            status, is_declared = domain_state(
+                [JobFact(job.kind, job.state, job.key, name) for job in mine if job.kind != "train" or not imported],
+                has_adapter=adapter is not None,
+                evaluated=evaluated,
+                declared=declared_status if stands else None,
+            )
+            running = [job for job in mine if job.active and job.state != "blocked"]
+            found[phase].append(
+                DomainView(
+                    name=name,
+                    phase=phase,
+                    status=status,
+                    status_declared=is_declared,
+                    base=base,
+                    job=running[0] if running else (mine[-1] if mine else None),
+                    adapter_path=adapter[0] if adapter else None,
+                    measurements=measurements,
+                )
+            )
+        return found
+
+    def _releases(self) -> dict[int, list[ReleaseView]]:
+        active = dict(  # the newest switch of a target wins
+            self._all(
+                "SELECT r.target, d.release_id FROM deployment d JOIN release r ON r.id = d.release_id ORDER BY d.id"
+            )
+        )
+        found: dict[int, list[ReleaseView]] = defaultdict(list)
+        for row in self._all(
+            "SELECT id, phase, version, target, created_at, bundle_path, bytes FROM release ORDER BY id DESC"
+        ):
+            found[row[1]].append(
+                ReleaseView(row[0], row[1], row[2], row[3], active.get(row[3]) == row[0], row[4], row[5], row[6])
+            )
+        return found
+
+    def _jobs(self, tail: str, values: Sequence[Any]) -> Iterable[JobView]:
+        rows = self._all(
+            "SELECT id, kind, title, state, key, phase, domain, attempt, priority, created_at, started_at, ended_at, "
+            "step, total, unit, message, rate, eta_s, metrics, error, hint, exit_code, exit_signal, run_dir, "
+            "(SELECT group_concat(needs_id) FROM job_dependency WHERE job_id = job.id) FROM job " + tail,
+            *values,
+        )
+        for row in rows:
+            needs = tuple(sorted(int(part) for part in row[24].split(","))) if row[24] else ()
+            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, row[23])
+            yield JobView(*values)
+
+    def _connect(self) -> sqlite.Connection | None:
+        """The connection, or None while there is no store yet."""
+        if self._connection is None and self.workspace.state_db.exists():
+            path = self.workspace.state_db
+            found = self._open(path)
+            if found is not None and found != SCHEMA:
+                from core.store.engine import open_store
+
+                self.close()
+                open_store(self.workspace).close()
+                self._open(path)
+        return self._connection
+
+    def _open(self, path: Path) -> str | None:
+        """Open the file and keep the connection; its schema, or None where there is nothing in it yet."""
+        connection: sqlite.Connection | None = None
+        found: str | None = None
+        try:
+            connection = sqlite.connect(read_only_uri(path), uri=True, isolation_level=None)
+            connection.execute("PRAGMA busy_timeout = 5000")
+            found = schema_in(connection, path)
+        except sqlite.OperationalError as error:
+            raise EnvironmentLacks(
+                f"{path} cannot be read: {error}", "check its permissions, then try again"
+            ) from error
+        except sqlite.DatabaseError as error:
+            raise InvalidInput(f"{path} is damaged: {error}", "move it away; a copy may lie beside it") from error
+        finally:
+            if found is None and connection is not None:
+                connection.close()
+        self._connection = connection if found is not None else None
+        return found
+
+    def _connected(self) -> sqlite.Connection:
+        assert self._connection is not None
+        return self._connection
+
+    def _all(self, query: str, *values: Any) -> list[Any]:
+        try:
+            return self._connected().execute(query, values).fetchall()
+        except sqlite.DatabaseError as error:
+            raise InvalidInput(f"{self.workspace.state_db} cannot be read: {error}") from error
+        except OverflowError as error:
+            raise InvalidInput(f"a number is too large for the store ({error})") from error
+
+    def _version(self) -> tuple[int, float]:
+        if self._connect() is None:
+            return (0, 0.0)
+        # total_changes is this connection's own; data_version moves with every commit of another.
+        return (int(self._all("PRAGMA data_version")[0][0]), float(self._runner_pid() or 0))
+
+    def _runner_pid(self) -> int | None:
+        from core.runner.presence import runner_pid
+
+        return runner_pid(self.workspace)
+
+
+def open_reader(workspace: Workspace) -> Reader:
+    """A reader of the workspace's store; one where nothing was recorded yet reads as empty."""
+    return Reader(workspace)
+
+
+class _Transaction:
+    """A deferred transaction, so that several queries see one state."""
+
+    def __init__(self, connection: sqlite.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.execute("COMMIT")
+
+
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _measurement(row: Sequence[Any]) -> Measurement:
+    name, value, text, method, at, unit, n, subject = row
+    return Measurement(name, value if value is not None else text, method, at, unit, n, subject)

@@ -1,0 +1,78 @@
+"""The worker: runs the task of one run folder. Usage: python -m core.tasks RUN_DIR
+
+Exit 0: done, and its artifact has its final name. Exit 3: a failure explained by an `error` event. Exit 1: a fault in
+TARA; the traceback is in the log.
+"""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from core.errors import TaraError
+from core.tasks.context import Context, TaskError
+
+EXPLAINED = 3
+
+
+class Stopped(BaseException):
+    """The job was asked to stop; staging blocks clean up on the way out."""
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break into the cleaning up
+    raise Stopped
+
+
+def main(run_dir: Path) -> int:
+    """Run the task; the exit status. The last event is its end, for the case that nobody lives to see the exit."""
+    context = Context(run_dir)
+    code = _run(context)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is over: a stop that comes now changes nothing
+    context.emit("end", code=code)
+    return code
+
+
+def _run(context: Context) -> int:
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
+    threads = str(context.spec.get("threads") or os.cpu_count() or 1)
+    # Set before torch is loaded: it reads them once. Nothing is fetched from a hub at run time.
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = threads
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    try:
+        signal.signal(signal.SIGTERM, _stop)
+        task = importlib.import_module(f"core.tasks.{context.spec['kind'].replace('-', '_')}")
+        task.run(context)
+    except (TaskError, TaraError) as error:
+        print(f"error: {error.message}" + (f" — {error.hint}" if error.hint else ""))
+        context.emit("error", message=error.message, hint=error.hint)
+        return EXPLAINED
+    except Stopped:
+        print("stopped on request")
+        context.emit("error", message="stopped on request", hint=None)
+        return 128 + signal.SIGTERM
+    except MemoryError as error:
+        traceback.print_exc()
+        context.emit("error", message=f"out of memory: {error}", hint="use a smaller preset")
+        return EXPLAINED
+    except OSError as error:
+        traceback.print_exc()
+        where = f" ({error.filename})" if error.filename else ""
+        context.emit("error", message=f"{error.strerror or error}{where}", hint="see the log")
+        return EXPLAINED
+    except Exception as error:  # noqa: BLE001 - the last door: said in the event, whole in the log, and the exit is 1
+        traceback.print_exc()
+        context.emit(
+            "error", message=f"{type(error).__name__}: {error}", hint="a fault in TARA or its parts; see the log"
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

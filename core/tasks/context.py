@@ -1,0 +1,111 @@
+"""What a task is given, and the only way it speaks: events appended to its own file."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from core.files import discard, staging_beside, sync_tree
+from core.workspace import Workspace
+
+PROGRESS_INTERVAL_S = 0.25
+
+
+class TaskError(Exception):
+    """The task cannot be done; the message is for the person, the hint says what to do next."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class Context:
+    """One attempt of one job, as its task sees it.
+
+    `params` holds settings, `inputs` absolute paths (or mappings of name to absolute path), `out` the final
+    absolute path of what is made.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self.spec: dict[str, Any] = json.loads((run_dir / "spec.json").read_text("utf-8"))
+        self.params: dict[str, Any] = self.spec["params"]
+        self.inputs: dict[str, Any] = self.spec["inputs"]
+        self.key: str = self.spec["key"]
+        self.workspace = Workspace(Path(self.spec["workspace"]))
+        self.out = Path(self.spec["out"]) if self.spec.get("out") else None
+        self._events = open(run_dir / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - lives as long as the task
+        self._last_progress = 0.0
+        self._started = time.monotonic()
+
+    def emit(self, event: str, **fields: Any) -> None:
+        """Append one event; a single write of one line, so a reader never sees half of it joined to another."""
+        line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, allow_nan=False, default=str)
+        self._events.write(line.encode() + b"\n")
+
+    def progress(self, step: int, total: int, *, unit: str = "step", message: str = "", force: bool = False) -> None:
+        """Say how far the work is: `step` of `total` in `unit`s. Calls closer than a quarter second are dropped,
+        except the last."""
+        now = time.monotonic()
+        if not force and step < total and now - self._last_progress < PROGRESS_INTERVAL_S:
+            return
+        self._last_progress = now
+        elapsed = now - self._started
+        rate = step / elapsed if elapsed > 0 and step else None
+        eta = (total - step) / rate if rate else None
+        self.emit(
+            "progress",
+            step=step,
+            total=total,
+            unit=unit,
+            message=message,
+            rate=round(rate, 4) if rate else None,
+            eta_s=round(eta, 1) if eta is not None else None,
+        )
+
+    def restart_clock(self) -> None:
+        """Begin the rate's clock now: call it after loading, when the counted work starts."""
+        self._started = time.monotonic()
+
+    def metrics(self, step: int, **values: float) -> None:
+        """Live figures at a step (loss, tokens_per_s, rss_mb, …), kept as a series for the console."""
+        self.emit("metrics", step=step, values=values)
+
+    def measure(
+        self, name: str, value: float | str, *, method: str, unit: str = "", n: int | None = None, subject: str = ""
+    ) -> None:
+        """Record a measurement of this job's artifact. `subject` narrows it (a domain's name); `method` says in a
+        phrase how it was obtained; `n` is the sample count."""
+        self.emit("measurement", name=name, value=value, method=method, unit=unit, n=n, subject=subject)
+
+    def artifact(self, kind: str, name: str, path: Path, *, sha256: str, bytes: int, **meta: Any) -> None:
+        """Announce the finished artifact of this job (already under its final name)."""
+        self.emit("artifact", kind=kind, name=name, path=str(path), sha256=sha256, bytes=bytes, meta=meta)
+
+    def result(self, **values: Any) -> None:
+        """The job's result in a few values, shown by `tara jobs show`."""
+        self.emit("result", values=values)
+
+    @contextmanager
+    def staging(self, final: Path | None = None) -> Iterator[Path]:
+        """A temporary name beside `final` (default: `out`), renamed to it when the block ends without an error.
+
+        The block makes a file or a folder at the yielded path. Left-overs of a failed block are removed.
+        """
+        target = final or self.out
+        assert target is not None
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = staging_beside(target)
+        try:
+            yield temporary
+            sync_tree(temporary)
+            if target.exists():
+                discard(target)
+            os.replace(temporary, target)
+            sync_tree(target.parent, recurse=False)
+        finally:
+            discard(temporary)

@@ -1,0 +1,58 @@
+"""convert: a Hugging Face model folder becomes an F16 GGUF file."""
+
+from pathlib import Path
+
+from core.errors import InvalidInput
+from core.files import sha256_of
+from core.gguf.converter import run_converter
+from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.toolchain import CONVERT_MODEL, engine_version
+from core.tasks.context import Context, TaskError
+
+VERSION = 1
+
+
+def run(ctx: Context) -> None:
+    """Convert `inputs.model` (a folder with config.json, safetensors and tokenizer) to `out`."""
+    model, name = Path(ctx.inputs["model"]), ctx.params["name"]
+    assert ctx.out is not None
+    if not (model / "config.json").is_file():
+        raise TaskError(f"{model} is no model folder (no config.json)", "run the job that makes it again")
+    print(f"converting {model} to F16 with the converter of llama.cpp, engine {engine_version()}", flush=True)
+    with ctx.staging() as staged:
+        run_converter(
+            CONVERT_MODEL,
+            [str(model), "--outtype", "f16", "--outfile", str(staged)],
+            on_percent=lambda percent: ctx.progress(percent, 100, unit="%", message="writing"),
+        )
+        info = _checked(staged, model)
+        digest = sha256_of(staged)
+    ctx.artifact(
+        "gguf",
+        name,
+        ctx.out,
+        sha256=digest,
+        bytes=info.bytes,
+        architecture=info.architecture,
+        file_type=info.file_type,
+        types=info.types,
+        parameters=info.parameters,
+    )
+    ctx.measure("bytes", info.bytes, method="size of the file", unit="B")
+    ctx.measure("bits_per_weight", round(info.bits_per_weight, 4), method="tensor bits over weights, from its header")
+    ctx.result(file_type=info.file_type, bytes=info.bytes, architecture=info.architecture, parameters=info.parameters)
+
+
+def _checked(path: Path, model: Path) -> GgufInfo:
+    try:
+        info = inspect_gguf(path)
+    except InvalidInput as error:
+        raise TaskError(f"the converter made an unusable file of {model}: {error.message}", "see the log") from error
+    if info.kind != "model" or info.file_type != "F16" or not info.tensors:
+        raise TaskError(f"the converter made {info.kind} {info.file_type} of {model}, not an F16 model", "see the log")
+    if not info.chat_template:
+        raise TaskError(
+            f"{model} has no chat template, so chat would not write what training rendered",
+            "make the base again: its job adds a template where the model has none",
+        )
+    return info

@@ -1,0 +1,134 @@
+"""Package: the verified files of a phase, its routing data and a manifest, as one folder."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import core
+from core.catalog import Domain
+from core.deploy.manifest import FORMAT, NAME
+from core.files import sha256_of, write_manifest
+from core.gguf.inspect import inspect_gguf
+from core.routing import build_routing_data
+from core.tasks.context import Context, TaskError
+from core.training.data import read_examples, split_examples
+
+
+def run(ctx: Context) -> None:
+    """Make the bundle folder of `params["phase"]` from `inputs` (bases, adapters, evaluations, verification, data)."""
+    params, inputs = ctx.params, ctx.inputs
+    verification = _json(inputs["verification"])
+    evaluations = {name: _json(path) for name, path in inputs["evaluations"].items()}
+    total = len(inputs["bases"]) + len(inputs["adapters"]) + 2
+    with ctx.staging() as folder:
+        (folder / "adapters").mkdir(parents=True)
+        done = 0
+        bases: dict[str, Any] = {}
+        for name, path in inputs["bases"].items():
+            info = inspect_gguf(Path(path))
+            bases[name] = {
+                **_take(Path(path), folder, f"base-{name}.gguf"),
+                "base_sha256": params["bases"][name]["sha256"],
+                "file_type": info.file_type,
+                "bits_per_weight": info.bits_per_weight,
+            }
+            ctx.progress(done := done + 1, total, unit="file", message=name)
+        domains: dict[str, Any] = {}
+        for name, facts in params["domains"].items():
+            taken = _take(Path(inputs["adapters"][name]), folder, f"adapters/{name}.gguf")
+            domains[name] = {
+                "base": facts["base"],
+                "adapter": taken.pop("file"),
+                **taken,
+                "title": facts["title"],
+                "safety_tier": facts["safety_tier"],
+                "system_prompt": facts["system_prompt"],
+                "example_question": facts["example_question"],
+                "measurements": _measured(name, evaluations[name], verification),
+            }
+            ctx.progress(done := done + 1, total, unit="file", message=name)
+        routing = build_routing_data(
+            [_domain(name, facts) for name, facts in params["domains"].items()],
+            {name: _prompts(ctx, Path(path)) for name, path in inputs["data"].items()},
+            {name: entry["measurements"] for name, entry in domains.items()},
+            {**params["routing"], "crisis": params["crisis"]},
+        )
+        (folder / "routing.json").write_text(json.dumps(routing, ensure_ascii=False) + "\n", "utf-8")
+        ctx.progress(done := done + 1, total, unit="file", message="routing.json")
+        manifest = {
+            "format": FORMAT,
+            "tara_version": core.__version__,
+            "phase": params["phase"],
+            "quantization": params["quantization"],
+            "key": ctx.key,
+            "bases": bases,
+            "domains": domains,
+            "routing": {
+                "file": "routing.json",
+                "sha256": sha256_of(folder / "routing.json"),
+                "bytes": (folder / "routing.json").stat().st_size,
+            },
+            "verification": verification,
+        }
+        (folder / NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+        sha256, size = write_manifest(folder, {"kind": "bundle", "key": ctx.key})
+        ctx.progress(total, total, unit="file")
+    assert ctx.out is not None
+    unquantized = sum(Path(path).stat().st_size for path in inputs["unquantized"].values())
+    ctx.artifact(
+        "bundle", f"phase-{params['phase']}", ctx.out, sha256=sha256, bytes=size, unquantized_bytes=unquantized,
+        quantization=params["quantization"], domains=sorted(domains),
+    )  # fmt: skip
+    quantized = sum(entry["bytes"] for entry in bases.values())
+    ctx.measure("bundle_bytes", size, method="sum of the bundle's file sizes", unit="B")
+    ctx.measure("compression_ratio", unquantized / quantized, method="bytes of the f16 bases over the quantized bases")
+    ctx.result(bytes=size, domains=len(domains), quantization=params["quantization"])
+
+
+def _take(source: Path, folder: Path, name: str) -> dict[str, Any]:
+    """Put a file into the bundle: a link where the file system allows, for it is never written to again."""
+    target = folder / name
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+    return {"file": name, "sha256": sha256_of(target), "bytes": target.stat().st_size}
+
+
+def _measured(name: str, evaluation: dict[str, Any], verification: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of a domain; a figure that was not measured is absent."""
+    speed = verification.get("domains", {}).get(name, {})
+    found = {key: evaluation.get(key) for key in ("base_loss", "tuned_loss", "base_accuracy", "quality")}
+    found |= {key: speed.get(key) for key in ("tokens_per_s", "first_token_s")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _prompts(ctx: Context, path: Path) -> list[str]:
+    """The user's words of the examples the domain was trained on; what was held out stays held out."""
+    examples = read_examples(path)
+    train, _ = split_examples(examples, ctx.params["seed"], ctx.params["held_out_fraction"])
+    return [message["content"] for one in train for message in one.messages if message["role"] == "user"]
+
+
+def _domain(name: str, facts: dict[str, Any]) -> Domain:
+    return Domain(
+        name=name,
+        title=facts["title"],
+        description=facts["description"],
+        group="",
+        phase=None,
+        keywords=tuple(facts["keywords"]),
+        emotional_profile=facts["emotional_profile"],
+        safety_tier=facts["safety_tier"],
+        system_prompt=facts["system_prompt"],
+        example_question=facts["example_question"],
+    )
+
+
+def _json(path: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(Path(path).read_text("utf-8")))
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path} cannot be read: {error}", "build again") from error

@@ -1,0 +1,231 @@
+"""verify: the files of a phase run. Every base is loaded, every adapter put on it, and what they generate is judged."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import TaraError
+from core.files import sha256_of
+from core.gguf.gate import check_generation
+from core.gguf.runtime import Runtime
+from core.tasks.context import Context, TaskError
+from core.training.render import render_tokens
+
+VERSION = 1
+
+MAX_TOKENS = 256
+MAX_PROMPTS = 3
+CONTEXT_TOKENS = 2048
+
+# An adapter that is on must move the logits: by this much of their own spread. Equal evaluations give equal numbers, so
+# an adapter that is off, or all zeros, moves them by exactly nothing.
+MIN_LOGIT_CHANGE = 0.01
+
+PARITY, PROVENANCE, CHANGES, GENERATION = "template parity", "provenance", "adapter changes logits", "generation"
+
+
+@dataclass
+class DomainReport:
+    """What was found of one domain; `failures` says gate and reason, and is empty when it is good."""
+
+    base: str
+    load_s: float
+    tokens_per_s: float | None = None
+    first_token_s: float | None = None
+    logit_change: float | None = None
+    prompt: str | None = None
+    text: str | None = None
+    gates: dict[str, bool] = field(default_factory=dict)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def judge(self, gate: str, reason: str | None) -> None:
+        """Record a gate: passed without a reason."""
+        self.gates[gate] = reason is None
+        if reason is not None:
+            self.failures.append(f"{gate}: {reason}")
+
+
+def run(ctx: Context) -> None:
+    """Verify `params.domains` with `inputs.bases` and `inputs.adapters`; fails naming the domain and the gate."""
+    domains: dict[str, dict[str, Any]] = ctx.params["domains"]
+    reports: dict[str, DomainReport] = {}
+    for base_name, files in ctx.inputs["bases"].items():
+        mine = {name: facts for name, facts in domains.items() if facts["base"] == base_name}
+        if mine:
+            reports |= _verify_base(ctx, base_name, files, mine, done=len(reports))
+    missing = sorted(domains.keys() - reports.keys())
+    if missing:
+        raise TaskError(f"{', '.join(missing)}: the base is not among the files to verify", "build the phase again")
+    failed = [f"{name}: {'; '.join(report.failures)}" for name, report in reports.items() if report.failures]
+    for line in failed:
+        print(f"FAILED {line}", flush=True)
+    if failed:
+        raise TaskError(
+            f"{len(failed)} of {len(reports)} domains did not pass: " + " | ".join(failed),
+            "train the domain longer or with more examples, or choose a larger quantization",
+        )
+    _announce(ctx, reports)
+
+
+def _verify_base(
+    ctx: Context, base_name: str, files: Mapping[str, str], domains: Mapping[str, dict[str, Any]], done: int
+) -> dict[str, DomainReport]:
+    from transformers import AutoTokenizer
+
+    gguf, model = Path(files["gguf"]), Path(files["model"])
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
+    expected = _base_sha256(ctx, base_name, model)
+    reports: dict[str, DomainReport] = {}
+    with Runtime(gguf, n_ctx=CONTEXT_TOKENS, threads=int(ctx.spec.get("threads") or 1)) as runtime:
+        print(f"{base_name}: {gguf.name} loaded in {runtime.load_s:.2f} s", flush=True)
+        for name, facts in domains.items():
+            ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", message=name, force=True)
+            reports[name] = _verify_domain(
+                runtime,
+                tokenizer,
+                Path(ctx.inputs["adapters"][name]),
+                facts,
+                expected,
+                DomainReport(base_name, runtime.load_s),
+            )
+            report = reports[name]
+            speed = f"{report.tokens_per_s:.0f} tokens/s" if report.tokens_per_s else "not measured"
+            print(f"{name}: {'passed' if not report.failures else 'FAILED'}, {speed}: {report.text!r}", flush=True)
+    ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", force=True)
+    return reports
+
+
+def _verify_domain(
+    runtime: Runtime,
+    tokenizer: Any,
+    adapter: Path,
+    facts: Mapping[str, Any],
+    base_sha256: str | None,
+    report: DomainReport,
+) -> DomainReport:
+    prompts = facts["prompt"] if isinstance(facts["prompt"], list) else [facts["prompt"]]
+    if not prompts:
+        raise TaskError(f"there is no prompt to verify {adapter.name} with", "give the domain an example_question")
+    conversations = {prompt: _messages(facts["system_prompt"], prompt) for prompt in prompts[:MAX_PROMPTS]}
+    rendered = {prompt: runtime.render(messages) for prompt, messages in conversations.items()}
+    for prompt, messages in conversations.items():
+        report.judge(PARITY, _parity(tokenizer, messages, rendered[prompt]))
+        if report.failures:
+            return report
+    probe = next(iter(rendered.values()))
+    runtime.attach(None)
+    plain = runtime.logits(probe)
+    try:
+        runtime.attach(adapter, base_sha256=base_sha256)
+    except TaraError as error:
+        report.judge(PROVENANCE, error.one_line())
+        return report
+    report.judge(PROVENANCE, None)
+    report.logit_change = _change(plain, runtime.logits(probe))
+    report.judge(
+        CHANGES,
+        None
+        if report.logit_change > MIN_LOGIT_CHANGE
+        else f"they move by {report.logit_change:.2g} of their spread, at least {MIN_LOGIT_CHANGE} is expected",
+    )
+    _generate(runtime, rendered, report)
+    return report
+
+
+def _generate(runtime: Runtime, rendered: Mapping[str, list[int]], report: DomainReport) -> None:
+    """Answer the prompts in turn until an answer passes the gate: a small model may run on at one question, but a
+    healthy one does not at all of them."""
+    reasons: list[str] = []
+    for prompt, tokens in rendered.items():
+        answer = runtime.generate(tokens, max_tokens=MAX_TOKENS).finish()
+        failures = check_generation(answer.text, answer.tokens, answer.stopped_by or "")
+        report.attempts.append(
+            {
+                "prompt": prompt,
+                "text": answer.text,
+                "tokens": len(answer.tokens),
+                "stopped_by": answer.stopped_by,
+                "first_token_s": answer.first_token_s,
+                "tokens_per_s": answer.tokens_per_s,
+                "failures": [str(failure) for failure in failures],
+            }
+        )
+        report.prompt, report.text = prompt, answer.text
+        report.tokens_per_s, report.first_token_s = answer.tokens_per_s, answer.first_token_s
+        if not failures:
+            report.judge(GENERATION, None)
+            return
+        reasons.append(f"{', '.join(map(str, failures))} ({answer.text[:80]!r})")
+    report.judge(GENERATION, "; ".join(reasons))
+
+
+def _messages(system_prompt: str, prompt: str) -> list[dict[str, str]]:
+    system = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return [*system, {"role": "user", "content": prompt}]
+
+
+def _parity(tokenizer: Any, messages: list[dict[str, str]], ours: list[int]) -> str | None:
+    """Why the file's rendering differs from the one training used, or None."""
+    trained = render_tokens(tokenizer, messages, generation_prompt=True)
+    if ours == trained:
+        return None
+    at = next(
+        (at for at, pair in enumerate(zip(ours, trained, strict=False)) if pair[0] != pair[1]),
+        min(len(ours), len(trained)),
+    )
+    return (
+        f"token {at} differs: chat renders {tokenizer.decode(ours[at : at + 4])!r} ({len(ours)} tokens), "
+        f"training {tokenizer.decode(trained[at : at + 4])!r} ({len(trained)} tokens)"
+    )
+
+
+def _change(plain: npt.NDArray[np.float32], adapted: npt.NDArray[np.float32]) -> float:
+    """Greatest change of a logit, in standard deviations of the plain logits; nan when a logit is not finite."""
+    spread = float(np.std(plain))
+    return float(np.max(np.abs(adapted - plain))) / spread if spread else float("nan")
+
+
+def _base_sha256(ctx: Context, base_name: str, model: Path) -> str | None:
+    """The base's identity as adapters name it: the plan's, else the hash of the GGUF the base folder was made from."""
+    planned = ctx.params.get("bases", {}).get(base_name, {}).get("sha256")
+    if planned:
+        return str(planned)
+    about = model / "tara.json"
+    source = json.loads(about.read_text("utf-8")).get("source_sha256") if about.is_file() else None
+    if source is None:
+        print(f"{base_name}: its identity is not known here, so adapters are not compared with it by hash", flush=True)
+    return source
+
+
+def _announce(ctx: Context, reports: Mapping[str, DomainReport]) -> None:
+    assert ctx.out is not None
+    content = {
+        "phase": ctx.params["phase"],
+        "max_tokens": MAX_TOKENS,
+        "domains": {name: vars(report) for name, report in reports.items()},
+    }
+    with ctx.staging() as staged:
+        staged.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+        digest, size = sha256_of(staged), staged.stat().st_size
+    ctx.artifact("verification", f"phase-{ctx.params['phase']}", ctx.out, sha256=digest, bytes=size)
+    for name, report in reports.items():
+        tokens = report.attempts[-1]["tokens"]
+        ctx.measure("load_s", report.load_s, method="loading the base, once", unit="s", subject=name)
+        if report.first_token_s is not None:
+            ctx.measure("first_token_s", report.first_token_s, method="prompt to first token", unit="s", subject=name)
+        if report.tokens_per_s is not None:
+            ctx.measure(
+                "tokens_per_s",
+                report.tokens_per_s,
+                method="greedy generation after the first token",
+                unit="tokens/s",
+                n=tokens,
+                subject=name,
+            )
+    ctx.result(domains=len(reports), passed=sorted(reports))

@@ -1,0 +1,39 @@
+"""Text from elsewhere (log lines, model output, file names) made safe to print: nothing in it can move a terminal's
+cursor, change its colours or title, ring, or turn the reading direction."""
+
+import re
+
+STAND_IN = "\N{REPLACEMENT CHARACTER}"
+_ESCAPE = "\N{SYMBOL FOR ESCAPE}"
+
+# CSI sequences, strings (OSC, DCS, SOS, PM, APC) up to their terminator or the line's end, and short escapes.
+_SEQUENCES = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?"
+    r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
+    r"|\x1b[ -/]*[0-~]?"
+)
+_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_TABLE: dict[int, str] = {
+    **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
+    0x7F: "\N{SYMBOL FOR DELETE}",
+    **dict.fromkeys(range(0x80, 0xA0), STAND_IN),
+    **dict.fromkeys(_BIDI, STAND_IN),
+    **dict.fromkeys((0x2028, 0x2029), "\N{SYMBOL FOR NEWLINE}"),
+    **dict.fromkeys(range(0xD800, 0xE000), STAND_IN),  # lone surrogates cannot be written as UTF-8
+    **dict.fromkeys(range(0xE0000, 0xE0080), STAND_IN),  # tag characters: text nobody sees
+}
+
+
+def clean(text: str) -> str:
+    """`text` with every control visible and harmless; newlines and tabs stay.
+
+    An escape sequence becomes one stand-in, as does each other control (C0, C1, DEL, bidirectional, line and
+    paragraph separators, lone surrogates). Of a line overwritten with carriage returns, as progress bars do, the last
+    state is kept. Cleaning twice changes nothing more.
+    """
+    if text.isprintable():
+        return text
+    text = _SEQUENCES.sub(_ESCAPE, text)
+    if "\r" in text:
+        text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return text.translate(_TABLE)

@@ -1,0 +1,141 @@
+"""Before loading: how much memory a training run will need, and whether it is there."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from core.tasks.context import TaskError
+from core.training.lora import linear_targets
+
+LORA_BYTES = 16  # a trained parameter in float32 with its gradient and Adam's two moments
+LOADING_SLACK = 1.1  # buffers of the loader and the allocator's rounding
+RESERVE_BYTES = 200 * 10**6  # kept free for the rest of the machine
+# Values kept for the backward pass of one layer, a token: what enters the norms, q, k, v, the attention's result and
+# the residual sums are multiples of the hidden size, gate, up and their product of the feed-forward's. Adapters in
+# float32 keep a cast copy of each input, and dropout another with its mask.
+HIDDEN_COPIES = 16
+FEED_FORWARD_COPIES = 6
+LOGIT_COPIES = 3  # logits in float32, their softmax, and the gradient
+CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """Expected peak in bytes by part, above what the process holds once the libraries are imported."""
+
+    weights: int
+    lora: int
+    activations: int
+    logits: int
+
+    @property
+    def total(self) -> int:
+        """All parts together."""
+        return self.weights + self.lora + self.activations + self.logits
+
+    def one_line(self) -> str:
+        """The plan as numbers in MB."""
+        parts = {"weights": self.weights, "adapter": self.lora, "activations": self.activations, "logits": self.logits}
+        listed = ", ".join(f"{name} {size / 1e6:.0f}" for name, size in parts.items())
+        return f"{self.total / 1e6:.0f} MB ({listed})"
+
+
+def lora_parameters(model: Any, r: int) -> int:
+    """Trained parameters of rank-`r` LoRA on all linear layers: r * (in + out) of each."""
+    targets = set(linear_targets(model))
+    return sum(
+        r * sum(module.weight.shape)
+        for name, module in model.named_modules()
+        if name.rpartition(".")[2] in targets and hasattr(module, "weight")
+    )
+
+
+def plan_training(
+    model: Any, dtype: torch.dtype, *, batch_size: int, sequence_length: int, targets: int, r: int
+) -> MemoryPlan:
+    """Plan for training on a model that may be without weights (`empty_model`).
+
+    `sequence_length` is that of the longest batch and `targets` the most target tokens of any, so the plan is for
+    the data at hand rather than for the preset's limit.
+    """
+    config = model.config
+    layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
+    inner = int(getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden)
+    heads = int(config.num_attention_heads)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tokens = batch_size * sequence_length
+    a_layer = tokens * (HIDDEN_COPIES * hidden + FEED_FORWARD_COPIES * inner) + tokens * heads * sequence_length
+    return MemoryPlan(
+        weights=int(parameters * dtype.itemsize * LOADING_SLACK),
+        lora=lora_parameters(model, r) * LORA_BYTES,
+        activations=layers * a_layer * 4,
+        logits=targets * int(config.vocab_size) * 4 * LOGIT_COPIES,
+    )
+
+
+def available_memory() -> tuple[int, str]:
+    """Bytes a process may still take, and what sets that limit: the machine, or its control group."""
+    free = int(psutil.virtual_memory().available)
+    group = cgroup_available()
+    if group is not None and group < free:
+        return group, "the memory limit of this process's control group"
+    return free, "the machine's available memory"
+
+
+def cgroup_available(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Bytes left under the tightest memory limit of this process's control groups (version 2, else 1); None where
+    there is no limit. Cached file pages count as free: the kernel drops them first."""
+    try:
+        lines = membership.read_text("utf-8").splitlines()
+    except OSError:
+        return None
+    left: list[int] = []
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" and not controllers:
+            top, names = root, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        folder = top / path.strip("/")
+        left += [
+            free for each in (folder, *folder.parents) if each.is_relative_to(top) and (free := _left(each, names))
+        ]
+    return min(left) if left else None
+
+
+def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
+    limit, current, cached = names
+    try:
+        most = (folder / limit).read_text("utf-8").strip()
+        used = int((folder / current).read_text("utf-8"))
+        statistics = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
+    except (OSError, ValueError):
+        return None  # this level has no limit of its own (the root), or is not visible from here
+    if most == "max" or int(most) >= 1 << 60:
+        return None
+    return max(1, int(most) - used + int(statistics.get(cached, 0)))
+
+
+def check_memory(plan: MemoryPlan, available: int, limited_by: str, *, smaller: str) -> None:
+    """Refuse with the numbers what would be killed half-way. `smaller` says what to do instead."""
+    needed = plan.total + RESERVE_BYTES
+    if needed > available:
+        raise TaskError(
+            f"training needs about {plan.one_line()} and {RESERVE_BYTES / 1e6:.0f} MB of reserve;"
+            f" {available / 1e6:.0f} MB are free ({limited_by})",
+            smaller,
+        )
+
+
+def check_weights(plan: MemoryPlan, available: int, limited_by: str) -> None:
+    """Where a device computes, the weights still pass through the machine's memory once."""
+    if plan.weights + RESERVE_BYTES > available:
+        raise TaskError(
+            f"loading needs about {plan.weights / 1e6:.0f} MB; {available / 1e6:.0f} MB are free ({limited_by})",
+            "choose a smaller base",
+        )

@@ -1,0 +1,141 @@
+"""An adapter merged into its base, a tensor at a time: W + scale * B @ A (arXiv:2106.09685)."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from core.files import MANIFEST
+from core.tasks.context import TaskError
+from core.training.base import PROVENANCE, empty_model, weight_files
+from core.training.lora import read_adapter_config, read_adapter_tensors, scale_of
+
+_PREFIX = "base_model.model."
+_PLAIN_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+@dataclass(frozen=True)
+class Update:
+    """A low-rank change of one weight: `a` (r, in), `b` (out, r), and whether the weight is stored as (in, out)."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+    transposed: bool
+
+    def apply(self, weight: torch.Tensor) -> torch.Tensor:
+        """The changed weight in its own dtype; the sum is taken in float32 and rounded once."""
+        delta = (self.b.float() @ self.a.float()) * self.scale
+        if self.transposed:
+            delta = delta.T
+        if delta.shape != weight.shape:
+            raise TaskError(
+                f"the adapter changes a weight of shape {list(delta.shape)}, the base's is {list(weight.shape)}",
+                "it was trained on another base",
+            )
+        return (weight.float() + delta).to(weight.dtype)
+
+
+def refuse_unmergeable(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse adapters that are more than W + scale * B @ A; a merge that ignores the rest is quietly wrong."""
+    faults = {
+        "DoRA (use_dora)": config.get("use_dora"),
+        "trained biases": config.get("bias", "none") != "none" or config.get("lora_bias"),
+        f"layers trained whole (modules_to_save: {config.get('modules_to_save')})": config.get("modules_to_save"),
+        "a scale of its own for some layers (alpha_pattern)": config.get("alpha_pattern"),
+        "trained token embeddings (trainable_token_indices)": config.get("trainable_token_indices"),
+        "adapted parameters outside layers (target_parameters)": config.get("target_parameters"),
+        "repeated layers (layer_replication)": config.get("layer_replication"),
+        "an invocation sequence (alora_invocation_tokens)": config.get("alora_invocation_tokens"),
+        "quantization-aware LoRA (use_qalora)": config.get("use_qalora"),
+        f"a changed base (init_lora_weights: {config.get('init_lora_weights')})": config.get("init_lora_weights", True)
+        not in _PLAIN_INITIALISATIONS,
+    }
+    found = [name for name, present in faults.items() if present]
+    if found:
+        raise TaskError(f"{folder.name} uses {'; '.join(found)}, which cannot be merged here", "train a plain LoRA")
+
+
+def read_updates(adapter: Path) -> dict[str, Update]:
+    """An adapter's changes by the name of the weight they change. Raises TaskError for what cannot be merged."""
+    config = read_adapter_config(adapter)
+    refuse_unmergeable(adapter, config)
+    tensors = read_adapter_tensors(adapter)
+    updates: dict[str, Update] = {}
+    for name, tensor in tensors.items():
+        module, found, _ = name.partition(".lora_A.weight")
+        other = f"{module}.lora_B.weight"
+        if not found:
+            if name.removesuffix(".lora_B.weight") + ".lora_A.weight" not in tensors or ".lora_B.weight" not in name:
+                raise TaskError(f"{adapter.name} holds {name}, which is no half of a LoRA pair", "train a plain LoRA")
+            continue
+        if other not in tensors:
+            raise TaskError(f"{adapter.name} lacks {other}", "train the adapter again")
+        scale = scale_of(config, int(tensor.shape[0]))
+        updates[module.removeprefix(_PREFIX) + ".weight"] = Update(
+            tensor, tensors[other], scale, bool(config.get("fan_in_fan_out"))
+        )
+    if not updates:
+        raise TaskError(f"{adapter.name} changes nothing", "train the adapter again")
+    return updates
+
+
+def merge(base: Path, adapter: Path, destination: Path, on_tensor: Callable[[int, int], None]) -> int:
+    """Write the folder `destination`: the base with the adapter in its weights; returns how many weights changed.
+
+    Shards keep their names, order and headers, and all that is not a weight is copied. At no time is more than one
+    tensor in memory. Raises TaskError when the adapter does not fit.
+    """
+    updates = read_updates(adapter)
+    shards = weight_files(base)
+    stored = {name for shard in shards for name in _names(shard)}
+    prefix = empty_model(base).base_model_prefix + "."
+    planned: dict[str, Update] = {}
+    for name, update in updates.items():
+        # Folders from the hub may hold the bare transformer, without the head's prefix (gpt2 does).
+        found = name if name in stored else name.removeprefix(prefix)
+        if found not in stored:
+            raise TaskError(f"{adapter.name} changes {name}, which {base.name} does not have", "train it on this base")
+        planned[found] = update
+    destination.mkdir(parents=True)
+    for path in sorted(base.iterdir()):
+        if path.is_file() and path not in shards and path.name not in (MANIFEST, PROVENANCE):
+            shutil.copyfile(path, destination / path.name)
+    done = 0
+    for shard in shards:
+        done = _merge_shard(shard, destination / shard.name, planned, done, lambda at: on_tensor(at, len(stored)))
+    return len(planned)
+
+
+def _names(shard: Path) -> list[str]:
+    with safe_open(shard, framework="pt") as stream:
+        return list(stream.keys())
+
+
+def _merge_shard(
+    shard: Path, target: Path, updates: dict[str, Update], done: int, on_tensor: Callable[[int], None]
+) -> int:
+    """Rewrite one file with the very header it has: shapes and dtypes stay, so every tensor keeps its place."""
+    with open(shard, "rb") as stream:
+        (size,) = struct.unpack("<Q", stream.read(8))
+        raw = stream.read(size)
+    header: dict[str, Any] = json.loads(raw)
+    header.pop("__metadata__", None)
+    order = sorted(header, key=lambda name: header[name]["data_offsets"][0])
+    with safe_open(shard, framework="pt") as source, open(target, "wb") as stream:
+        stream.write(struct.pack("<Q", size) + raw)
+        for done, name in enumerate(order, start=done + 1):  # noqa: B020 - counting goes on from the file before
+            weight = source.get_tensor(name)
+            if name in updates:
+                weight = updates[name].apply(weight)
+            if not bool(torch.isfinite(weight).all()):
+                raise TaskError(f"{name} holds values that are not numbers after the merge", "train the adapter again")
+            stream.write(memoryview(weight.contiguous().flatten().view(torch.uint8).numpy()))
+            on_tensor(done)
+    return done

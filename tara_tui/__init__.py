@@ -1,0 +1,1 @@
+"""The console: what a person sees and presses. No work is done here."""

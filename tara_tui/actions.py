@@ -1,0 +1,290 @@
+"""What each command does: it asks where it must, hands the wish to the backend in a thread, and tells how it ended."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from textual.css.query import NoMatches
+from textual.widgets import Input
+
+from core.errors import TaraError
+from tara_tui import present
+from tara_tui.commands import COMMANDS, help_lines
+from tara_tui.details import describe
+from tara_tui.dialogs import ConfirmDialog, FormDialog, FormField, PaletteDialog, TextDialog, palette_row
+from tara_tui.messages import ActionEnded
+from tara_tui.selection import active_release, earlier_release
+from tara_tui.widgets.transcript import Entry
+
+if TYPE_CHECKING:
+    from tara_tui.app import ConsoleApp
+
+log = logging.getLogger("tara.console")
+
+
+class Actions:
+    """One method a command, named by its id. They run in the app's thread; only wishes go to others."""
+
+    def __init__(self, app: "ConsoleApp") -> None:
+        self.app = app
+
+    def run(self, command_id: str) -> None:
+        """Do a command, or say why not."""
+        command = next(one for one in COMMANDS if one.id == command_id)
+        reason = command.enabled(self.app.snapshot, self.app.selection)
+        if reason:
+            self.app.tell(f"{command.title}: {reason}", failed=True)
+            return
+        getattr(self, command_id)()
+
+    def wish(self, work: Callable[[], str], dialog: int | None = None) -> None:
+        """Carry out a wish in a thread and post how it ended."""
+
+        def carry_out() -> None:
+            try:
+                ended = ActionEnded(work(), False, dialog)
+            except TaraError as error:
+                log.info("refused: %s", error.one_line())
+                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
+            except Exception as error:
+                log.exception("an action failed")
+                line = f"{type(error).__name__}: {error} (details in runs/console.log)"
+                ended = ActionEnded(present.one_line(line), True, dialog)
+            self.app.post_message(ended)
+
+        self.app.run_worker(carry_out, thread=True, group="wishes", exit_on_error=False)
+
+    # Wishes.
+
+    def build(self) -> None:
+        """Queue what is missing of the phase."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        self.wish(lambda: self.app.backend.build_phase(phase.number))
+
+    def train(self) -> None:
+        """Queue the domain's training."""
+        domain = self.app.selection.domain
+        assert domain is not None
+        self.wish(lambda: self.app.backend.train_domain(domain.name))
+
+    def cancel(self) -> None:
+        """Cancel the job after a question."""
+        job = self.app.selection.job
+        assert job is not None
+        lines = [f"job {job.id}  {present.one_line(job.title)}", f"{job.state} {present.percent(job)}".strip()]
+        waiting = [one.id for one in self.app.jobs_after(job.id)]
+        if waiting:
+            lines.append(f"jobs that wait for it will be blocked: {', '.join(map(str, waiting))}")
+        self._confirm(f"Cancel job {job.id}?", lines, "cancel it", lambda: self.app.backend.cancel_job(job.id))
+
+    def retry(self) -> None:
+        """Queue the failed job again."""
+        job = self.app.selection.job
+        assert job is not None
+        self.wish(lambda: self.app.backend.retry_job(job.id))
+
+    def deploy(self) -> None:
+        """Ask for the target and deploy."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        active = active_release(phase)
+        target = present.one_line(self.app.relative(active.target)) if active else f"releases/phase-{phase.number}"
+        there = [one.version for one in phase.releases if active is not None and one.target == active.target]
+        version = max(there, default=0) + 1
+        notes = [
+            f"phase {phase.number} as v{version}, {present.size(phase.bundle_bytes)}",
+            f"bundle {present.one_line(phase.bundle_path)}",
+            f"it takes the place of v{active.version}; R goes back to it" if active else "nothing is deployed so far",
+            "versions count by target; a relative one is inside the workspace",
+        ]
+        fields = [FormField("target", "target folder", target)]
+        if phase.quality_threshold is not None:
+            label = f"reason, only to deploy below the quality threshold {phase.quality_threshold:g} (recorded)"
+            fields.append(FormField("reason", label))
+
+        def deploy(values: dict[str, str]) -> str:
+            reason = values.get("reason", "").strip()
+            return self.app.backend.deploy_phase(phase.number, values["target"].strip(), reason)
+
+        self._form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy)
+
+    def roll_back(self) -> None:
+        """Go back to the release before, after a question."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        earlier = earlier_release(phase)
+        assert earlier is not None
+        lines = [
+            f"phase {phase.number}: from {present.release(phase)} back to v{earlier.version} of "
+            f"{present.moment(earlier.created_at)}",
+            f"target {present.one_line(self.app.relative(earlier.target))}",
+        ]
+        verb = f"make v{earlier.version} serve again"
+        title = f"Roll back phase {phase.number}?"
+
+        def roll_back() -> str:
+            return self.app.backend.rollback_phase(phase.number, earlier.version, earlier.target)
+
+        self._confirm(title, lines, verb, roll_back)
+
+    def advance(self) -> None:
+        """Make the next phase the current one."""
+        self.wish(self.app.backend.advance_phase)
+
+    def create_phase(self) -> None:
+        """Ask for what a phase needs and make it."""
+        phases = self.app.snapshot.phases if self.app.snapshot else ()
+        number = max((phase.number for phase in phases), default=0) + 1
+        fields = [
+            FormField("number", "number", str(number)),
+            FormField("domains", "domains, with commas or spaces between"),
+            FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
+        ]
+
+        def make(values: dict[str, str]) -> str:
+            if not values["number"].strip().isdigit():
+                raise TaraError(f"a phase's number is a whole number, not {values['number']!r}")
+            names = values["domains"].replace(",", " ").split()
+            return self.app.backend.create_phase(int(values["number"]), names, values["quantization"].strip())
+
+        self._form("Create a phase", fields, ["..."], make)
+        self._note_domains()
+
+    def add_domain(self) -> None:
+        """Ask which domain to put into the phase."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        fields = [
+            FormField("domain", "domain"),
+            FormField("adapter", "adapter folder made elsewhere", "", "none: it is trained here"),
+        ]
+        self._form(
+            f"Add a domain to phase {phase.number}",
+            fields,
+            ["..."],
+            lambda values: self.app.backend.add_domain(
+                phase.number, values["domain"].strip(), values["adapter"].strip()
+            ),
+        )
+        self._note_domains()
+
+    # Chat.
+
+    def ask(self) -> None:
+        """Go to the question line."""
+        if self.app.mode not in ("dashboard", "chat"):
+            self.app.set_mode("dashboard")
+        self.app.base.query_one("#question", Input).focus()
+
+    def stop_answer(self) -> None:
+        """Stop the answer."""
+        self.app.chat.stop_answer()
+
+    def force_domain(self) -> None:
+        """Let the router or the selected domain answer."""
+        self.app.chat_forced = not self.app.chat_forced
+        self.app.refresh_panes()
+
+    def next_bundle(self) -> None:
+        """Talk to the next of what the phase has."""
+        self.app.chat_choice += 1
+        self.app.refresh_panes()
+
+    # Looking.
+
+    def details(self) -> None:
+        """Show all that is known of the selected thing."""
+        heading, entries = describe(self.app.pane_name, self.app.selection)
+        self.app.push_screen(TextDialog(heading, entries))
+
+    def filter(self) -> None:
+        """Type words that narrow the pane."""
+        self.app.open_filter()
+
+    def copy(self) -> None:
+        """Put what the pane shows into the clipboard."""
+        self.app.copy_pane()
+
+    def dashboard(self) -> None:
+        """Show all four panes."""
+        self.app.set_mode("dashboard")
+
+    def jobs(self) -> None:
+        """Show all jobs."""
+        self.app.set_mode("jobs")
+
+    def logs(self) -> None:
+        """Show the log alone."""
+        self.app.set_mode("logs")
+
+    def chat(self) -> None:
+        """Show the chat alone."""
+        self.app.set_mode("chat")
+
+    def help(self) -> None:
+        """Explain the focused pane and list all keys."""
+        name = self.app.pane_name
+        entries = [Entry(self.app.pane_help), Entry(""), Entry("Keys", "head")]
+        entries += [Entry(line, indent=8) for line in help_lines()]
+        entries.append(Entry("Tab     Next pane; shift+tab the one before.", indent=8))
+        entries.append(
+            Entry("j k     Move; g G first and last, space and PgUp a page, h l sideways in the log.", indent=8)
+        )
+        self.app.push_screen(TextDialog(f"Help: {name}", entries))
+
+    def palette(self) -> None:
+        """Choose any command by name."""
+        rows = [
+            palette_row(one.id, one.title, one.shown, one.help, one.enabled(self.app.snapshot, self.app.selection))
+            for one in COMMANDS
+            if one.id != "palette"
+        ]
+        self.app.push_screen(PaletteDialog(rows), self._chosen)
+
+    def quit(self) -> None:
+        """Leave; jobs go on."""
+        self.app.leave(0)
+
+    # Windows.
+
+    def _chosen(self, command_id: str | None) -> None:
+        if command_id is not None:
+            self.run(command_id)
+
+    def _confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
+        def answered(answer: bool | None) -> None:
+            if answer:
+                self.wish(work)
+
+        self.app.push_screen(ConfirmDialog(title, lines, verb), answered)
+
+    def _form(
+        self, title: str, fields: list[FormField], notes: list[str], work: Callable[[dict[str, str]], str]
+    ) -> None:
+        def submit(dialog: int, values: dict[str, str]) -> None:
+            self.wish(lambda: work(values), dialog)
+
+        self.app.push_screen(FormDialog(title, fields, notes, submit))
+
+    def _note_domains(self) -> None:
+        """Show the configured domains in the form on top, once they were read."""
+
+        def read() -> None:
+            try:
+                note = "configured: " + ", ".join(present.one_line(name) for name in self.app.backend.domain_names())
+            except TaraError as error:
+                note = present.one_line(error.one_line())
+            except Exception as error:
+                log.exception("reading the domains failed")
+                note = f"the domains could not be read: {type(error).__name__}"
+            self.app.call_from_thread(show, note)
+
+        def show(note: str) -> None:
+            if isinstance(self.app.screen, FormDialog):
+                try:
+                    self.app.screen.set_notes([note])
+                except NoMatches:
+                    log.debug("the form closed before its notes came")
+
+        self.app.run_worker(read, thread=True, group="notes", exit_on_error=False)

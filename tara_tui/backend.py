@@ -1,0 +1,227 @@
+"""Where the console's facts come from and where its wishes go. The app knows only the protocols."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from core.store.views import Snapshot
+from core.workspace import Workspace
+
+
+class SnapshotReader(Protocol):
+    """A connection that only reads; used by the thread that opened it."""
+
+    def snapshot(self, jobs: int = 200) -> Snapshot:
+        """Everything the dashboard shows."""
+
+    def changed(self) -> bool:
+        """Whether the store moved since the last call; cheap."""
+
+    def close(self) -> None:
+        """Let the store go."""
+
+
+@dataclass(frozen=True)
+class Routed:
+    """Which domain answers, and why."""
+
+    domain: str
+    explanation: str
+
+
+@dataclass(frozen=True)
+class Token:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """The answer is complete, or was stopped."""
+
+    tokens: int
+    tokens_per_s: float | None
+    reason: str  # stop, length, cancelled
+
+
+ChatEvent = Routed | Token | Done
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Something one can talk to: a release where `version` is set, else a bundle that is not deployed."""
+
+    path: str  # folder of the bundle artifact, relative to the workspace
+    label: str
+    target: str = ""
+    version: int | None = None
+
+
+class ChatSession(Protocol):
+    """A conversation with one bundle, through an engine process of its own."""
+
+    def ask(self, question: str, domain: str | None) -> Iterator[ChatEvent]:
+        """Answer a question, routed, or by the domain named. Blocks between events; raises TaraError."""
+
+    def cancel(self) -> None:
+        """Stop the answer that is being made; from any thread."""
+
+    def close(self) -> None:
+        """End the engine process; from any thread, also in the middle of an answer."""
+
+
+class Backend(Protocol):
+    """One workspace. Every method may block and is called in a thread; wishes return one line on what was done.
+
+    Raises TaraError for what a person can mend.
+    """
+
+    @property
+    def root(self) -> Path:
+        """The workspace's folder."""
+
+    def open_reader(self) -> SnapshotReader:
+        """A reader for the calling thread."""
+
+    def domain_names(self) -> list[str]:
+        """The domains that the workspace's files describe."""
+
+    def build_phase(self, number: int) -> str:
+        """Queue what is missing of a phase."""
+
+    def train_domain(self, domain: str) -> str:
+        """Queue the training of a domain."""
+
+    def cancel_job(self, job_id: int) -> str:
+        """Cancel a job."""
+
+    def retry_job(self, job_id: int) -> str:
+        """Queue a failed job again."""
+
+    def deploy_phase(self, number: int, target: str, reason: str) -> str:
+        """Queue the deployment of a phase's newest bundle to a folder ('': the usual one, relative: to the workspace).
+
+        `reason` is why it is deployed below its quality threshold, or ''.
+        """
+
+    def rollback_phase(self, number: int, version: int, target: str) -> str:
+        """Make an earlier release the active one of its target."""
+
+    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+        """Make a phase; '' is the configured quantization."""
+
+    def add_domain(self, number: int, domain: str, adapter: str) -> str:
+        """Put a domain into a phase; `adapter` is a folder made elsewhere, or ''."""
+
+    def advance_phase(self) -> str:
+        """Make the next phase the current one."""
+
+    def open_chat(self, bundle: Bundle) -> ChatSession:
+        """A conversation with a bundle."""
+
+
+def jobs_line(what: str, ids: list[int]) -> str:
+    """One line on queued jobs."""
+    if not ids:
+        return f"{what}: nothing is missing, no job was queued"
+    numbers = str(ids[0]) if len(ids) == 1 else f"{min(ids)} to {max(ids)}"
+    return f"{what}: {len(ids)} job{'s' * (len(ids) > 1)} queued ({numbers})"
+
+
+class StoreBackend:
+    """The real one. Services are imported when first used: they bring SQLModel, slower than the first paint."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+
+    @property
+    def root(self) -> Path:
+        """The workspace's folder."""
+        return self.workspace.root
+
+    def open_reader(self) -> SnapshotReader:
+        """A reader of state.db for the calling thread."""
+        from core.store.reads import open_reader
+
+        return open_reader(self.workspace)
+
+    def domain_names(self) -> list[str]:
+        """The domains of the catalog."""
+        from core.catalog import load_catalog
+
+        return sorted(load_catalog(self.workspace).domains)
+
+    def build_phase(self, number: int) -> str:
+        """Queue what is missing of a phase."""
+        from core.phases.service import build_phase
+
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number))
+
+    def train_domain(self, domain: str) -> str:
+        """Queue the training of a domain."""
+        from core.phases.service import train_domain
+
+        return jobs_line(f"training of {domain}", train_domain(self.workspace, domain))
+
+    def cancel_job(self, job_id: int) -> str:
+        """Cancel a job."""
+        from core.runner.client import cancel_jobs
+
+        cancel_jobs(self.workspace, [job_id])
+        return f"job {job_id}: cancelling"
+
+    def retry_job(self, job_id: int) -> str:
+        """Queue a failed job again."""
+        from core.runner.client import retry_jobs
+
+        return jobs_line(f"retry of job {job_id}", retry_jobs(self.workspace, [job_id]))
+
+    def deploy_phase(self, number: int, target: str, reason: str) -> str:
+        """Queue the deployment of a phase."""
+        from core.deploy.service import deploy_phase
+
+        folder = self.workspace.absolute(Path(target).expanduser()) if target else None
+        job_id = deploy_phase(self.workspace, number, target=folder, override_quality=reason or None)
+        if job_id is None:
+            return f"phase {number}: the target has this very bundle as its current version"
+        return f"deployment of phase {number}: job {job_id} queued"
+
+    def rollback_phase(self, number: int, version: int, target: str) -> str:
+        """Make an earlier release the active one of its target."""
+        from core.deploy.service import rollback
+
+        before, now, folder = rollback(self.workspace, number, to=version, target=target)
+        return f"phase {number}: v{now} is active again in place of v{before} ({self.workspace.relative(folder)})"
+
+    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+        """Make a phase."""
+        from core.phases.service import create_phase
+
+        create_phase(self.workspace, number, domains, quantization=quantization or None)
+        return f"phase {number} made with {len(domains)} domain{'s' * (len(domains) != 1)}"
+
+    def add_domain(self, number: int, domain: str, adapter: str) -> str:
+        """Put a domain into a phase."""
+        from core.phases.service import add_domain
+
+        changed = add_domain(self.workspace, number, domain, adapter_path=adapter or None)
+        return f"{domain} is in phase {number}" + ("" if changed else " already; nothing changed")
+
+    def advance_phase(self) -> str:
+        """Make the next phase the current one."""
+        from core.phases.service import advance_phase
+
+        before, after = advance_phase(self.workspace)
+        return f"phase {before} is done" + (f"; phase {after} is now the current one" if after is not None else "")
+
+    def open_chat(self, bundle: Bundle) -> ChatSession:
+        """A conversation through an engine process, with the deployed files where it is a release."""
+        from core.deploy.releases import VERSIONS
+        from tara_tui.engine_chat import EngineChat
+
+        folder = self.workspace.absolute(bundle.path)
+        if bundle.version is not None:
+            folder = self.workspace.absolute(bundle.target) / VERSIONS / str(bundle.version)
+        return EngineChat(self.workspace, folder)

@@ -1,0 +1,100 @@
+"""All that is known of a phase, a domain or a job, as text: each figure with its method and date."""
+
+from core.store.views import DomainView, JobView, Measurement, PhaseView
+from tara_tui import present
+from tara_tui.selection import Selection
+from tara_tui.widgets.transcript import Entry
+
+MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
+
+
+def describe(pane: str, selection: Selection) -> tuple[str, list[Entry]]:
+    """The heading and the text for what is selected in a pane."""
+    if pane == "phases" and selection.phase is not None:
+        return f"Phase {selection.phase.number}", aligned(phase_lines(selection.phase))
+    if pane == "domains" and selection.domain is not None:
+        lines = aligned(domain_lines(selection.domain))
+        if selection.domain.job is not None:
+            lines += [Entry(""), Entry("Its job", "head"), *aligned(job_lines(selection.domain.job))]
+        return f"Domain {present.one_line(selection.domain.name)}", lines
+    if selection.job is not None:
+        return f"Job {selection.job.id}", aligned(job_lines(selection.job))
+    return "Details", [Entry("nothing is selected")]
+
+
+def aligned(lines: list[str]) -> list[Entry]:
+    """Lines that begin with a name, wrapped under what follows it."""
+    return [Entry(line, indent=14) for line in lines]
+
+
+def phase_lines(phase: PhaseView) -> list[str]:
+    """A phase, its settings and releases."""
+    target = "none" if phase.target_size_mb is None else f"{phase.target_size_mb:g} MB"
+    threshold = "none" if phase.quality_threshold is None else f"{phase.quality_threshold:g}"
+    lines = [
+        f"state         {phase.state}{', the current phase' if phase.current else ''}",
+        f"next          {present.one_line(phase.next_step) or '-'}",
+        f"domains       {phase.complete} of {len(phase.domains)} complete",
+        f"quantization  {present.one_line(phase.quantization)}, {present.one_line(phase.compression_type)}",
+        f"target size   {target}; quality threshold {threshold}{'; speed first' if phase.speed_priority else ''}",
+        f"made          {present.moment(phase.created_at)}",
+        f"bundle        {present.one_line(phase.bundle_path) if phase.bundle_path else 'none verified yet'}",
+        f"bundle size   {present.size(phase.bundle_bytes)}",
+    ]
+    if phase.bundle_bytes and phase.base_bytes:
+        lines.append(f"compression   {phase.base_bytes / phase.bundle_bytes:.2f} times smaller than the f16 files")
+    for release in phase.releases:
+        role = "serves" if release.active else "old"
+        lines.append(
+            f"release v{release.version:<4} {role:<6} {present.size(release.bytes):>5}  "
+            f"{present.moment(release.created_at)}  {present.one_line(release.target)}"
+        )
+    return lines
+
+
+def measurement_line(name: str, value: Measurement | None) -> str:
+    """A figure with its origin."""
+    if value is None:
+        return f"{name:<13} {present.NOT_MEASURED}"
+    count = f", n={value.n}" if value.n is not None else ""
+    text = f"{present.measured(value)} {present.one_line(value.unit)}".strip()
+    origin = f"{present.one_line(value.method)}{count}, {present.moment(value.measured_at)}"
+    return f"{present.one_line(name):<13} {text}  ({origin})"
+
+
+def domain_lines(domain: DomainView) -> list[str]:
+    """A domain with all its measurements."""
+    lines = [
+        f"status        {present.one_line(domain.status)}{' (declared by a person)' if domain.status_declared else ''}",
+        f"base          {present.one_line(domain.base)}",
+        f"adapter       {present.one_line(domain.adapter_path) if domain.adapter_path else 'none yet'}",
+    ]
+    names = [*MEASUREMENTS, *(name for name in domain.measurements if name not in MEASUREMENTS)]
+    return lines + [measurement_line(name, domain.measurements.get(name)) for name in names]
+
+
+def job_lines(job: JobView) -> list[str]:
+    """A job with its figures and, where it failed, why and what to do."""
+    lines = [
+        f"job           {job.id}, attempt {job.attempt}: {present.one_line(job.title)}",
+        f"kind          {present.one_line(job.kind)}",
+        f"state         {job.state}",
+        f"progress      {present.progress(job)} {present.one_line(job.unit)} {present.percent(job)}".rstrip(),
+        f"rate          {present.rate(job)}, still {present.span(job.eta_s if job.active else None)}",
+        f"queued        {present.moment(job.created_at)}",
+        f"started       {present.moment(job.started_at)}",
+        f"ended         {present.moment(job.ended_at)}",
+        f"waits for     {', '.join(map(str, job.depends_on)) or '-'}",
+        f"folder        {present.one_line(job.run_dir) if job.run_dir else '-'}",
+    ]
+    if job.message:
+        lines.append(f"says          {present.one_line(job.message)}")
+    lines += [f"{present.one_line(name):<13} {present.figure(value)}" for name, value in sorted(job.metrics.items())]
+    if job.error:
+        lines.append(f"error         {present.one_line(job.error)}")
+    if job.hint:
+        lines.append(f"what to do    {present.one_line(job.hint)}")
+    if job.exit_code is not None or job.exit_signal is not None:
+        how = f"signal {job.exit_signal}" if job.exit_signal else f"status {job.exit_code}"
+        lines.append(f"exit          {how}")
+    return lines

@@ -1,0 +1,249 @@
+"""The chat tester: a question, who answers it and why, the answer as it comes, how fast it came."""
+
+import logging
+import threading
+import time
+from functools import partial
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import Input
+
+from core.errors import TaraError
+from core.text import clean
+from tara_tui import present
+from tara_tui.backend import Backend, Bundle, ChatEvent, ChatSession, Done, Routed, Token
+from tara_tui.dialogs import line_input
+from tara_tui.widgets.transcript import Entry, Transcript
+
+BATCH_S = 0.08  # tokens are shown this often
+MAX_QUESTION = 20_000  # characters
+log = logging.getLogger("tara.console")
+
+
+class ChatAdvanced(Message):
+    """Something came from the engine. `event` None means that the answer ended in the error `line`."""
+
+    def __init__(self, serial: int, event: ChatEvent | None, line: str = "") -> None:
+        super().__init__()
+        self.serial = serial
+        self.event = event
+        self.line = line
+
+
+class ChatPane(Vertical):
+    """One conversation with one bundle. Answers are made in a thread that waits on the engine process."""
+
+    HELP = (
+        "Chat with the release, or the newest bundle, of the selected phase. i goes to the question line, Enter asks, "
+        "Esc stops the answer, Esc again leaves the line so that letter keys work. f or F6 switches between the router "
+        "and the selected domain, v or F7 between releases and bundles. The engine is a process of its own and ends "
+        "with the console."
+    )
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "leave", show=False),
+        Binding("pageup", "scroll_answer(-1)", show=False),
+        Binding("pagedown", "scroll_answer(1)", show=False),
+    ]
+
+    def __init__(self, backend: Backend) -> None:
+        super().__init__(id="chat")
+        self.backend = backend
+        self.bundle: Bundle | None = None
+        self.domain: str | None = None  # who is forced to answer; None: the router chooses
+        self.generating = False
+        self.answer = ""
+        self.speed = ""
+        self._serial = 0
+        self._session: ChatSession | None = None
+        self._session_bundle: Bundle | None = None
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # over the session: made in a thread, ended from the app's
+        self._closed = False
+        self._title = ""
+
+    def compose(self) -> ComposeResult:
+        """What was said over the line to ask in."""
+        yield Transcript(id="transcript")
+        yield line_input(placeholder="i asks a question here", id="question")
+
+    def on_mount(self) -> None:
+        """Say what there is to talk to."""
+        self.query_one("#question", Input).disabled = True
+        self.query_one(Transcript).empty = "i asks; the router chooses who answers, f makes it the selected domain"
+        self.retitle("")
+
+    def target(self, bundle: Bundle | None, domain: str | None, hint: str) -> None:
+        """Talk to this bundle; `domain` answers always, or None. `hint` says what to press where there is no bundle."""
+        if bundle != self.bundle:
+            self.bundle = bundle
+            question = self.query_one("#question", Input)
+            question.disabled = bundle is None
+        self.domain = domain
+        self.retitle(hint)
+
+    def retitle(self, hint: str) -> None:
+        """Put what is talked to, and how, into the title."""
+        parts = ["Chat"]
+        if self.bundle is None:
+            parts.append(hint or "no phase yet")
+        else:
+            parts += [self.bundle.label, f"always {present.one_line(self.domain)}" if self.domain else "routed"]
+            if self.generating:
+                parts.append("answering, Esc stops")
+            elif self.speed:
+                parts.append(self.speed)
+        title = "  ".join(parts)
+        if title != self._title:
+            self._title = title
+            self.border_title = Content(title)  # type: ignore[assignment]
+
+    @property
+    def title(self) -> str:
+        """The title as plain text."""
+        return self._title
+
+    @on(Input.Submitted, "#question")
+    def _submitted(self, event: Input.Submitted) -> None:
+        event.stop()
+        if self.ask(event.value):
+            event.input.value = ""
+
+    def ask(self, question: str) -> bool:
+        """Ask the bundle; False where nothing was asked."""
+        question = question.strip()[:MAX_QUESTION]
+        if not question or self.bundle is None:
+            return False
+        if self.generating:
+            self.notify("an answer is being made: Esc stops it", markup=False)
+            return False
+        self._serial += 1
+        self.generating, self.answer, self.speed = True, "", ""
+        self._stop.clear()
+        transcript = self.query_one(Transcript)
+        transcript.add(Entry(f"> {clean(question)}", "head"))
+        ready = self._session is not None and self._session_bundle == self.bundle
+        transcript.add(Entry("routing ..." if ready else "starting the engine ...", "dim"))
+        self.retitle("")
+        work = partial(self._answer, self._serial, question, self.domain, self.bundle)
+        self.run_worker(work, thread=True, group="chat", exit_on_error=False)
+        return True
+
+    def stop_answer(self) -> None:
+        """Stop the answer that is being made."""
+        self._stop.set()
+        with self._lock:
+            session = self._session
+        if session is not None:
+            session.cancel()
+
+    def close(self) -> None:
+        """End the engine process; the last thing the console does with it."""
+        self._closed = True
+        self._stop.set()
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _answer(self, serial: int, question: str, domain: str | None, bundle: Bundle) -> None:
+        """Wait on the engine and post what it says, tokens in batches; runs in a thread."""
+        waiting, posted = "", time.monotonic()
+        try:
+            ended = False
+            for event in self._ready_session(bundle).ask(question, domain):
+                if isinstance(event, Token):
+                    waiting += event.text
+                    if time.monotonic() - posted < BATCH_S:
+                        continue
+                    event, waiting = Token(waiting), ""
+                elif waiting:
+                    self.post_message(ChatAdvanced(serial, Token(waiting)))
+                    waiting = ""
+                posted = time.monotonic()
+                ended = ended or isinstance(event, Done)
+                self.post_message(ChatAdvanced(serial, event))
+                if self._stop.is_set() and not ended:
+                    self.stop_answer()
+            if waiting:
+                self.post_message(ChatAdvanced(serial, Token(waiting)))
+            if not ended:
+                self.post_message(ChatAdvanced(serial, Done(0, None, "cancelled")))
+        except TaraError as error:
+            self._fail(serial, error.one_line())
+        except Exception as error:  # noqa: BLE001 - whatever the engine does, the console stays and says so
+            self._fail(serial, f"{type(error).__name__}: {error}")
+
+    def _fail(self, serial: int, line: str) -> None:
+        if not self._closed:
+            log.exception("the chat failed")
+        self._end_session()
+        self.post_message(ChatAdvanced(serial, None, present.one_line(line)))
+
+    def _end_session(self) -> None:
+        with self._lock:
+            session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _ready_session(self, bundle: Bundle) -> ChatSession:
+        with self._lock:
+            session = self._session
+        if session is not None and self._session_bundle == bundle:
+            return session
+        self._end_session()
+        session = self.backend.open_chat(bundle)
+        with self._lock:
+            if not self._closed:
+                self._session, self._session_bundle = session, bundle
+                return session
+        session.close()  # the console left while the engine was starting
+        raise TaraError("the console is closing")
+
+    def on_chat_advanced(self, message: ChatAdvanced) -> None:
+        """Show what came."""
+        message.stop()
+        if message.serial != self._serial:
+            return
+        transcript = self.query_one(Transcript)
+        event = message.event
+        if isinstance(event, Routed):
+            transcript.replace_last(Entry(present.one_line(f"{event.domain}: {event.explanation}"), "dim"))
+            transcript.add(Entry("", ""))
+        elif isinstance(event, Token):
+            self.answer += event.text
+            transcript.replace_last(Entry(clean_text(self.answer)))
+        elif isinstance(event, Done):
+            self.speed = f"{present.figure(event.tokens_per_s)} tok/s" if event.tokens_per_s else ""
+            said = f"{event.tokens} tokens" + (f", {self.speed}" if self.speed else "") + f", ended by {event.reason}"
+            transcript.add(Entry(said, "dim"))
+        else:
+            transcript.replace_last(Entry(message.line, "bad"))
+        if event is None or isinstance(event, Done):
+            self.generating = False
+            self.retitle("")
+            self.post_message(self.Ended())
+
+    class Ended(Message):
+        """An answer is complete, stopped or failed."""
+
+    def action_leave(self) -> None:
+        """Stop the answer; with none, leave the question line."""
+        if self.generating:
+            self.stop_answer()
+        else:
+            self.query_one(Transcript).focus()
+
+    def action_scroll_answer(self, step: int) -> None:
+        """Scroll what was said while typing."""
+        self.query_one(Transcript).action_page(step)
+
+
+def clean_text(text: str) -> str:
+    """Text of several lines made harmless, line by line."""
+    return "\n".join(clean(line) for line in text.split("\n"))

@@ -1,0 +1,65 @@
+"""What the console's keys act on, worked out from the last snapshot. Pure."""
+
+from dataclasses import dataclass
+
+from core.store.views import DomainView, JobView, PhaseView, ReleaseView, Snapshot
+from tara_tui.backend import Bundle
+
+MODES = ("dashboard", "jobs", "logs", "chat")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The things under the cursors, and what the chat is doing."""
+
+    mode: str = "dashboard"
+    phase: PhaseView | None = None
+    domain: DomainView | None = None
+    job: JobView | None = None
+    bundle: Bundle | None = None
+    generating: bool = False
+
+
+def bundles(phase: PhaseView | None) -> list[Bundle]:
+    """What of a phase can be talked to: the active releases, the newest verified bundle, older releases."""
+    if phase is None:
+        return []
+    found: dict[str, Bundle] = {}
+    for release in sorted(phase.releases, key=lambda one: (not one.active, -one.version)):
+        if release.active:
+            found.setdefault(release.bundle, released(release))
+    if phase.bundle_path:
+        found.setdefault(phase.bundle_path, Bundle(phase.bundle_path, f"phase {phase.number} newest bundle"))
+    for release in sorted(phase.releases, key=lambda one: -one.version):
+        found.setdefault(release.bundle, released(release))
+    return list(found.values())
+
+
+def released(release: ReleaseView) -> Bundle:
+    """A release as something to talk to."""
+    label = f"phase {release.phase} v{release.version}{'' if release.active else ' (old)'}"
+    return Bundle(release.bundle, label, release.target, release.version)
+
+
+def active_release(phase: PhaseView) -> ReleaseView | None:
+    """The release of a phase that serves now."""
+    return next((one for one in phase.releases if one.active), None)
+
+
+def earlier_release(phase: PhaseView) -> ReleaseView | None:
+    """The release a roll back goes to: the newest one before the active one, at the same target."""
+    active = active_release(phase)
+    if active is None:
+        return None
+    earlier = [one for one in phase.releases if one.target == active.target and one.version < active.version]
+    return max(earlier, key=lambda one: one.version, default=None)
+
+
+def phase_job(snapshot: Snapshot, number: int) -> JobView | None:
+    """The job of a phase one would look at: the one that runs, else the newest that began, else the newest."""
+    mine = [job for job in snapshot.jobs if job.phase == number]
+    for test in (lambda job: job.state in ("running", "starting", "stopping"), lambda job: job.started_at is not None):
+        found = [job for job in mine if test(job)]
+        if found:
+            return max(found, key=lambda job: job.started_at or 0.0)
+    return mine[0] if mine else None

