@@ -70,7 +70,7 @@ def find_workspace(root: str | Path | None = None) -> Workspace:
     """
     named = root or os.environ.get(ROOT_VARIABLE)
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = Path(os.path.expanduser(named)).resolve()  # Path.expanduser fails where there is no such user
         if (folder / MARKER).is_file():
             return Workspace(folder)
         raise InvalidInput(f"{folder} is not a TARA workspace (no {MARKER})", f"make one with: tara init {folder}")

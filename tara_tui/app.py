@@ -9,11 +9,12 @@ from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import ClassVar
 
-from textual import on
+from textual import events, on
 from textual.app import App, ComposeResult
 from textual.binding import BindingType
 from textual.containers import Container
 from textual.content import Content
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
@@ -37,6 +38,7 @@ from tara_tui.widgets.log_view import LogView
 from tara_tui.widgets.row_list import RowList
 
 WIDE = (110, 30)  # from this size on lists and texts stand side by side
+NARROW = 80  # below it fewer columns
 PANES = ("phases", "domains", "jobs", "log", "chat")
 FIRST_FOCUS = {"dashboard": "domains", "jobs": "jobs", "logs": "log", "chat": "question"}
 log = logging.getLogger("tara.console")
@@ -98,8 +100,8 @@ class ConsoleApp(App[int]):
 
     def on_mount(self) -> None:
         """Start watching."""
-        self.set_class(True, "mode-dashboard")
-        self._fit()
+        self.base.set_class(True, "mode-dashboard")
+        self._fit(self.size)
         self.domains.focus()
         self.refresh_panes()
         self.run_worker(lambda: watch_store(self.backend, self, self._stop), thread=True, exit_on_error=False)
@@ -109,15 +111,22 @@ class ConsoleApp(App[int]):
             terminal.leave_on_signals(self.leave)
         self.set_interval(1.0, self._tick)
 
-    def on_resize(self) -> None:
-        """Arrange the panes for the size."""
-        self._fit()
+    def on_unmount(self) -> None:
+        """End what is the console's own, also after a fault: a thread that goes on would keep the process."""
+        self._stop.set()
+        self.log_pane.stop()
+        self.chat.close()
 
-    def _fit(self) -> None:
-        width, height = self.size
+    def on_resize(self, event: events.Resize) -> None:
+        """Arrange the panes for the size."""
+        self._fit(event.size)
+
+    def _fit(self, size: Size) -> None:
+        width, height = size
         least = terminal.SMALLEST
         self.base.set_class(width < least[0] or height < least[1], "small")
         self.base.set_class(width < WIDE[0] or height < WIDE[1], "compact")
+        self.base.set_class(width < NARROW, "narrow")
         self._fit_lists()
         self._put("small", f"This terminal is {width}x{height}.\nThe console needs {least[0]}x{least[1]}.\nJobs go on.")
         self._lines()
@@ -134,7 +143,6 @@ class ConsoleApp(App[int]):
     def leave(self, status: int) -> None:
         """Leave with an exit status: end what is the console's own; jobs go on."""
         self._stop.set()
-        self.log_pane.stop()
         if self.on_terminal:
             terminal.leave_at_last(status, self.chat.close)
         self.chat.close()

@@ -31,6 +31,13 @@ class Routed:
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something to read before the answer that the model did not write: resources in a crisis."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Token:
     """A piece of the answer."""
 
@@ -43,10 +50,10 @@ class Done:
 
     tokens: int
     tokens_per_s: float | None
-    reason: str  # stop, length, cancelled
+    reason: str  # eos, stop, length, cancelled
 
 
-ChatEvent = Routed | Token | Done
+ChatEvent = Routed | Notice | Token | Done
 
 
 @dataclass(frozen=True)
@@ -224,4 +231,4 @@ class StoreBackend:
         folder = self.workspace.absolute(bundle.path)
         if bundle.version is not None:
             folder = self.workspace.absolute(bundle.target) / VERSIONS / str(bundle.version)
-        return EngineChat(self.workspace, folder)
+        return EngineChat.open(folder)

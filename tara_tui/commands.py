@@ -81,9 +81,11 @@ def can_deploy(snapshot: Snapshot | None, selection: Selection) -> Reason:
     if reason := need_phase(snapshot, selection):
         return reason
     assert selection.phase is not None
-    return (
-        None if selection.phase.bundle_path else f"phase {selection.phase.number} has no verified bundle: b builds it"
-    )
+    number = selection.phase.number
+    if not selection.phase.bundle_path:
+        return f"phase {number} has no verified bundle: b builds it"
+    busy = [one.name for one in selection.phase.domains if one.job is not None and one.job.active]
+    return f"jobs of phase {number} are not done ({', '.join(busy)})" if busy else None
 
 
 def can_roll_back(snapshot: Snapshot | None, selection: Selection) -> Reason:
@@ -93,9 +95,7 @@ def can_roll_back(snapshot: Snapshot | None, selection: Selection) -> Reason:
     active = active_release(selection.phase)
     if active is None:
         return f"phase {selection.phase.number} is not deployed"
-    return (
-        None if earlier_release(selection.phase) else f"there is no release before v{active.version} at {active.target}"
-    )
+    return None if earlier_release(selection.phase) else f"there is no release before v{active.version} to go back to"
 
 
 def can_ask(snapshot: Snapshot | None, selection: Selection) -> Reason:

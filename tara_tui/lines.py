@@ -22,7 +22,7 @@ def shortened(path: Path, room: int) -> str:
 
 def status_line(root: Path, snapshot: Snapshot | None, trouble: str, meters: Meters | None, width: int) -> str:
     """Workspace, runner and jobs on the left, meters on the right; with trouble, that what is shown is not current."""
-    left = f" TARA  {shortened(root, 12 + max(0, width - 80))}"
+    left = f" TARA  {shortened(root, 12 + max(0, width - 80) // 3)}"
     if trouble:
         left = f" TARA  NOT CURRENT: {trouble}"
     elif snapshot is not None:

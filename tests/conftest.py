@@ -68,7 +68,7 @@ def end_everything(workspace: Workspace) -> None:
     for record in workspace.runs.glob("*/shim.json"):
         if not record.with_name("exit.json").exists():
             who = json.loads(record.read_text())
-            for pid in (who["pid"], who["job"]["pid"]):
+            for pid in (who["pid"], who.get("job", who)["pid"]):
                 try:
                     if str(record.parent).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                         os.kill(pid, signal.SIGKILL)

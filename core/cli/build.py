@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
 from core.cli.follow import wait_for
 from core.workspace import Workspace
 
@@ -43,7 +43,7 @@ def train_domain(
 
 
 @click.command("build-phase")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="standard.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
@@ -65,6 +65,8 @@ def build_phase(
 
     workspace = workspace_of(root)
     if dry_run:
+        if compression_type is not None:
+            service.check_compression(compression_type)
         plan = service.plan_build(workspace, phase_number, quantization=quantization)
         jobs = [
             {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
@@ -109,7 +111,7 @@ def export_domain(domain: str, quantization: str, detach: bool, root: str | None
 
 
 @click.command("deploy-phase")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @click.option("--target", metavar="DIR", help="The folder to release into (default: releases/phase-N).")
 @click.option("--override-quality", metavar="REASON", help="Deploy below the quality threshold; it is recorded.")
 @detach_option

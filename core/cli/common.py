@@ -15,6 +15,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 NOT_MEASURED = "not measured"
 
 
+class _Number(click.ParamType):
+    """A whole number that the store can hold."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number = int(click.INT.convert(value, param, ctx))
+        if abs(number) >= 1 << 63:
+            self.fail(f"{value} is too large", param, ctx)
+        return number
+
+
+NUMBER = _Number()
+
+
 def json_option(command: F) -> F:
     """`--json`: one JSON value on standard output and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)

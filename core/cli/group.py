@@ -1,11 +1,12 @@
 """The command group: which command lies in which module, and how an error becomes a line and an exit status."""
 
+import errno
 import importlib
 import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -16,6 +17,7 @@ COMMANDS = {
     "init": "core.cli.init:init",
     "quickstart": "core.cli.quickstart:quickstart",
     "console": "core.cli.console:console",
+    "domain": "core.cli.domain:domain",
     "create-phase": "core.cli.phases:create_phase",
     "add-domain": "core.cli.phases:add_domain",
     "train-domain": "core.cli.build:train_domain",
@@ -41,6 +43,7 @@ SHORT_HELP = {
     "init": "Make a workspace in a folder.",
     "quickstart": "Build, release and try the starter phase.",
     "console": "Open the console.",
+    "domain": "Show the catalogue's domains, and add one.",
     "create-phase": "Make a phase with its domains.",
     "add-domain": "Put a domain into a phase.",
     "train-domain": "Train and evaluate a domain's adapter.",
@@ -64,6 +67,11 @@ SHORT_HELP = {
 }
 
 
+# Failures of a system call that are the machine's, or of a name given; any other is a fault of the program.
+_MACHINE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP)
+
+
 class Group(click.Group):
     """Loads a command's module when that command is asked for."""
 
@@ -83,6 +91,24 @@ class Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(SHORT_HELP.items()))  # without loading each command's module
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """Run the command line and leave with its status; what is wrong with the line itself is said in one line."""
+        try:
+            code = super().main(*args, **{**extra, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
+            code = ExitCode.USAGE
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            hint = f" — {context.command_path} --help" if context is not None else ""
+            click.echo(f"tara: {clean(' '.join(error.format_message().split()))}{hint}", err=True)
+            code = error.exit_code
+        except click.Abort as error:  # a question that was not answered
+            interrupted = isinstance(error.__context__, KeyboardInterrupt)
+            click.echo("tara: not confirmed; nothing was changed", err=True)
+            code = ExitCode.INTERRUPTED if interrupted else ExitCode.REFUSED
+        sys.exit(int(code) if isinstance(code, int) else 0)
+
     def invoke(self, context: click.Context) -> Any:
         try:
             return super().invoke(context)
@@ -98,14 +124,23 @@ class Group(click.Group):
             context.exit(int(ExitCode.OK))
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except OSError as error:
+            if error.errno not in _MACHINE and error.errno not in _NAMES:
+                self._fault(context, error)
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"tara: {clean(f'{where}{error.strerror}')}", err=True)
+            context.exit(int(ExitCode.ENVIRONMENT if error.errno in _MACHINE else ExitCode.BAD_INPUT))
         except Exception as error:  # noqa: BLE001 - the last door: one line for the person, the whole for the report
-            where = _write_trace(context)
-            click.echo(
-                f"tara: a fault in TARA itself: {clean(f'{type(error).__name__}: {error}'.splitlines()[0])} — "
-                f"the details are in {where}",
-                err=True,
-            )
-            context.exit(int(ExitCode.INTERNAL))
+            self._fault(context, error)
+
+    def _fault(self, context: click.Context, error: Exception) -> NoReturn:
+        where = _write_trace(context)
+        click.echo(
+            f"tara: a fault in TARA itself: {clean(f'{type(error).__name__}: {error}'.splitlines()[0])} — "
+            f"the details are in {where}",
+            err=True,
+        )
+        context.exit(int(ExitCode.INTERNAL))
 
 
 @click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})

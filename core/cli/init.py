@@ -1,11 +1,12 @@
 """`tara init`: a workspace in a folder."""
 
 import shutil
-from importlib.resources import files
+import sys
 from pathlib import Path
 
 import click
 
+import core
 from core.cli.common import json_option, print_json
 from core.errors import EnvironmentLacks, Refused
 from core.workspace import MARKER, Workspace
@@ -25,15 +26,16 @@ def init(directory: str, as_json: bool) -> None:
         raise Refused(f"{root} is a file", "name a folder")
     if (root / "configs").exists():
         raise Refused(f"{root / 'configs'} exists and is not TARA's", "name another folder")
+    staged = root / ".tmp-configs"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        staged = root / ".tmp-configs"
         shutil.rmtree(staged, ignore_errors=True)
         shutil.copytree(template(), staged)
         staged.rename(root / "configs")
-    except OSError as error:
+    except OSError as error:  # copytree's own has no strerror
+        shutil.rmtree(staged, ignore_errors=True)
         raise EnvironmentLacks(
-            f"{root} cannot be written: {error.strerror}", "name a folder you may write to"
+            f"{root} cannot be written: {error.strerror or error}", "name a folder you may write to"
         ) from error
     workspace = Workspace(root)
     open_store(workspace).close()
@@ -45,7 +47,13 @@ def init(directory: str, as_json: bool) -> None:
 
 
 def template() -> Path:
-    """The shipped configs: beside the packages in a checkout, inside them in an installed wheel."""
-    beside = Path(str(files("core"))).parent / "configs"
-    inside = Path(str(files("core"))) / "configs"
-    return beside if (beside / MARKER.name).is_file() else inside
+    """The shipped configs: beside the packages in a checkout, under the environment's `share` where TARA is installed.
+
+    Raises EnvironmentLacks where they are in neither place.
+    """
+    beside = Path(core.__file__).parent.parent / "configs"
+    installed = Path(sys.prefix) / "share" / "tara" / "configs"
+    for folder in (beside, installed):
+        if (folder / MARKER.name).is_file():
+            return folder
+    raise EnvironmentLacks(f"the shipped configs are in neither {beside} nor {installed}", "install TARA again")

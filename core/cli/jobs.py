@@ -2,11 +2,12 @@
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, span, table, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, span, table, workspace_of
 from core.errors import InvalidInput
 from core.store.views import ACTIVE_JOB_STATES, JobView
 from core.text import clean
@@ -20,9 +21,9 @@ def jobs() -> None:
 
 
 @jobs.command("list")
-@click.option("--phase", type=int, help="Only this phase's.")
+@click.option("--phase", type=NUMBER, help="Only this phase's.")
 @click.option("--active", is_flag=True, help="Only those not over.")
-@click.option("--limit", type=int, default=50, show_default=True)
+@click.option("--limit", type=NUMBER, default=50, show_default=True)
 @root_option
 @json_option
 def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_json: bool) -> None:
@@ -42,7 +43,7 @@ def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_
 
 
 @jobs.command("show")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=NUMBER)
 @root_option
 @json_option
 def show_job(job_id: int, root: str | None, as_json: bool) -> None:
@@ -71,9 +72,11 @@ def show_job(job_id: int, root: str | None, as_json: bool) -> None:
 
 
 @jobs.command("logs")
-@click.argument("job_id", type=int)
+@click.argument("job_id", type=NUMBER)
 @click.option("-f", "--follow", "following", is_flag=True, help="Go on until the job is over.")
-@click.option("-n", "--lines", type=int, default=200, show_default=True, help="How many of the last lines.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=1), default=200, show_default=True, help="How many of the last lines."
+)
 @root_option
 def logs(job_id: int, following: bool, lines: int, root: str | None) -> None:
     """The log of a job."""
@@ -84,36 +87,47 @@ def logs(job_id: int, following: bool, lines: int, root: str | None) -> None:
         job = reader.job(job_id)
         if job.run_dir is None and not following:
             raise InvalidInput(f"job {job_id} has not started, so it has no log", "tara jobs logs -f waits for it")
-        while job.run_dir is None and job.active:
+        while job.run_dir is None and _moves(job):
             time.sleep(POLL_S)
             job = reader.job(job_id)
         if job.run_dir is None:
             raise InvalidInput(f"job {job_id} never started: {job.error or job.state}")
-        path = workspace.absolute(job.run_dir) / "log"
-        offset = 0
-        if path.exists():
-            data = path.read_bytes()
-            offset = len(data)
-            for line in data.decode(errors="replace").splitlines()[-max(1, lines) :]:
-                click.echo(clean(line))
+        path, offset = workspace.absolute(job.run_dir) / "log", 0
+        text, offset = _read_log(path, offset, whole_lines=following)
+        for line in text.splitlines()[-lines:]:
+            click.echo(clean(line))
         while following:
-            over = not reader.job(job_id).active
-            if path.exists() and path.stat().st_size > offset:
-                with open(path, "rb") as stream:
-                    stream.seek(offset)
-                    data = stream.read()
-                whole = data[: data.rfind(b"\n") + 1]
-                offset += len(whole)
-                for line in whole.decode(errors="replace").splitlines():
-                    click.echo(clean(line))
-            elif over:
+            job = reader.job(job_id)  # before the file is read: what was written up to the end is read then
+            if job.run_dir is not None and path != workspace.absolute(job.run_dir) / "log":
+                path, offset = workspace.absolute(job.run_dir) / "log", 0  # it was started again
+            text, offset = _read_log(path, offset, whole_lines=_moves(job))
+            for line in text.splitlines():
+                click.echo(clean(line))
+            if not _moves(job):
                 return
-            else:
-                time.sleep(POLL_S)
+            time.sleep(POLL_S)
+
+
+def _moves(job: JobView) -> bool:
+    """Whether a job may still do something without being retried."""
+    return job.active and job.state != "blocked"
+
+
+def _read_log(path: Path, offset: int, *, whole_lines: bool) -> tuple[str, int]:
+    """What a log holds from an offset on, and where that ends; with `whole_lines` without a line not yet ended."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(offset)
+            data = stream.read()
+    except FileNotFoundError:
+        return "", offset
+    if whole_lines:
+        data = data[: data.rfind(b"\n") + 1]
+    return data.decode(errors="replace"), offset + len(data)
 
 
 @jobs.command("wait")
-@click.argument("job_ids", type=int, nargs=-1)
+@click.argument("job_ids", type=NUMBER, nargs=-1)
 @root_option
 @json_option
 def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
@@ -135,22 +149,30 @@ def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
 
 
 @jobs.command("cancel")
-@click.argument("job_ids", type=int, nargs=-1, required=True)
+@click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
 @root_option
 @json_option
 def cancel(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Cancel jobs: queued ones at once, running ones by ending their processes."""
     from core.runner.client import cancel_jobs
+    from core.store.reads import open_reader
 
-    cancelled = cancel_jobs(workspace_of(root), job_ids)
+    workspace = workspace_of(root)
+    asked = cancel_jobs(workspace, job_ids)
+    with open_reader(workspace) as reader:
+        states = {job_id: reader.job(job_id).state for job_id in asked}
+    stopping = [job_id for job_id in asked if states[job_id] == "stopping"]
+    cancelled = [job_id for job_id in asked if job_id not in stopping]
     if as_json:
-        print_json({"cancelled": cancelled})
-    else:
-        click.echo(f"cancelled: {', '.join(map(str, cancelled))}")
+        print_json({"cancelled": cancelled, "stopping": stopping})
+        return
+    for what, ids in (("cancelled", cancelled), ("stopping", stopping)):
+        if ids:
+            click.echo(f"{what}: {', '.join(map(str, ids))}")
 
 
 @jobs.command("retry")
-@click.argument("job_ids", type=int, nargs=-1, required=True)
+@click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
 @root_option
 @json_option
 def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:

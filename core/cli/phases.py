@@ -2,12 +2,12 @@
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
 from core.errors import InvalidInput
 
 
 @click.command("create-phase")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @click.option("--domains", default="", metavar="A,B,…", help="The phase's domains, separated by commas.")
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: settings.yaml).")
 @click.option("--compression-type", default="standard", show_default=True, metavar="NAME", help="standard.")
@@ -54,7 +54,7 @@ def create_phase(
 
 
 @click.command("add-domain")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @click.argument("domain")
 @click.option("--adapter-path", metavar="DIR", help="A PEFT adapter from elsewhere, instead of training one here.")
 @click.option("--data", metavar="FILE", help="Training data of the domain.")
@@ -120,8 +120,8 @@ def advance_phase(force: bool, root: str | None, as_json: bool) -> None:
 
 
 @click.command("rollback")
-@click.argument("phase_number", type=int)
-@click.option("--to", type=int, metavar="VERSION", help="The version to go back to (default: the one before).")
+@click.argument("phase_number", type=NUMBER)
+@click.option("--to", type=NUMBER, metavar="VERSION", help="The version to go back to (default: the one before).")
 @click.option("--target", metavar="DIR", help="The deployed folder (default: where it was deployed last).")
 @root_option
 @json_option
@@ -137,7 +137,7 @@ def rollback(phase_number: int, to: int | None, target: str | None, root: str | 
 
 
 @click.command("cleanup-phase")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @click.option("--dry-run", is_flag=True, help="Only say what would go.")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 @click.option("--undo", is_flag=True, help="Bring back what the last clean-up of this phase moved away.")
@@ -147,6 +147,8 @@ def cleanup_phase(phase_number: int, dry_run: bool, yes: bool, undo: bool, root:
     """Move a phase, and the artifacts only it uses, to the workspace's trash. Releases stay where they are."""
     from core.phases import cleanup
 
+    if as_json and not (undo or dry_run or yes):
+        raise InvalidInput("cleanup-phase --json does not ask", "add --yes, or --dry-run to see what would go")
     workspace = workspace_of(root)
     if undo:
         restored = cleanup.undo(workspace, phase_number)
@@ -156,10 +158,8 @@ def cleanup_phase(phase_number: int, dry_run: bool, yes: bool, undo: bool, root:
             click.echo(f"phase {phase_number} is back, with {len(restored)} artifacts and runs")
         return
     plan = cleanup.plan(workspace, phase_number)
-    if as_json and (dry_run or not yes):
+    if as_json and dry_run:
         print_json({**plan.as_dict(), "done": False})
-        if not dry_run:
-            raise InvalidInput("cleanup-phase --json needs --yes or --dry-run")
         return
     if not as_json:
         click.echo(

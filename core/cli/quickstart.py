@@ -1,6 +1,7 @@
 """`tara quickstart`: the starter phase, from nothing to answers."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -84,9 +85,8 @@ def quickstart(root: str | None, as_json: bool) -> None:
     click.echo("loss and quality (token accuracy) are of held-out examples, which no training saw")
     release = next((one for one in phase.releases if one.active), None)
     if release is not None:
-        click.echo(
-            f"release: version {release.version} in {workspace.relative(_path(release.target))}, {size(release.bytes)}, {phase.quantization}"
-        )
+        where = workspace.relative(Path(release.target))
+        click.echo(f"release: version {release.version} in {where}, {size(release.bytes)}, {phase.quantization}")
     click.echo(
         f"{span(time.monotonic() - started)} in all; next: tara chat, tara show-phase {PHASE}, or tara for the console"
     )
@@ -159,12 +159,6 @@ def _rows(workspace: Workspace, phase: PhaseView, jobs: list[JobView]) -> list[d
 
 def _number(value: float | None) -> str:
     return figure(None) if value is None else f"{value:.3f}"
-
-
-def _path(text: str) -> Any:
-    from pathlib import Path
-
-    return Path(text)
 
 
 def _say(as_json: bool, text: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.common import figure, json_option, print_json, root_option, size, table, workspace_of
+from core.cli.common import NUMBER, figure, json_option, print_json, root_option, size, table, workspace_of
 from core.store.views import DomainView, PhaseView
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
@@ -91,7 +91,7 @@ def list_phases(root: str | None, as_json: bool) -> None:
 
 
 @click.command("show-phase")
-@click.argument("phase_number", type=int)
+@click.argument("phase_number", type=NUMBER)
 @root_option
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:

@@ -49,9 +49,10 @@ def deploy_phase(
         assert row is not None
         key = row.bundle_key
         newest = _current_release(session, folder)
-    if newest is not None and newest.bundle_key == key and active_version(folder) == newest.version:
-        if _is_whole(folder / VERSIONS / str(newest.version), manifest):
-            return None  # hashed outside of a transaction: it takes a while, and the runner writes meanwhile
+    current = newest is not None and newest.bundle_key == key and active_version(folder) == newest.version
+    # Hashed outside of a transaction: it takes a while, and the runner writes meanwhile.
+    if newest is not None and current and _is_whole(folder / VERSIONS / str(newest.version), manifest):
+        return None
     with store.write() as session:
         last = session.exec(select(func.max(Release.version)).where(Release.target == str(folder))).one()
         if below:

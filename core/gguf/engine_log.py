@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import llama_cpp
+from core.gguf.llama import llama_cpp
 
 logger = logging.getLogger("llama.cpp")
 

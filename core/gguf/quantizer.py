@@ -12,12 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import llama_cpp
-
 from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, listening
 from core.gguf.header import TENSOR_TYPES, TensorInfo, read_header
 from core.gguf.inspect import falls_back, inspect_gguf
+from core.gguf.llama import llama_cpp
 
 QUANTIZATIONS = {
     "Q2_K": llama_cpp.LLAMA_FTYPE_MOSTLY_Q2_K,

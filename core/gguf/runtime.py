@@ -13,16 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 from jinja2.exceptions import TemplateError
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from core.errors import InvalidInput, Refused, TaraError
 from core.gguf.engine_log import capture_log, last_error
 from core.gguf.generation import ENDED, Clock, Generation
 from core.gguf.inspect import inspect_gguf
+from core.gguf.llama import Jinja2ChatFormatter, llama_cpp
 from core.gguf.metadata import BASE_NAME, BASE_SHA256
 from core.gguf.sampling import Sampler, Sampling, TextAssembler, token_bytes
 

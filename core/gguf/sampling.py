@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-import llama_cpp
+from core.gguf.llama import llama_cpp
 
 
 @dataclass(frozen=True)

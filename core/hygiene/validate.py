@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from core.errors import InvalidInput
+from core.deploy.manifest import check_files, read_manifest
+from core.errors import InvalidInput, TaraError
 from core.files import MANIFEST, check_manifest
 from core.hygiene.adapters import Adapter, check_structure, gguf_limits, read_adapter
 from core.hygiene.findings import Finding, Report, make_report, shown
@@ -143,17 +144,17 @@ def _unknown(path: Path) -> Finding:
 
 
 def _check_bundle(folder: Path) -> tuple[list[Finding], dict[str, Any]]:
-    findings = check_manifest_of(folder)
-    for name in (BUNDLE_MANIFEST, "routing.json"):
-        try:
-            if (folder / name).is_file():
-                read_object(folder / name)
-            else:
-                findings.append(Finding("error", "file-missing", name, f"there is no {name}"))
-        except Malformed as error:
-            findings.append(Finding("error", "config-unreadable", name, f"{name} {error}"))
-    if not (folder / MANIFEST).is_file():
-        findings.append(Finding("error", "manifest-missing", MANIFEST, f"there is no {MANIFEST}: it was not finished"))
+    findings: list[Finding] = []
+    try:
+        check_files(folder, read_manifest(folder))
+        read_object(folder / "routing.json")
+    except TaraError as error:
+        findings.append(Finding("error", "manifest-differs", BUNDLE_MANIFEST, error.message, error.hint))
+    except (KeyError, TypeError, AttributeError) as error:
+        message = f"{BUNDLE_MANIFEST} lacks what a bundle's has ({error})"
+        findings.append(Finding("error", "manifest-differs", BUNDLE_MANIFEST, message))
+    except Malformed as error:
+        findings.append(Finding("error", "config-unreadable", "routing.json", f"routing.json {error}"))
     bases = sorted(folder.glob("base-*.gguf"))
     adapters = sorted((folder / "adapters").glob("*.gguf"))
     if not bases:

@@ -230,12 +230,12 @@ def update_domain(
         assert row is not None
         if status is not None:
             row.declared_status = status
+        elif train_here or not view.status_declared:
+            row.declared_status = None  # of an adapter that goes, or outdated by a job: the new date is not for it
         if quality is not None:
             row.declared_quality = quality
         if status is not None or quality is not None:
             row.declared_at = time.time()
-        elif train_here or not view.status_declared:
-            row.declared_status = None  # of an adapter that goes, or outdated by a job: the new date is not for it
         if train_here:
             row.adapter_path = None
         detail = {"status": status, "quality": quality, "train_here": train_here, "was": view.status}

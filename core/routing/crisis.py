@@ -1,8 +1,9 @@
 """Crisis wording, found before any weighting: self-harm, suicide, abuse, and medical emergencies going on now.
 
 A false alarm is cheap (help is shown above an ordinary answer), a miss is not; yet expressions know only the wordings
-someone thought of, and miss many others, implicit ones above all. Figures of speech are taken out first ("kill the process", "dying to try it"). No diagnosis is made, and only the kind and the wording that
-matched are kept. The expressions are in `crisis.txt` beside this file.
+someone thought of: of 80 wordings written without a look at them, they found about half. Figures of speech are taken
+out first ("kill the process", "dying to try it"). No diagnosis is made, and only the kind and the wording that matched
+are kept. The expressions are in `crisis.txt` beside this file.
 """
 
 import re

@@ -6,6 +6,7 @@ import signal
 import sys
 from types import FrameType
 
+from core.errors import TaraError
 from core.runner.presence import hold
 from core.runner.supervisor import Supervisor
 from core.store.engine import open_store
@@ -20,7 +21,11 @@ def main(root: str) -> int:
         return 0
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    supervisor = Supervisor(workspace, open_store(workspace), lock)
+    try:
+        supervisor = Supervisor(workspace, open_store(workspace), lock)
+    except TaraError as error:
+        logging.error("%s", error.one_line())
+        return int(error.exit_code)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         # Jobs go on: the next runner finds them by their folders.

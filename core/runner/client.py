@@ -7,12 +7,27 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import core
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.runner.presence import runner_pid, wake
 from core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from sqlmodel import Session
+
+    from core.store.tables import Job
+
 START_TIMEOUT_S = 20.0
+CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
+_ENDED = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "cancelled": "was cancelled",
+    "interrupted": "was interrupted",
+}
 
 
 @dataclass(frozen=True)
@@ -24,32 +39,23 @@ class RunnerStatus:
 
 
 def ensure_runner(workspace: Workspace) -> int:
-    """Start the workspace's runner unless one lives, and wake it. Returns its process id.
+    """Start the workspace's runner unless one lives, and have it look at the queue. Returns its process id.
 
-    Raises EnvironmentLacks where it does not come up.
+    Raises InvalidInput where the settings cannot be read, EnvironmentLacks where it does not come up.
     """
-    pid = runner_pid(workspace)
-    if pid is None:
-        workspace.runs.mkdir(parents=True, exist_ok=True)
-        with open(workspace.runs / "runner.log", "ab") as log:
-            started = subprocess.Popen(
-                [sys.executable, "-m", "core.runner", str(workspace.root)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                cwd=workspace.root,
-            )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while (pid := runner_pid(workspace)) is None:
-            code = started.poll()
-            if code not in (None, 0) or time.monotonic() > deadline:
-                raise EnvironmentLacks(
-                    f"the runner did not start (exit {code})", f"see {workspace.runs / 'runner.log'}"
-                )
-            time.sleep(0.01)
-    wake(workspace)
-    return pid
+    started: subprocess.Popen[bytes] | None = None
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        pid = runner_pid(workspace)
+        if pid is not None and wake(workspace):
+            return pid
+        # One that lives and does not listen is just starting, or leaving for good: then the next one is started.
+        code = started.poll() if started is not None else None
+        if code not in (None, 0) or time.monotonic() > deadline:
+            raise EnvironmentLacks(f"the runner did not start (exit {code})", f"see {workspace.runs / 'runner.log'}")
+        if pid is None and (started is None or code == 0):
+            started = _start(workspace)
+        time.sleep(0.01)
 
 
 def stop_runner(workspace: Workspace) -> int | None:
@@ -57,7 +63,14 @@ def stop_runner(workspace: Workspace) -> int | None:
     pid = runner_pid(workspace)
     if pid is None:
         return None
-    os.kill(pid, signal.SIGTERM)
+    if pid <= 0:  # the kernel names no process of another container; 0 would mean this very process group
+        raise Refused("the runner of this workspace lives in another container", "stop it there")
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return pid  # it left at this moment
+    except PermissionError as error:
+        raise Refused(f"the runner (process {pid}) belongs to another user", "stop it as that user") from error
     wake(workspace)
     deadline = time.monotonic() + START_TIMEOUT_S
     while runner_pid(workspace) == pid:
@@ -79,15 +92,12 @@ def cancel_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     """
     from core.runner.ledger import block_dependents
     from core.store.engine import open_store
-    from core.store.tables import Job
 
-    store = open_store(workspace)
+    ids = list(dict.fromkeys(ids))
     running = False
-    with store.write() as session:
+    with open_store(workspace).write() as session:
         for job_id in ids:
-            job = session.get(Job, job_id)
-            if job is None:
-                raise InvalidInput(f"there is no job {job_id}", "tara jobs list shows them")
+            job = _job(session, job_id)
             if job.state in ("queued", "blocked"):
                 job.state, job.ended_at, job.error = "cancelled", time.time(), "stopped on request"
                 job.hint = f"tara jobs retry {job_id}"
@@ -95,31 +105,57 @@ def cancel_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
             elif job.state in ("starting", "running", "stopping"):
                 job.state, job.stop_requested_at, running = "stopping", time.time(), True
             else:
-                raise Refused(f"job {job_id} ({job.title}) already {job.state}")
+                raise Refused(f"job {job_id} ({job.title}) already {_ENDED[job.state]}")
     if running:
         ensure_runner(workspace)
-    return list(ids)
+    return ids
 
 
 def retry_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
-    """Queue failed, cancelled or interrupted jobs again, and what was blocked by them.
+    """Queue failed, cancelled or interrupted jobs again, and what was blocked by them. One that needs a job which did
+    not succeed is blocked until that one is retried too.
 
     Raises InvalidInput for an unknown number, Refused for one that is not over or did succeed.
     """
-    from core.runner.ledger import unblock_dependents
+    from core.runner.ledger import block_where_needed, unblock_dependents
     from core.store.engine import open_store
-    from core.store.tables import Job
 
-    store = open_store(workspace)
-    with store.write() as session:
-        for job_id in ids:
-            job = session.get(Job, job_id)
-            if job is None:
-                raise InvalidInput(f"there is no job {job_id}", "tara jobs list shows them")
+    ids = list(dict.fromkeys(ids))
+    with open_store(workspace).write() as session:
+        jobs = [_job(session, job_id) for job_id in ids]
+        for job in jobs:
             if job.state not in ("failed", "cancelled", "interrupted"):
-                raise Refused(f"job {job_id} ({job.title}) is {job.state}: nothing to retry", job.hint)
+                raise Refused(f"job {job.id} ({job.title}) is {job.state}: nothing to retry", job.hint)
             job.state, job.error, job.hint, job.ended_at = "queued", None, None, None
+        session.flush()
+        for job in sorted(jobs, key=lambda one: one.id or 0):  # what is needed comes before what needs it
+            block_where_needed(session, job)
         for job_id in ids:
             unblock_dependents(session, job_id)
     ensure_runner(workspace)
-    return list(ids)
+    return ids
+
+
+def _start(workspace: Workspace) -> subprocess.Popen[bytes]:
+    from core.catalog import load_settings
+
+    load_settings(workspace)  # its faults are said here, where somebody reads them
+    workspace.runs.mkdir(parents=True, exist_ok=True)
+    with open(workspace.runs / "runner.log", "ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "core.runner", str(workspace.root)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=CODE,
+        )
+
+
+def _job(session: "Session", job_id: int) -> "Job":
+    from core.store.tables import Job
+
+    job = session.get(Job, job_id)
+    if job is None:
+        raise InvalidInput(f"there is no job {job_id}", "tara jobs list shows them")
+    return job

@@ -1,12 +1,13 @@
 """What the runner writes into the store: claims, events read, results. Each function is one transaction."""
 
 import json
+import logging
+import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import func
 from sqlmodel import Session, col, delete, select
 
 from core.runner.events import all_events, read_events
@@ -24,7 +25,12 @@ from core.store.tables import (
     Release,
 )
 
+log = logging.getLogger("tara.runner")
+
 MAX_ATTEMPTS_LOST = 2  # a job whose processes vanished is started once more by itself
+_BAD = ("failed", "cancelled", "interrupted")
+_HOW = {"failed": "failed", "cancelled": "was cancelled", "interrupted": "was interrupted"}
+_OUTSIDE = (signal.SIGTERM, 128 + signal.SIGTERM)  # a signal or status that says: told to end, by somebody
 
 
 def claim(store: Store, job_id: int) -> Job | None:
@@ -34,7 +40,8 @@ def claim(store: Store, job_id: int) -> Job | None:
         if job is None or job.state != "queued":
             return None
         job.attempt += 1
-        run_dir = store.workspace.run_folder(job_id, job.attempt)
+        while (run_dir := store.workspace.run_folder(job_id, job.attempt)).exists():
+            job.attempt += 1  # a folder of an earlier store: its exit and its events are not this job's
         job.state, job.started_at, job.ended_at = "starting", time.time(), None
         job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
         job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
@@ -66,7 +73,10 @@ def take_events(store: Store, job_id: int) -> bool:
         if offset == job.events_offset:
             return False
         for event in events:
-            _digest(session, job, event)
+            try:
+                _digest(session, job, event)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                log.warning("job %s: an event cannot be used (%r): %.200s", job_id, error, event)
         job.events_offset = offset
         return True
 
@@ -92,17 +102,19 @@ def finish(store: Store, job_id: int, exit_: Exit) -> str:
         job.ended_at, job.exit_code, job.exit_signal = exit_.ended, exit_.code, exit_.signal
         job.eta_s = None
         wanted = job.stop_requested_at is not None
+        outside = exit_.stopped or exit_.signal in _OUTSIDE or exit_.code in _OUTSIDE
         if exit_.code == 0:
             job.state, job.error, job.hint = "succeeded", None, None
             _record_results(session, store, job, list(all_events(folder / "events.jsonl")))
         elif wanted:
             job.state, job.error, job.hint = "cancelled", "stopped on request", f"tara jobs retry {job_id}"
-        elif exit_.stopped or (exit_.code is None and exit_.signal is None):
+        elif outside or (exit_.code is None and exit_.signal is None):
             again = job.attempt < MAX_ATTEMPTS_LOST
             job.state = "queued" if again else "interrupted"
+            job.ended_at = None if again else exit_.ended
             job.error = (
                 "stopped from outside (the machine going down?)"
-                if exit_.stopped
+                if outside
                 else "its processes vanished without an exit record (machine restarted, or killed)"
             )
             job.hint = "started again by itself" if again else f"tara jobs retry {job_id}"
@@ -118,17 +130,35 @@ def finish(store: Store, job_id: int, exit_: Exit) -> str:
             attempt.ended_at = exit_.ended
             attempt.outcome = "interrupted" if job.state == "queued" else job.state
             attempt.exit_code, attempt.exit_signal = exit_.code, exit_.signal
-        if job.state in ("failed", "cancelled", "interrupted"):
+        if job.state in _BAD:
             block_dependents(session, job)
         return job.state
 
 
-def fail_before_start(store: Store, job_id: int, error: str, hint: str) -> None:
-    """End a queued job that cannot be started, with the reason."""
+def fail(store: Store, job_id: int, error: str, hint: str) -> str:
+    """End a job that cannot be started, or whose end cannot be recorded, with the reason. Returns its state."""
     with store.write() as session:
         job = session.get(Job, job_id)
-        if job is not None and job.state == "queued":
-            job.state, job.error, job.hint, job.ended_at = "failed", error, hint, time.time()
+        assert job is not None
+        if job.state not in ("queued", "starting", "running", "stopping"):
+            return job.state
+        attempt = session.get(JobAttempt, (job_id, job.attempt)) if job.state != "queued" else None
+        job.state, job.error, job.hint, job.ended_at = "failed", error, hint, time.time()
+        if attempt is not None:
+            attempt.ended_at, attempt.outcome = job.ended_at, job.state
+        block_dependents(session, job)
+        return job.state
+
+
+def never_started(store: Store, job_id: int) -> None:
+    """Put a claimed job back whose runner died before anything was started; one that was to stop is cancelled."""
+    with store.write() as session:
+        job = session.get(Job, job_id)
+        if job is not None and job.state == "starting":
+            job.state = "queued"
+        elif job is not None and job.state == "stopping":
+            job.state, job.error, job.ended_at = "cancelled", "stopped on request", time.time()
+            job.hint = f"tara jobs retry {job_id}"
             block_dependents(session, job)
 
 
@@ -140,11 +170,13 @@ def block_dependents(session: Session, failed: Job) -> None:
         children = session.exec(
             select(Job)
             .join(JobDependency, col(JobDependency.job_id) == Job.id)
-            .where(JobDependency.needs_id == parent.id, Job.state == "queued")
+            .where(JobDependency.needs_id == parent.id, col(Job.state).in_(("queued", "blocked")))
         ).all()
         for child in children:
-            child.state, child.error = "blocked", f"waits for job {failed.id} ({failed.title}), which {failed.state}"
-            child.hint = f"tara jobs retry {failed.id}"
+            if child.state == "queued":
+                _block(child, failed)
+            else:
+                block_where_needed(session, child)  # it may have waited for another one until now
             waiting.append(child)
 
 
@@ -160,9 +192,25 @@ def unblock_dependents(session: Session, job_id: int) -> None:
         ).all()
         for child in children:
             assert child.id is not None
-            if not _bad_parents(session, child.id):
+            if not block_where_needed(session, child):
                 child.state, child.error, child.hint, child.ended_at = "queued", None, None, None
                 waiting.append(child.id)
+
+
+def block_where_needed(session: Session, job: Job) -> bool:
+    """Block a job, naming why, where something it needs did not succeed; whether that is so."""
+    parents = session.exec(
+        select(Job)
+        .join(JobDependency, col(JobDependency.needs_id) == Job.id)
+        .where(JobDependency.job_id == job.id, col(Job.state).in_((*_BAD, "blocked")))
+        .order_by(col(Job.id))
+    ).all()
+    ended = next((parent for parent in parents if parent.state in _BAD), None)
+    if ended is not None:
+        _block(job, ended)
+    elif parents:
+        job.state, job.error, job.hint = "blocked", parents[0].error, parents[0].hint  # what holds that one up
+    return bool(parents)
 
 
 def ready_jobs(session: Session) -> list[Job]:
@@ -179,18 +227,9 @@ def ready_jobs(session: Session) -> list[Job]:
     )
 
 
-def _bad_parents(session: Session, job_id: int) -> int:
-    return int(
-        session.exec(
-            select(func.count())
-            .select_from(JobDependency)
-            .join(Job, col(Job.id) == JobDependency.needs_id)
-            .where(
-                JobDependency.job_id == job_id,
-                col(Job.state).in_(("failed", "cancelled", "interrupted", "blocked")),
-            )
-        ).one()
-    )
+def _block(job: Job, culprit: Job) -> None:
+    job.state, job.error = "blocked", f"waits for job {culprit.id} ({culprit.title}), which {_HOW[culprit.state]}"
+    job.hint = f"tara jobs retry {culprit.id}"
 
 
 def _digest(session: Session, job: Job, event: dict[str, Any]) -> None:

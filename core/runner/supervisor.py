@@ -6,6 +6,7 @@ import os
 import select
 import shutil
 import time
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from sqlmodel import col
 from sqlmodel import select as rows_of
 
 from core.catalog import Settings, load_settings
+from core.catalog.loading import SETTINGS_FILE
 from core.errors import TaraError
-from core.files import write_atomically
+from core.files import STAGING_PREFIX, discard, write_atomically
 from core.runner import ledger
 from core.runner.executors.local import LocalExecutor
 from core.runner.presence import still_held, wake_path
+from core.runner.shim import STOP_GRACE_S
 from core.store.engine import Store
 from core.store.tables import Job
 from core.workspace import Workspace
@@ -25,6 +28,7 @@ from core.workspace import Workspace
 BUSY_POLL_S = 0.25
 IDLE_POLL_S = 2.0
 LIGHT_SLOTS = 1
+RUNNER_LOG = "runs/runner.log"
 
 log = logging.getLogger("tara.runner")
 
@@ -38,29 +42,55 @@ class Supervisor:
         self.store = store
         self.executor = LocalExecutor()
         self.settings: Settings = load_settings(workspace)
+        self._settings_stamp = _stamp(workspace)
         self.stopping = False
-        self._stopped_dirs: set[str] = set()
+        self._stop_asked: dict[str, float] = {}  # run folder: when
+        self._trouble = ""
 
     def run(self) -> None:
         """Work until asked to stop, or idle for the settings' `idle_exit_s`."""
+        while self._work():
+            # Nobody can wake it any more: whoever queued something before now is served by this last look, and
+            # whoever comes later waits until this process is gone and starts the next.
+            if self.stopping or not self._held() or not self._turn():
+                return
+
+    def _work(self) -> bool:
+        """Work until nothing is to be done; False where it was asked to leave, or must."""
         wake = self._open_wake()
         idle_since = time.monotonic()
         try:
-            while not self.stopping:
-                if not still_held(self.workspace, self.lock):
-                    log.info("the lock's file was removed or replaced: leaving")
-                    return
-                busy = self.turn()
+            while not self.stopping and self._held():
+                busy = self._turn()
                 if busy:
                     idle_since = time.monotonic()
                 elif 0 < self.settings.idle_exit_s < time.monotonic() - idle_since:
                     log.info("idle for %d s: leaving", self.settings.idle_exit_s)
-                    return
+                    return True
                 readable, _, _ = select.select([wake], [], [], BUSY_POLL_S if busy else IDLE_POLL_S)
                 if readable:
                     os.read(wake, 4096)
+            return False
         finally:
             os.close(wake)
+
+    def _held(self) -> bool:
+        held = still_held(self.workspace, self.lock)
+        if not held:
+            log.info("the lock's file was removed or replaced: leaving")
+        return held
+
+    def _turn(self) -> bool:
+        """A turn that outlives a store or a disk that cannot be used for a while; jobs go on anyway."""
+        try:
+            busy = self.turn()
+        except (TaraError, OSError) as error:
+            if str(error) != self._trouble:
+                log.exception("cannot look after the queue")
+            self._trouble = str(error)
+            return False
+        self._trouble = ""
+        return busy
 
     def turn(self) -> bool:
         """One round over all jobs; whether any is active or waiting for its turn."""
@@ -83,28 +113,42 @@ class Supervisor:
         run_dir = self.workspace.absolute(job.run_dir)
         if not (run_dir / "spec.json").exists():
             # Claimed, but the runner died before the spec was written: nothing was started.
-            with self.store.write() as session:
-                again = session.get(Job, job.id)
-                if again is not None and again.state == "starting":
-                    again.state = "queued"
+            ledger.never_started(self.store, job.id)
             return
         if ledger.pending_events(self.store, job):
             ledger.take_events(self.store, job.id)
         ended = self.executor.exit_of(run_dir)
         if ended is not None:
-            state = ledger.finish(self.store, job.id, ended)
+            try:
+                state = ledger.finish(self.store, job.id, ended)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                # What one job wrote must not end the runner, and with it all the others.
+                log.exception("job %s (%s)", job.id, job.title)
+                state = ledger.fail(self.store, job.id, f"its end cannot be recorded: {error!r}", f"see {RUNNER_LOG}")
             log.info("job %s (%s) %s", job.id, job.title, state)
+            if state != "succeeded" and job.out is not None:
+                _sweep(self.workspace.absolute(job.out))
             return
         if job.state == "starting":
             ledger.mark_running(self.store, job.id)
-        wanted = job.state == "stopping" and job.run_dir not in self._stopped_dirs
-        if wanted and self.executor.stop(run_dir):
-            self._stopped_dirs.add(job.run_dir)
+        if job.state == "stopping":
+            self._stop(job, run_dir)
+
+    def _stop(self, job: Job, run_dir: Path) -> None:
+        """Ask a job to end, once; where that did not help in twice the shim's own grace period, kill it."""
+        asked = self._stop_asked.get(str(run_dir))
+        now = time.monotonic()
+        if asked is None and self.executor.stop(run_dir):
+            self._stop_asked[str(run_dir)] = now
             log.info("stopping job %s (%s)", job.id, job.title)
+        elif asked is not None and now - asked > 2 * STOP_GRACE_S and self.executor.stop(run_dir, force=True):
+            self._stop_asked[str(run_dir)] = now
+            log.info("killed job %s (%s)", job.id, job.title)
 
     # -- what may run --------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> bool:
+        self._reload_settings()
         with self.store.write() as session:
             ready = ledger.ready_jobs(session)
             running = session.exec(
@@ -122,12 +166,23 @@ class Supervisor:
             self._start(job)
         return bool(ready)
 
+    def _reload_settings(self) -> None:
+        """Take over a changed settings.yaml; one with a fault changes nothing."""
+        stamp = _stamp(self.workspace)
+        if stamp == self._settings_stamp:
+            return
+        self._settings_stamp = stamp
+        try:
+            self.settings = load_settings(self.workspace)
+        except TaraError as error:
+            log.error("%s; the settings stay as they were", error.one_line())
+
     def _start(self, job: Job) -> None:
         assert job.id is not None
         free = shutil.disk_usage(self.workspace.root).free
         reserve = self.settings.disk_reserve_mb * 1_000_000
         if free < reserve:
-            ledger.fail_before_start(
+            ledger.fail(
                 self.store,
                 job.id,
                 f"only {free / 1e6:.0f} MB free on the disk, the reserve is {reserve / 1e6:.0f} MB",
@@ -139,10 +194,15 @@ class Supervisor:
             return
         assert claimed.run_dir is not None
         run_dir = self.workspace.absolute(claimed.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        # The spec is the last thing written before the start: without it nothing was started.
-        write_atomically(run_dir / "spec.json", json.dumps(self._spec(claimed), indent=1, ensure_ascii=False))
-        self.executor.submit(run_dir)
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            # The spec is the last thing written before the start: without it nothing was started.
+            write_atomically(run_dir / "spec.json", json.dumps(self._spec(claimed), indent=1, ensure_ascii=False))
+            self.executor.submit(run_dir)
+        except (OSError, TaraError, ValueError) as error:
+            log.exception("job %s (%s)", job.id, job.title)
+            ledger.fail(self.store, job.id, f"it cannot be started: {error}", f"see {RUNNER_LOG}")
+            return
         log.info("started job %s (%s), attempt %s", claimed.id, claimed.title, claimed.attempt)
 
     def _spec(self, job: Job) -> dict[str, Any]:
@@ -163,10 +223,28 @@ class Supervisor:
 
     def _open_wake(self) -> int:
         path = wake_path(self.workspace)
+        if path.exists() and not path.is_fifo():
+            path.unlink()  # a copied workspace: it would read as ready for ever
         if not path.exists():
             os.mkfifo(path)
         # Opened for both directions, so that it never reads as ended when the last writer leaves.
         return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _stamp(workspace: Workspace) -> tuple[int, int] | None:
+    """What changes when settings.yaml is written anew."""
+    try:
+        found = (workspace.configs / SETTINGS_FILE).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed job left of its result; nothing else makes this one, and its processes are gone."""
+    for left in out.parent.glob(f"{STAGING_PREFIX}*-{escape(out.name)}"):
+        log.info("removing %s", left)
+        discard(left)
 
 
 def _absolute(workspace: Workspace, inputs: Any) -> Any:

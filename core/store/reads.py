@@ -171,7 +171,7 @@ class Reader:
         """The turns of a chat session as plain rows, oldest first."""
         if self._connect() is None:
             return []
-        names = "id session phase bundle domain message answer decision tokens tokens_per_s at".split()
+        names = ["id", "session", "phase", "bundle", "domain", "message", "answer", "decision", "tokens", "tokens_per_s", "at"]
         rows = self._all(f"SELECT {', '.join(names)} FROM chat_turn WHERE session = ? ORDER BY id", session)
         return [dict(zip(names, row, strict=True)) for row in rows]
 

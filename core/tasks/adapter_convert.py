@@ -65,14 +65,17 @@ def run(ctx: Context) -> None:
 
 def _check_base(adapter: Path, base: Path, base_name: str, base_sha256: str) -> None:
     """Refuse an adapter that says it was trained on another base. llama.cpp compares shapes only."""
+    made = _provenance(base).get("sha256")
+    if made and made != base_sha256:
+        raise TaskError(
+            f"{base.name} was made from another {base_name} ({str(made)[:12]}) than was planned ({base_sha256[:12]})",
+            "plan the build again",
+        )
     claim = _provenance(adapter).get("base")
     if not isinstance(claim, dict) or not claim.get("sha256"):
         print(f"{adapter.name} does not say by hash which base it was trained on; taken as made for {base_name}")
         return
-    # The base's identity in the plan, or the hash of the very folder training read it from.
-    manifest = base / MANIFEST
-    accepted = {base_sha256, *([sha256_of(manifest)] if manifest.is_file() else [])}
-    if claim["sha256"] not in accepted:
+    if claim["sha256"] != base_sha256:
         raise TaskError(
             f"{adapter.name} was trained on {claim.get('name')} ({str(claim['sha256'])[:12]}), "
             f"not on {base_name} ({base_sha256[:12]})",
@@ -80,14 +83,14 @@ def _check_base(adapter: Path, base: Path, base_name: str, base_sha256: str) -> 
         )
 
 
-def _provenance(adapter: Path) -> dict[str, Any]:
-    path = adapter / PROVENANCE
+def _provenance(folder: Path) -> dict[str, Any]:
+    path = folder / PROVENANCE
     if not path.is_file():
         return {}
     try:
         about = json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise TaskError(f"{path} cannot be read: {error}", "train the adapter again") from error
+        raise TaskError(f"{path} cannot be read: {error}", "make the folder again") from error
     return about if isinstance(about, dict) else {}
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import core
 from core.catalog import Domain
 from core.deploy.manifest import FORMAT, NAME
-from core.files import sha256_of, write_manifest
+from core.files import sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.routing import build_routing_data
 from core.tasks.context import Context, TaskError
@@ -73,7 +73,7 @@ def run(ctx: Context) -> None:
             "verification": verification,
         }
         (folder / NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
-        sha256, size = write_manifest(folder, {"kind": "bundle", "key": ctx.key})
+        sha256, size = sha256_of(folder / NAME), sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         ctx.progress(total, total, unit="file")
     assert ctx.out is not None
     unquantized = sum(Path(path).stat().st_size for path in inputs["unquantized"].values())
@@ -100,8 +100,9 @@ def _take(source: Path, folder: Path, name: str) -> dict[str, Any]:
 def _measured(name: str, evaluation: dict[str, Any], verification: dict[str, Any]) -> dict[str, Any]:
     """What was measured of a domain; a figure that was not measured is absent."""
     speed = verification.get("domains", {}).get(name, {})
-    found = {key: evaluation.get(key) for key in ("base_loss", "tuned_loss", "base_accuracy", "quality")}
-    found |= {key: speed.get(key) for key in ("tokens_per_s", "first_token_s")}
+    found = {key: evaluation.get(key) for key in ("base_loss", "tuned_loss", "base_accuracy")}
+    found["quality"] = evaluation.get("tuned_accuracy")  # quality is the adapter's held-out token accuracy
+    found |= {key: speed.get(key) for key in ("tokens_per_s", "first_token_s", "load_s")}
     return {key: value for key, value in found.items() if value is not None}
 
 

@@ -14,6 +14,7 @@ from core.files import sha256_of
 from core.gguf.gate import check_generation
 from core.gguf.runtime import Runtime
 from core.tasks.context import Context, TaskError
+from core.training.base import load_tokenizer, read_provenance
 from core.training.render import render_tokens
 
 VERSION = 1
@@ -76,11 +77,9 @@ def run(ctx: Context) -> None:
 def _verify_base(
     ctx: Context, base_name: str, files: Mapping[str, str], domains: Mapping[str, dict[str, Any]], done: int
 ) -> dict[str, DomainReport]:
-    from transformers import AutoTokenizer
-
     gguf, model = Path(files["gguf"]), Path(files["model"])
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    expected = _base_sha256(ctx, base_name, model)
+    tokenizer = load_tokenizer(model)
+    expected = _base_sha256(model)
     reports: dict[str, DomainReport] = {}
     with Runtime(gguf, n_ctx=CONTEXT_TOKENS, threads=int(ctx.spec.get("threads") or 1)) as runtime:
         print(f"{base_name}: {gguf.name} loaded in {runtime.load_s:.2f} s", flush=True)
@@ -191,16 +190,13 @@ def _change(plain: npt.NDArray[np.float32], adapted: npt.NDArray[np.float32]) ->
     return float(np.max(np.abs(adapted - plain))) / spread if spread else float("nan")
 
 
-def _base_sha256(ctx: Context, base_name: str, model: Path) -> str | None:
-    """The base's identity as adapters name it: the plan's, else the hash of the GGUF the base folder was made from."""
-    planned = ctx.params.get("bases", {}).get(base_name, {}).get("sha256")
-    if planned:
-        return str(planned)
-    about = model / "tara.json"
-    source = json.loads(about.read_text("utf-8")).get("source_sha256") if about.is_file() else None
-    if source is None:
-        print(f"{base_name}: its identity is not known here, so adapters are not compared with it by hash", flush=True)
-    return source
+def _base_sha256(model: Path) -> str | None:
+    """The base's identity, as its folder records it and its adapters name it."""
+    provenance = read_provenance(model)
+    if not provenance or not provenance.get("sha256"):
+        print(f"{model.name} does not record its identity, so adapters are not compared with it by hash", flush=True)
+        return None
+    return str(provenance["sha256"])
 
 
 def _announce(ctx: Context, reports: Mapping[str, DomainReport]) -> None:

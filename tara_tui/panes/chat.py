@@ -2,8 +2,9 @@
 
 import logging
 import threading
-import time
+from dataclasses import dataclass
 from functools import partial
+from queue import SimpleQueue
 from typing import ClassVar
 
 from textual import on
@@ -17,23 +18,24 @@ from textual.widgets import Input
 from core.errors import TaraError
 from core.text import clean
 from tara_tui import present
-from tara_tui.backend import Backend, Bundle, ChatEvent, ChatSession, Done, Routed, Token
+from tara_tui.backend import Backend, Bundle, ChatEvent, ChatSession, Done, Notice, Routed, Token
 from tara_tui.dialogs import line_input
 from tara_tui.widgets.transcript import Entry, Transcript
 
-BATCH_S = 0.08  # tokens are shown this often
+BATCH_S = 0.08  # between two paints of an answer
 MAX_QUESTION = 20_000  # characters
 log = logging.getLogger("tara.console")
 
 
 class ChatAdvanced(Message):
-    """Something came from the engine. `event` None means that the answer ended in the error `line`."""
+    """Something came from the engine and waits to be shown."""
 
-    def __init__(self, serial: int, event: ChatEvent | None, line: str = "") -> None:
-        super().__init__()
-        self.serial = serial
-        self.event = event
-        self.line = line
+
+@dataclass(frozen=True)
+class Failed:
+    """The answer ended in an error, said in one clean line."""
+
+    line: str
 
 
 class ChatPane(Vertical):
@@ -64,7 +66,9 @@ class ChatPane(Vertical):
         self._session_bundle: Bundle | None = None
         self._stop = threading.Event()
         self._lock = threading.Lock()  # over the session: made in a thread, ended from the app's
-        self._closed = False
+        self._ended = False
+        self._events: SimpleQueue[tuple[int, ChatEvent | Failed]] = SimpleQueue()
+        self._told = threading.Event()  # the app knows that events wait; it looks again by itself
         self._title = ""
 
     def compose(self) -> ComposeResult:
@@ -75,7 +79,7 @@ class ChatPane(Vertical):
     def on_mount(self) -> None:
         """Say what there is to talk to."""
         self.query_one("#question", Input).disabled = True
-        self.query_one(Transcript).empty = "i asks; the router chooses who answers, f makes it the selected domain"
+        self.query_one(Transcript).empty = "i asks; f: the router or the selected domain answers"
         self.retitle("")
 
     def target(self, bundle: Bundle | None, domain: str | None, hint: str) -> None:
@@ -144,7 +148,7 @@ class ChatPane(Vertical):
 
     def close(self) -> None:
         """End the engine process; the last thing the console does with it."""
-        self._closed = True
+        self._ended = True
         self._stop.set()
         with self._lock:
             session, self._session = self._session, None
@@ -152,38 +156,33 @@ class ChatPane(Vertical):
             session.close()
 
     def _answer(self, serial: int, question: str, domain: str | None, bundle: Bundle) -> None:
-        """Wait on the engine and post what it says, tokens in batches; runs in a thread."""
-        waiting, posted = "", time.monotonic()
+        """Wait on the engine and hand on what it says; runs in a thread."""
         try:
             ended = False
             for event in self._ready_session(bundle).ask(question, domain):
-                if isinstance(event, Token):
-                    waiting += event.text
-                    if time.monotonic() - posted < BATCH_S:
-                        continue
-                    event, waiting = Token(waiting), ""
-                elif waiting:
-                    self.post_message(ChatAdvanced(serial, Token(waiting)))
-                    waiting = ""
-                posted = time.monotonic()
                 ended = ended or isinstance(event, Done)
-                self.post_message(ChatAdvanced(serial, event))
+                self._give(serial, event)
                 if self._stop.is_set() and not ended:
                     self.stop_answer()
-            if waiting:
-                self.post_message(ChatAdvanced(serial, Token(waiting)))
             if not ended:
-                self.post_message(ChatAdvanced(serial, Done(0, None, "cancelled")))
+                self._give(serial, Done(0, None, "cancelled"))
         except TaraError as error:
             self._fail(serial, error.one_line())
         except Exception as error:  # noqa: BLE001 - whatever the engine does, the console stays and says so
             self._fail(serial, f"{type(error).__name__}: {error}")
 
     def _fail(self, serial: int, line: str) -> None:
-        if not self._closed:
+        if not self._ended:
             log.exception("the chat failed")
         self._end_session()
-        self.post_message(ChatAdvanced(serial, None, present.one_line(line)))
+        self._give(serial, Failed(present.one_line(line)))
+
+    def _give(self, serial: int, event: ChatEvent | Failed) -> None:
+        """Queue an event for the app, and tell it unless it knows."""
+        self._events.put((serial, event))
+        if not self._told.is_set():
+            self._told.set()
+            self.post_message(ChatAdvanced())
 
     def _end_session(self) -> None:
         with self._lock:
@@ -199,7 +198,7 @@ class ChatPane(Vertical):
         self._end_session()
         session = self.backend.open_chat(bundle)
         with self._lock:
-            if not self._closed:
+            if not self._ended:
                 self._session, self._session_bundle = session, bundle
                 return session
         session.close()  # the console left while the engine was starting
@@ -208,23 +207,47 @@ class ChatPane(Vertical):
     def on_chat_advanced(self, message: ChatAdvanced) -> None:
         """Show what came."""
         message.stop()
-        if message.serial != self._serial:
+        self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        """Show all that waits, and look again a moment later until nothing came: tokens are painted in batches."""
+        came = False
+        while not self._events.empty():
+            serial, event = self._events.get()
+            came = True
+            if serial == self._serial:
+                self._show(event)
+        if came:
+            self.set_timer(BATCH_S, self._show_waiting)
             return
+        self._told.clear()
+        if not self._events.empty():  # it came after the look and before the clearing
+            self._told.set()
+            self._show_waiting()
+
+    def _show(self, event: ChatEvent | Failed) -> None:
         transcript = self.query_one(Transcript)
-        event = message.event
         if isinstance(event, Routed):
             transcript.replace_last(Entry(present.one_line(f"{event.domain}: {event.explanation}"), "dim"))
-            transcript.add(Entry("", ""))
+            transcript.add(Entry(""))
+        elif isinstance(event, Notice):
+            transcript.replace_last(Entry(clean_text(event.text), "warn"))
+            transcript.add(Entry(""))
         elif isinstance(event, Token):
             self.answer += event.text
-            transcript.replace_last(Entry(clean_text(self.answer)))
+            if self._events.empty():
+                transcript.replace_last(Entry(clean_text(self.answer)))
         elif isinstance(event, Done):
+            transcript.replace_last(Entry(clean_text(self.answer)))
             self.speed = f"{present.figure(event.tokens_per_s)} tok/s" if event.tokens_per_s else ""
             said = f"{event.tokens} tokens" + (f", {self.speed}" if self.speed else "") + f", ended by {event.reason}"
             transcript.add(Entry(said, "dim"))
         else:
-            transcript.replace_last(Entry(message.line, "bad"))
-        if event is None or isinstance(event, Done):
+            if self.answer:
+                transcript.replace_last(Entry(clean_text(self.answer)))
+                transcript.add(Entry(""))
+            transcript.replace_last(Entry(event.line, "bad"))
+        if isinstance(event, Done | Failed):
             self.generating = False
             self.retitle("")
             self.post_message(self.Ended())

@@ -19,9 +19,9 @@ class PhasesPane(RowList):
         Column("  #", 3, right=True),
         Column("state", 11),
         Column("dom", 5),
-        Column("quant", 6, drop=1),
-        Column("size", 5, drop=2, right=True),
-        Column("rel", 3),
+        Column("quant", 6, drop=2),
+        Column("size", 5, drop=3, right=True),
+        Column("rel", 3, drop=1),
     )
 
     def __init__(self) -> None:
@@ -69,8 +69,8 @@ class DomainsPane(RowList):
     COLUMNS = (
         Column("domain", 10, grow=True),
         Column("status", 12),
-        Column("step", 9, drop=1, right=True),
-        Column("loss", 9, right=True),
+        Column("step", 9, drop=2, right=True),
+        Column("loss", 9, drop=1, right=True),
         Column("quality", 12, right=True),
     )
 
@@ -90,7 +90,7 @@ class DomainsPane(RowList):
         declared = any(
             domain.status_declared or present.quality(domain).endswith(present.DECLARED_MARK) for domain in domains
         )
-        self.set_title(heading + (f"  {DECLARED}" if declared else "") + filter_note(self))
+        self.set_title(heading + filter_note(self) + (f"  {DECLARED}" if declared else ""))
 
 
 def domain_row(domain: DomainView) -> Row:

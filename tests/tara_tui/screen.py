@@ -8,7 +8,7 @@ from dataclasses import replace
 from textual.message import Message
 from textual.pilot import Pilot
 
-from core.store.views import Snapshot
+from core.store.views import JobView, Snapshot
 from tara_tui.app import ConsoleApp
 from tests.tara_tui.fake_backend import FakeBackend
 
@@ -50,7 +50,13 @@ class Console:
 
     async def write(self, text: str) -> None:
         """Type a text."""
-        names = {" ": "space", "/": "slash", "[": "left_square_bracket", "]": "right_square_bracket", "!": "exclamation_mark"}
+        names = {
+            " ": "space",
+            "/": "slash",
+            "[": "left_square_bracket",
+            "]": "right_square_bracket",
+            "!": "exclamation_mark",
+        }
         await self.press(*(names.get(letter, letter) for letter in text))
 
     async def put(self, snapshot: Snapshot) -> None:
@@ -79,7 +85,7 @@ async def console(backend: FakeBackend, size: tuple[int, int] = (120, 36)) -> As
         moved.set()
 
     app = ConsoleApp(backend, machine=False)
-    async with app.run_test(size=size, message_hook=hook) as pilot:
+    async with app.run_test(size=size, message_hook=hook, notifications=True) as pilot:
         driven = Console(app, pilot, backend, moved)
         await driven.until(lambda: app.snapshot is not None, "the first snapshot")
         yield driven
@@ -89,10 +95,11 @@ async def console(backend: FakeBackend, size: tuple[int, int] = (120, 36)) -> As
 def idle(snapshot: Snapshot) -> Snapshot:
     """The snapshot with nothing at work: the training has succeeded."""
 
-    def ended(job):  # type: ignore[no-untyped-def]
+    def ended(job: JobView | None) -> JobView | None:
         return replace(job, state="succeeded", ended_at=job.created_at + 500) if job is not None and job.active else job
 
     phases = tuple(
-        replace(phase, domains=tuple(replace(one, job=ended(one.job)) for one in phase.domains)) for phase in snapshot.phases
+        replace(phase, domains=tuple(replace(one, job=ended(one.job)) for one in phase.domains))
+        for phase in snapshot.phases
     )
     return replace(snapshot, phases=phases, jobs=tuple(ended(job) for job in snapshot.jobs))

@@ -73,8 +73,10 @@ async def test_store_changes_reach_the_screen_and_the_cursor_stays_with_its_row(
         await it.put(replace(snapshot, jobs=(*newer, *snapshot.jobs)))
         assert it.app.jobs.key == 12
         await it.shows("train business")
+        await it.put(snapshot)
+        assert it.app.jobs.key == 12
         await it.put(replace(snapshot, jobs=tuple(job for job in snapshot.jobs if job.id != 12)))
-        assert it.app.jobs.key in (9, 13)
+        assert it.app.jobs.key == 9
 
 
 async def test_only_changed_rows_are_repainted(tmp_path: Path) -> None:
@@ -158,7 +160,16 @@ async def test_meters_with_and_without_gpu(tmp_path: Path) -> None:
         await it.until(lambda: "gpu" not in it.text(), "no GPU, no meter")
 
 
-HOSTILE = ("loss=[nan]", "[/foo]", "[@click=app.quit]x[/]", "\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "a\x00b\u202ec", "[red")
+HOSTILE = (
+    "loss=[nan]",
+    "[/foo]",
+    "[@click=app.quit]x[/]",
+    "\x1b]0;owned\x07",
+    "\x1b[2J",
+    "\x9b31m",
+    "a\x00b\u202ec",
+    "[red",
+)
 
 
 @pytest.mark.parametrize("words", HOSTILE)
@@ -194,5 +205,9 @@ async def test_hostile_text_everywhere_neither_crashes_nor_leaks(tmp_path: Path,
 
 def assert_harmless(text: str) -> None:
     """No control character on the screen but the ends of lines."""
-    bad = [letter for letter in text if letter != "\n" and (ord(letter) < 32 or 127 <= ord(letter) < 160 or letter == "\u202e")]
+    bad = [
+        letter
+        for letter in text
+        if letter != "\n" and (ord(letter) < 32 or 127 <= ord(letter) < 160 or letter == "\u202e")
+    ]
     assert bad == []

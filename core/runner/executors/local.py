@@ -14,7 +14,6 @@ from core.runner.events import all_events
 from core.runner.executors import Exit
 from core.runner.shim import LOCK, identity, kill_session, take_lock
 
-
 CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 
 

@@ -1,6 +1,8 @@
 """Conversations: routing, history, crisis resources, guidance, and the protocol's lines."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -160,3 +162,12 @@ def test_events_survive_the_protocol(event: Event) -> None:
 def test_other_lines_are_refused(line: bytes) -> None:
     with pytest.raises(EngineError):
         decode_request(line)
+
+
+def test_the_client_side_loads_no_model_library() -> None:
+    code = (
+        "import sys, core.chat.session\n"
+        "bad = {'torch', 'transformers', 'llama_cpp', 'numpy', 'sqlmodel'} & set(sys.modules)\n"
+        "sys.exit(repr(bad) if bad else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

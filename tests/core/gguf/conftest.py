@@ -14,7 +14,6 @@ from core.tasks import adapter_convert, convert, quantize, verify
 from core.tasks.context import Context
 
 TASKS = {"convert": convert, "quantize": quantize, "adapter-convert": adapter_convert, "verify": verify}
-BASE_SHA256 = "b" * 64
 
 
 @dataclass
@@ -95,6 +94,12 @@ def base_folder(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def base_sha256(base_folder: Path) -> str:
+    """The identity of the embedded base."""
+    return str(json.loads((base_folder / "tara.json").read_text())["sha256"])
+
+
+@pytest.fixture(scope="session")
 def f16(folder: Path, base_folder: Path) -> Path:
     """The embedded base as F16 GGUF."""
     out = folder / "gguf" / "smollm2-F16.gguf"
@@ -107,16 +112,16 @@ def random_adapter(folder: Path, base_folder: Path) -> Path:
     """A PEFT folder with random, strong enough, weights for the embedded base."""
     path = folder / "adapter" / "random"
     path.mkdir(parents=True)
-    save_random_adapter(base_folder, path, strength=0.02)
+    save_random_adapter(base_folder, path, strength=0.06)
     write_manifest(path, {"kind": "adapter"})
     return path
 
 
 @pytest.fixture(scope="session")
-def adapter_gguf(folder: Path, base_folder: Path, random_adapter: Path) -> Path:
+def adapter_gguf(folder: Path, base_folder: Path, base_sha256: str, random_adapter: Path) -> Path:
     """The random adapter as GGUF."""
     out = folder / "gguf-adapter" / "random.gguf"
-    params = {"domain": "random", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    params = {"domain": "random", "base_sha256": base_sha256, "base_name": "smollm2"}
     inputs = {"base": base_folder, "adapter": random_adapter}
     run_task(folder / "runs" / "adapter", "adapter-convert", out, params, inputs)
     return out

@@ -75,7 +75,9 @@ def test_a_loop_that_runs_on_fails_both_gates() -> None:
 
 def test_a_real_loop_of_a_two_bit_model_is_found() -> None:
     # SmolLM2-135M at Q2_K, asked how to open a bank account.
-    sentence = "You will need to provide your bank's contact information, usually in the form of a username and password. "
+    sentence = (
+        "You will need to provide your bank's contact information, usually in the form of a username and password. "
+    )
     text = "To open a bank account, you'll need to open an account with a bank. " + sentence * 9
     assert check_generation(text, words(text), "length")[0].gate == DEGENERATE
 

@@ -4,26 +4,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BASE_SHA256, Task, run_task, save_random_adapter
+from conftest import Task, run_task, save_random_adapter
 
 from core.tasks.context import TaskError
 
 
 def spec(prompt: Any, adapters: dict[str, Path], base: Path, gguf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     facts = {"base": "smollm2", "prompt": prompt, "system_prompt": "Answer briefly."}
-    params = {"phase": 1, "bases": {"smollm2": {"sha256": BASE_SHA256}}, "domains": dict.fromkeys(adapters, facts)}
+    params = {"phase": 1, "domains": dict.fromkeys(adapters, facts)}
     inputs = {"bases": {"smollm2": {"gguf": str(gguf), "model": str(base)}}}
     return params, inputs | {"adapters": {name: str(path) for name, path in adapters.items()}}
 
 
 @pytest.fixture(scope="module")
-def gentle_gguf(folder: Path, base_folder: Path) -> Path:
+def gentle_gguf(folder: Path, base_folder: Path, base_sha256: str) -> Path:
     """An adapter that moves the logits, but leaves the base able to speak."""
     peft = folder / "adapter" / "gentle"
     peft.mkdir(parents=True)
     save_random_adapter(base_folder, peft, strength=0.002)
     out = folder / "gguf-adapter" / "gentle.gguf"
-    params = {"domain": "gentle", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    params = {"domain": "gentle", "base_sha256": base_sha256, "base_name": "smollm2"}
     run_task(folder / "runs" / "gentle", "adapter-convert", out, params, {"base": base_folder, "adapter": peft})
     return out
 
@@ -46,13 +46,13 @@ def test_working_domains_pass_with_text_and_timings(
 
 
 def test_an_adapter_that_does_nothing_fails_by_name(
-    f16: Path, base_folder: Path, tmp_path: Path, task: Task
+    f16: Path, base_folder: Path, base_sha256: str, tmp_path: Path, task: Task
 ) -> None:
     peft = tmp_path / "silent"
     peft.mkdir()
     save_random_adapter(base_folder, peft, strength=0.0)
     out = tmp_path / "silent.gguf"
-    params = {"domain": "silent", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    params = {"domain": "silent", "base_sha256": base_sha256, "base_name": "smollm2"}
     task("adapter-convert", out, params, {"base": base_folder, "adapter": peft})
     params, inputs = spec("What is the capital of France?", {"silent": out}, base_folder, f16)
     with pytest.raises(TaskError, match="silent: adapter changes logits: they move by 0 "):
@@ -61,13 +61,13 @@ def test_an_adapter_that_does_nothing_fails_by_name(
 
 
 def test_an_adapter_that_ruins_the_base_fails_the_generation_gate(
-    f16: Path, base_folder: Path, tmp_path: Path, task: Task
+    f16: Path, base_folder: Path, base_sha256: str, tmp_path: Path, task: Task
 ) -> None:
     peft = tmp_path / "ruin"
     peft.mkdir()
     save_random_adapter(base_folder, peft, strength=0.5)
     out = tmp_path / "ruin.gguf"
-    params = {"domain": "ruin", "base_sha256": BASE_SHA256, "base_name": "smollm2"}
+    params = {"domain": "ruin", "base_sha256": base_sha256, "base_name": "smollm2"}
     task("adapter-convert", out, params, {"base": base_folder, "adapter": peft})
     params, inputs = spec("What is the capital of France?", {"ruin": out}, base_folder, f16)
     with pytest.raises(TaskError, match="ruin: generation: "):
@@ -87,9 +87,12 @@ def test_another_template_in_training_is_found(
 
 
 def test_an_adapter_of_another_base_fails_provenance(
-    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task
+    f16: Path, base_folder: Path, base_sha256: str, gentle_gguf: Path, tmp_path: Path, task: Task
 ) -> None:
-    params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, base_folder, f16)
-    params["bases"]["smollm2"]["sha256"] = "d" * 64
-    with pytest.raises(TaskError, match="travel: provenance: .*bbbbbbbbbbbb"):
+    model = tmp_path / "model"
+    shutil.copytree(base_folder, model)
+    about = json.loads((model / "tara.json").read_text())
+    (model / "tara.json").write_text(json.dumps(about | {"sha256": "d" * 64}))
+    params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, model, f16)
+    with pytest.raises(TaskError, match=f"travel: provenance: .*{base_sha256[:12]}"):
         task("verify", tmp_path / "report.json", params, inputs)

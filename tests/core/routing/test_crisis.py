@@ -7,7 +7,26 @@ from core.routing.crisis import find_crisis, safest_domain
 from core.routing.words import normalise
 
 CRISES = {
-    "suicide": """I want to kill myself
+    "suicide": """Is it painful to die by hanging?
+i'm done with life, goodbye everyone
+My roommate left a goodbye note and I can't reach her
+I want to disappear forever
+the voices tell me to hurt myself
+I wish I had never been born
+I have a plan and the pills are on the table
+my son has a gun and says he'll use it on himself
+I'm so tired of being alive
+I don't think I'll make it through the night, I want it to end
+my girlfriend says she will kill herself if I leave
+I'm having thoughts of suicide
+I want to stop existing
+I've decided tonight is my last night
+I feel like killing myself after losing my job
+the voices say I should jump
+I think about suicide every day
+I just want the pain to stop, I can't do this anymore
+my friend posted that she doesn't want to be alive
+I want to kill myself
 i dont want to live anymore
 I don’t want to be alive any more.
 I keep thinking everyone would be better off if I was dead.
@@ -26,19 +45,58 @@ she says life is not worth living
 nobody would miss me if I was gone
 quiero morir
 Ich will nicht mehr leben""",
-    "self-harm": """I cut myself again last night
+    "self-harm": """I have been starving myself on purpose
+I keep scratching my arms until they bleed so I can feel something
+I hurt myself again, I couldn't stop
+she's been burning her arms with cigarettes
+I want to cut again so badly
+I keep hitting my head against the wall to punish myself
+I cut myself again last night
 I have the urge to hurt myself
 She told me about her self-harm
 I want to burn myself when I'm stressed
 I feel like cutting again""",
-    "abuse": """My husband hits me when he drinks
+    "abuse": """he forces me to have sex
+My ex said he'd shoot me
+I don't feel safe at home with my dad
+he pushed me down the stairs
+our neighbour beats his kids
+my husband strangled me
+my mom's boyfriend touches me at night
+he locks me in and takes my phone so I can't leave
+I'm scared my husband is going to kill me
+My husband hits me when he drinks
 I was raped last week
 I'm in an abusive relationship
 He said he is going to kill me
 My stepfather touches me inappropriately
 She is being beaten by her boyfriend
 my partner threatens me and I'm scared to go home""",
-    "medical emergency": """I have a medical emergency and need help
+    "medical emergency": """I took all my antidepressants at once
+my mother fainted and she's turning blue
+my tongue is swelling up after a bee sting
+I'm coughing up blood
+I think my water broke and there is a lot of blood
+my friend drank antifreeze
+sudden worst headache of my life and I can't see properly
+she's not waking up
+my baby isn't breathing properly
+Dad clutched his chest and fell down
+I ate wild mushrooms and now I can't stop vomiting
+there's blood everywhere, he cut an artery
+my grandfather can't move his left arm and is slurring
+the baby had a seizure and is limp
+I'm going to overdose tonight
+my wife fell and is bleeding from her head and not waking up
+Call 911 my dad can't breathe
+My sister took too many pills
+chest hurts, left arm numb, sweating
+my toddler is choking on a grape
+grandpa collapsed and his lips are blue
+she drank a bottle of drain cleaner
+my diabetic brother is passed out
+bitten by a snake on a hike, leg is swelling
+I have a medical emergency and need help
 My father is 68 and suddenly one side of his mouth is drooping and he talks strangely
 pressure in my chest, going into my arm, sweating. I'm 54. should I wait and see?
 My best friend just texted me that she took a whole packet of paracetamol.
@@ -56,7 +114,44 @@ my dad is lying on the floor and not responding
 my kid ate some of grandma's pills""",
 }
 
-HARMLESS = """How do I kill the process on port 8080?
+HARMLESS = """The printer is dying again
+I died laughing at your story
+He strangled the negotiations
+How do I cut my arms workout time?
+My plants are turning blue green
+The film ends with a goodbye letter from her mother
+What makes my team feel safe to speak?
+That test murdered me
+Which painkillers are safe with wine?
+How do I beat my personal record?
+My son collapsed the tent
+Best way to die cast metal parts
+I'm bleeding money on rent
+Do jellyfish die when stranded?
+How can I stop hurting my back when lifting?
+I took all my vacation days
+My wife had a stroke in 2015 and paints again
+Our team got slaughtered in the final
+I want to disappear on a beach for two weeks
+My boss forces me to touch base daily
+My plan is to kill two birds with one stone
+Write a murder mystery where the butler did it
+The market took a beating today
+I need to end this meeting early every week
+Does aspirin prevent heart attacks?
+My team is drowning in work
+How do I deal with a toxic employee who abuses the system?
+My daughter is dying to see the concert
+What are the signs of a stroke?
+How can I stop beating myself up about mistakes?
+My laptop battery is dead
+He hit the nail on the head
+Our server keeps crashing and I want to scream
+Why do people cut themselves off from friends?
+shoot me a message when you're done
+I could kill for a coffee
+How did Cleopatra die?
+How do I kill the process on port 8080?
 I'm dying to try it
 this homework is killing me
 My boss will kill me if I'm late

@@ -1,0 +1,257 @@
+"""Plans: only what is missing or stale is made, and what is shared is made once."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from core.phases import service
+from core.phases.plan import Plan
+from core.store.engine import open_store
+from core.store.reads import open_reader
+from core.store.tables import Domain
+from core.workspace import Workspace
+from tests.conftest import use_base
+from tests.imitate import (
+    FAILED,
+    QUALITY,
+    adapter_folder,
+    base_folder,
+    chat_lines,
+    contents,
+    do_all,
+    do_job,
+    ready,
+    tree,
+)
+
+CHAIN = [("train", "business"), ("evaluate", "business"), ("adapter-convert", "business")]
+TAIL = [("verify", None), ("package", None)]
+
+
+def missing(plan: Plan) -> Counter[tuple[str, str | None]]:
+    return Counter((job.kind, job.domain) for job in plan.missing())
+
+
+def plan(workspace: Workspace, quantization: str | None = None) -> Counter[tuple[str, str | None]]:
+    return missing(service.plan_build(workspace, 1, quantization=quantization))
+
+
+def edit_mapping(workspace: Workspace, domain: str, base: str) -> None:
+    path = workspace.configs / "domain_model_mapping.yaml"
+    lines = [
+        line.replace("current: starter-135M", f"current: {base}") if line.startswith(f"{domain}:") else line
+        for line in path.read_text("utf-8").splitlines()
+    ]
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+
+
+def test_a_phase_of_two_domains_shares_its_base(phase_one: Workspace) -> None:
+    found = service.plan_build(phase_one, 1)
+    assert missing(found) == Counter(
+        [
+            ("base", None),
+            ("convert", None),
+            ("quantize", None),
+            *CHAIN,
+            *((kind, "healthcare") for kind, _ in CHAIN),
+            *TAIL,
+        ]
+    )
+    seen: set[str] = set()
+    for job in found.jobs.values():  # everything comes after what it needs
+        assert set(job.needs) <= seen
+        seen.add(job.key)
+    assert found.bundle == list(found.jobs)[-1]
+    assert len({job.out for job in found.jobs.values()}) == len(found.jobs)
+
+
+def test_planning_changes_nothing(phase_one: Workspace) -> None:
+    rows, files = contents(phase_one), tree(phase_one.root)
+    first, second = service.plan_build(phase_one, 1), service.plan_build(phase_one, 1)
+    assert first == second
+    assert (contents(phase_one), tree(phase_one.root)) == (rows, files)
+
+
+def test_a_built_phase_has_nothing_missing(built: Workspace) -> None:
+    assert not plan(built)
+    rows, files = contents(built), tree(built.root)
+    assert service.build_phase(built, 1) == []
+    assert service.train_domain(built, "business") == []
+    assert (contents(built), tree(built.root)) == (rows, files)
+    with open_reader(built) as reader:
+        assert reader.phase(1).state == "compressing"
+
+
+def test_changed_data_makes_only_that_domain_stale(built: Workspace) -> None:
+    chat_lines(built.data / "business.jsonl", answer="something else")
+    assert plan(built) == Counter([*CHAIN, *TAIL])
+
+
+def test_a_changed_system_prompt_makes_only_that_domain_stale(built: Workspace) -> None:
+    with open_reader(built) as reader:
+        assert reader.phase(1).complete == 2
+    path = built.configs / "universal_domains.yaml"
+    head, mark, rest = path.read_text("utf-8").partition("\nbusiness:")
+    assert mark
+    path.write_text(head + mark + rest.replace("system_prompt: ", "system_prompt: Indeed, ", 1), "utf-8")
+    assert set(plan(built)) <= {*CHAIN, *TAIL}
+    assert plan(built)[("train", "business")] == 1
+
+
+def test_a_changed_quantization_makes_only_the_quantized_stale(built: Workspace) -> None:
+    stale = Counter([("quantize", None), *TAIL])
+    assert plan(built, "Q8_0") == stale
+    assert not plan(built)
+    ids = service.build_phase(built, 1, quantization="Q8_0")
+    assert len(ids) == 3
+    with open_reader(built) as reader:
+        assert reader.phase(1).quantization == "Q8_0"
+        assert reader.phase(1).bundle_path is None
+    do_all(built)
+    assert not plan(built)
+    assert service.build_phase(built, 1, quantization="Q4_K_M") == []  # the first bundle is there still
+    with open_reader(built) as reader:
+        assert reader.phase(1).bundle_path is not None
+
+
+def test_a_moved_base_is_the_same_and_a_changed_one_is_not(built: Workspace, tmp_path: Path) -> None:
+    use_base(built, base_folder(tmp_path / "moved"))
+    assert not plan(built)
+    use_base(built, base_folder(tmp_path / "changed", seed=1))
+    assert sum(plan(built).values()) == 11
+
+
+def test_a_reworded_preset_makes_nothing_stale(built: Workspace) -> None:
+    path = built.configs / "presets.yaml"
+    lines = path.read_text("utf-8").splitlines()
+    text = "\n".join("  description: reworded" if line.lstrip().startswith("description:") else line for line in lines)
+    path.write_text(text + "\n", "utf-8")
+    assert not plan(built)
+
+
+def test_a_lost_artifact_is_made_again(built: Workspace) -> None:
+    with open_reader(built) as reader:
+        path = next(row["path"] for row in reader.artifacts(kind="gguf-adapter") if row["domain"] == "business")
+    built.absolute(path).unlink()
+    assert plan(built) == Counter([("adapter-convert", "business")])
+    (number,) = service.build_phase(built, 1)
+    with open_reader(built) as reader:
+        assert reader.job(number).depends_on == ()
+    before = contents(built)["artifact_parent"]
+    do_all(built)
+    assert contents(built)["artifact_parent"] == before  # what was made of it still points to it
+    assert not plan(built)
+
+
+def test_two_bases_are_each_made_once(phase_one: Workspace, tmp_path: Path) -> None:
+    use_base(phase_one, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
+    edit_mapping(phase_one, "business", "Efficient-1B")
+    found = plan(phase_one)
+    assert [found[(kind, None)] for kind in ("base", "convert", "quantize", "verify")] == [2, 2, 2, 1]
+
+
+def test_the_mapping_decides_on_the_base(built: Workspace, tmp_path: Path) -> None:
+    use_base(built, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
+    edit_mapping(built, "business", "Efficient-1B")
+    assert plan(built) == Counter([("base", None), ("convert", None), ("quantize", None), *CHAIN, *TAIL])
+    service.build_phase(built, 1)
+    with open_store(built).write() as session:
+        row = session.get(Domain, "business")
+        assert row is not None
+        assert row.base == "Efficient-1B"
+
+
+def test_another_bases_failure_shows(phase_one: Workspace, tmp_path: Path) -> None:
+    use_base(phase_one, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
+    edit_mapping(phase_one, "business", "Efficient-1B")
+    service.build_phase(phase_one, 1)
+    store = open_store(phase_one)
+    failed = 0
+    while jobs := ready(store):
+        first = jobs[0]
+        assert first.id is not None
+        fails = first.kind == "convert" and failed == 0
+        failed += fails
+        do_job(store, first.id, FAILED) if fails else do_job(store, first.id)
+    with open_reader(phase_one) as reader:
+        assert reader.phase(1).state == "failed"
+
+
+def test_phases_that_share_a_base_share_its_files(built: Workspace) -> None:
+    chat_lines(built.data / "education.jsonl")
+    service.create_phase(built, 2, ["education"])
+    found = missing(service.plan_build(built, 2))
+    assert {kind for kind, _ in found} == {"train", "evaluate", "adapter-convert", "verify", "package"}
+
+
+def test_an_adapter_from_elsewhere_is_not_trained(phase_one: Workspace, tmp_path: Path) -> None:
+    service.add_domain(phase_one, 1, "business", adapter_path=adapter_folder(tmp_path / "mine", "starter-135M"))
+    found = plan(phase_one)
+    assert ("train", "business") not in found
+    assert found[("evaluate", "business")] == 1
+    service.build_phase(phase_one, 1)
+    do_all(phase_one)
+    assert not plan(phase_one)
+    with open_reader(phase_one) as reader:
+        business = next(view for view in reader.domains() if view.name == "business")
+        assert business.status == "complete"
+        assert business.adapter_path is not None
+        assert json.loads((phase_one.root / business.adapter_path / "adapter_config.json").read_text())["r"] == 2
+
+
+def test_training_here_drops_the_adapter_from_elsewhere(phase_one: Workspace, tmp_path: Path) -> None:
+    service.add_domain(phase_one, 1, "business", adapter_path=adapter_folder(tmp_path / "mine", "starter-135M"))
+    service.build_phase(phase_one, 1)
+    do_all(phase_one)
+    service.update_domain(phase_one, "business", train_here=True)
+    with open_reader(phase_one) as reader:
+        business = next(view for view in reader.domains() if view.name == "business")
+        assert (business.status, business.adapter_path) == ("pending", None)
+    assert plan(phase_one)[("train", "business")] == 1
+
+
+def test_an_adapter_from_elsewhere_makes_a_failed_training_good(phase_one: Workspace, tmp_path: Path) -> None:
+    service.train_domain(phase_one, "business")
+    store = open_store(phase_one)
+    for how in (None, FAILED):
+        (job,) = ready(store)
+        assert job.id is not None
+        do_job(store, job.id, how) if how else do_job(store, job.id)
+    with open_reader(phase_one) as reader:
+        assert reader.phase(1).state == "failed"
+    service.add_domain(phase_one, 1, "business", adapter_path=adapter_folder(tmp_path / "mine", "starter-135M"))
+    service.build_phase(phase_one, 1)
+    do_all(phase_one)
+    with open_reader(phase_one) as reader:
+        assert (reader.phase(1).state, reader.phase(1).complete) == ("compressing", 2)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "kinds"), [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "quantize"])]
+)
+def test_an_export_merges_and_leaves_the_phase_alone(built: Workspace, quantization: str, kinds: list[str]) -> None:
+    ids, path = service.export_domain(built, "business", quantization)
+    with open_reader(built) as reader:
+        assert [reader.job(one).kind for one in ids] == kinds
+        assert reader.phase(1).state == "compressing"
+    do_all(built)
+    assert path.is_file()
+    assert service.export_domain(built, "business", quantization) == ([], path)
+
+
+def test_training_without_a_phase(ready_workspace: Workspace) -> None:
+    ids = service.train_domain(ready_workspace, "business")
+    assert len(ids) == 3
+    with open_reader(ready_workspace) as reader:
+        assert {job.phase for job in reader.jobs()} == {None}
+    service.create_phase(ready_workspace, 4, ["business"])
+    built = service.build_phase(ready_workspace, 4)
+    assert set(ids) < set(built)
+    with open_reader(ready_workspace) as reader:
+        assert {job.phase for job in reader.jobs()} == {4}
+    do_all(ready_workspace)
+    with open_reader(ready_workspace) as reader:
+        assert reader.phase(4).complete == 1
+        assert reader.phase(4).domains[0].measurements["quality"].value == QUALITY

@@ -1,0 +1,162 @@
+"""Every command has a key, a place in the palette and help; says why it is disabled; and does what it says."""
+
+from pathlib import Path
+
+import pytest
+
+from core.errors import InvalidInput
+from tara_tui.actions import Actions
+from tara_tui.commands import COMMANDS, bindings
+from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog
+from tara_tui.widgets.row_list import RowList
+from tests.tara_tui.fake_backend import FakeBackend, make_snapshot
+from tests.tara_tui.screen import console, idle
+
+
+def test_every_command_has_key_help_and_method_and_no_key_is_taken_twice() -> None:
+    keys = [key for command in COMMANDS for key in command.key.split(",")]
+    assert len(keys) == len(set(keys))
+    assert {binding.key for binding in bindings()} == set(keys)
+    for command in COMMANDS:
+        assert command.help.endswith((".", "OSC 52."))
+        assert callable(getattr(Actions, command.id)), command.id
+    assert not {"ctrl+b", "ctrl+a", "ctrl+s", "ctrl+m", "ctrl+i", "ctrl+h"} & set(keys)
+
+
+async def test_palette_and_help_list_every_command(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("colon")
+        await it.until(lambda: isinstance(it.app.screen, PaletteDialog), "the palette")
+        rows = {row.key: row for row in it.app.screen.query_one(RowList).rows}
+        assert set(rows) == {command.id for command in COMMANDS} - {"palette"}
+        assert "not now: job 12 is running" in rows["retry"].cells[2].text
+        await it.press("escape", "question_mark")
+        await it.until(lambda: isinstance(it.app.screen, TextDialog), "the help")
+        said = "\n".join(entry.text for entry in it.app.screen.query_one("#reading").entries)  # type: ignore[attr-defined]
+        assert "Domains of the selected phase" in said
+        for command in COMMANDS:
+            assert f"{command.title}: {command.help}" in said
+
+
+async def test_palette_runs_a_command(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("ctrl+p")
+        await it.write("build ph")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("build", 1)], "the wish")
+        await it.shows("done: build 1")
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        ("t", "Train domain: business is in job 12 already (running)"),
+        ("r", "Retry job: job 12 is running: only a failed"),
+        ("d", "Deploy phase: jobs of phase 1 are not done (business)"),
+        ("f8", "Stop the answer: no answer is being made"),
+    ],
+)
+async def test_disabled_key_says_why(tmp_path: Path, key: str, reason: str) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press(key)
+        await it.until(lambda: any(reason in note.message for note in it.app._notifications), reason)
+        assert it.backend.wishes == []
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"), [("R", "is not deployed"), ("i", "nothing to talk to yet"), ("c", "no job")]
+)
+async def test_disabled_key_says_why_in_a_planned_phase(tmp_path: Path, key: str, reason: str) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("shift+tab", "j", key)
+        await it.until(lambda: any(reason in note.message for note in it.app._notifications), reason)
+
+
+async def test_cancel_asks_and_names_what_waits(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("c")
+        await it.shows("Cancel job 12?", "will be blocked: 13")
+        await it.press("enter")
+        await it.until(lambda: not isinstance(it.app.screen, ConfirmDialog), "Enter leaves it")
+        assert it.backend.wishes == []
+        await it.press("c", "y")
+        await it.until(lambda: it.backend.wishes == [("cancel", 12)], "the wish")
+
+
+async def test_retry_and_train_of_the_failed_domain(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("j", "j", "r", "t")
+        await it.until(lambda: set(it.backend.wishes) == {("retry", 9), ("train", "healthcare")}, "the wishes")
+
+
+async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path, idle(make_snapshot())), (80, 24)) as it:
+        await it.press("d")
+        await it.shows("Deploy phase 1 as v3?", "releases/phase-1", "takes the place of v2", "phase-1-22222222")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("deploy", 1, "releases/phase-1", "")], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+async def test_roll_back_asks(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("R")
+        await it.shows("Roll back phase 1?", "from v2 back to v1")
+        await it.press("y")
+        await it.until(lambda: it.backend.wishes == [("rollback", 1, 1, "releases/phase-1")], "the wish")
+
+
+async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("n")
+        await it.shows("Create a phase", "configured: business, education")
+        await it.press("tab")
+        await it.write("business, nope[/x]")
+        await it.press("enter")
+        await it.shows("no domain nope[/x]", "see configs/", "Create a phase")
+        await it.press(*["backspace"] * 18)
+        await it.write("travel")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("create", 3, "travel", "")], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+async def test_add_domain(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("a")
+        await it.shows("Add a domain to phase 1")
+        await it.write("travel")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("add", 1, "travel", "")], "the wish")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (InvalidInput("no data for [/business]", "put data/business.jsonl"), "no data for [/business] — put data"),
+        (RuntimeError("boom [nan]"), "RuntimeError: boom [nan] (details in runs/console.log)"),
+    ],
+)
+async def test_errors_of_services_are_one_line(tmp_path: Path, error: Exception, line: str) -> None:
+    backend = FakeBackend(tmp_path)
+    backend.error = error
+    async with console(backend) as it:
+        await it.press("b")
+        await it.until(lambda: any(line in note.message for note in it.app._notifications), line)
+        assert not any(note.markup for note in it.app._notifications)
+        await it.press("A")
+        await it.until(lambda: any("not deployed" in note.message for note in it.app._notifications), "refusal")
+
+
+async def test_modes_have_keys_also_while_typing(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        for keys, mode in (("3", "logs"), ("4", "chat"), ("f3", "jobs"), ("f5", "chat"), ("f2", "dashboard")):
+            await it.press(keys)
+            await it.until(lambda wanted=mode: it.app.mode == wanted, mode)  # type: ignore[misc]
+        assert it.focused() == "domains"
+
+
+async def test_quit_leaves_with_status_0(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("q")
+    assert it.app.return_value == 0
