@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from textual.css.query import NoMatches
 from textual.widgets import Input
 
 from core.errors import TaraError
@@ -138,7 +137,7 @@ class Actions:
         number = max((phase.number for phase in phases), default=0) + 1
         fields = [
             FormField("number", "number", str(number)),
-            FormField("domains", "domains, with commas or spaces between"),
+            FormField("domains", "domains, with commas or spaces between", choice=True),
             FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
         ]
 
@@ -148,7 +147,7 @@ class Actions:
             names = values["domains"].replace(",", " ").split()
             return self.app.backend.create_phase(int(values["number"]), names, values["quantization"].strip())
 
-        self._form("Create a phase", fields, ["..."], make)
+        self._form("Create a phase", fields, [], make)
         self._note_domains()
 
     def add_domain(self) -> None:
@@ -156,13 +155,13 @@ class Actions:
         phase = self.app.selection.phase
         assert phase is not None
         fields = [
-            FormField("domain", "domain"),
+            FormField("domain", "domain", choice=True),
             FormField("adapter", "adapter folder made elsewhere", "", "none: it is trained here"),
         ]
         self._form(
             f"Add a domain to phase {phase.number}",
             fields,
-            ["..."],
+            [],
             lambda values: self.app.backend.add_domain(
                 phase.number, values["domain"].strip(), values["adapter"].strip()
             ),
@@ -195,7 +194,7 @@ class Actions:
 
     def details(self) -> None:
         """Show all that is known of the selected thing."""
-        heading, entries = describe(self.app.pane_name, self.app.selection)
+        heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.route)
         self.app.push_screen(TextDialog(heading, entries))
 
     def filter(self) -> None:
@@ -270,21 +269,25 @@ class Actions:
     def _note_domains(self) -> None:
         """Show the configured domains in the form on top, once they were read."""
 
+        form = self.app.screen
+        assert isinstance(form, FormDialog)
+
         def read() -> None:
             try:
-                note = "configured: " + ", ".join(present.one_line(name) for name in self.app.backend.domain_names())
+                names = [present.one_line(name) for name in self.app.backend.domain_names()]
+                self.app.call_later(show, names, "")
             except TaraError as error:
-                note = present.one_line(error.one_line())
+                self.app.call_later(show, [], present.one_line(error.one_line()))
             except Exception as error:
                 log.exception("reading the domains failed")
-                note = f"the domains could not be read: {type(error).__name__}"
-            self.app.call_from_thread(show, note)
+                self.app.call_later(show, [], f"the domains could not be read: {type(error).__name__}")
 
-        def show(note: str) -> None:
-            if isinstance(self.app.screen, FormDialog):
-                try:
-                    self.app.screen.set_notes([note])
-                except NoMatches:
-                    log.debug("the form closed before its notes came")
+        def show(names: list[str], trouble: str) -> None:
+            if not form.is_attached:
+                return
+            if names:
+                form.show_choices(names)
+            else:
+                form.set_notes([trouble or "no domain is configured"])
 
         self.app.run_worker(read, thread=True, group="notes", exit_on_error=False)

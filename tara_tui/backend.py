@@ -27,7 +27,8 @@ class Routed:
     """Which domain answers, and why."""
 
     domain: str
-    explanation: str
+    explanation: str  # one line that names the domain too
+    details: tuple[str, ...] = ()  # the decision part by part
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """All that is known of a phase, a domain or a job, as text: each figure with its method and date."""
 
+from collections.abc import Sequence
+
 from core.store.views import DomainView, JobView, Measurement, PhaseView
 from tara_tui import present
 from tara_tui.selection import Selection
@@ -8,7 +10,7 @@ from tara_tui.widgets.transcript import Entry
 MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
 
 
-def describe(pane: str, selection: Selection) -> tuple[str, list[Entry]]:
+def describe(pane: str, selection: Selection, route: Sequence[str]) -> tuple[str, list[Entry]]:
     """The heading and the text for what is selected in a pane."""
     if pane == "phases" and selection.phase is not None:
         return f"Phase {selection.phase.number}", aligned(phase_lines(selection.phase))
@@ -17,6 +19,8 @@ def describe(pane: str, selection: Selection) -> tuple[str, list[Entry]]:
         if selection.domain.job is not None:
             lines += [Entry(""), Entry("Its job", "head"), *aligned(job_lines(selection.domain.job))]
         return f"Domain {present.one_line(selection.domain.name)}", lines
+    if pane == "chat":
+        return "The last routing", [Entry(line, indent=2) for line in route or ["nothing was asked yet"]]
     if selection.job is not None:
         return f"Job {selection.job.id}", aligned(job_lines(selection.job))
     return "Details", [Entry("nothing is selected")]

@@ -17,6 +17,7 @@ from tara_tui.widgets.row_list import Cell, Column, Row, RowList
 from tara_tui.widgets.transcript import Entry, Transcript
 
 serial = count(1)
+MOST_CHOICES = 12
 FORM_KEYS = "Enter does it, Tab moves, Esc leaves"
 
 
@@ -66,6 +67,7 @@ class FormField:
     label: str
     value: str = ""
     placeholder: str = ""
+    choice: bool = False  # its words are among the form's choices
 
 
 class FormDialog(ModalScreen[None]):
@@ -90,6 +92,7 @@ class FormDialog(ModalScreen[None]):
         self.fields = fields
         self.notes = notes
         self.submit = submit
+        self.choices: Sequence[str] = ()
 
     def compose(self) -> ComposeResult:
         """Labels over lines to type in, then what there is to know."""
@@ -97,8 +100,8 @@ class FormDialog(ModalScreen[None]):
             for field in self.fields:
                 yield Static(Content(field.label), classes="label")
                 yield line_input(field.value, field.placeholder, id=f"field-{field.name}")
-            yield Static(Content("\n".join([*self.notes, FORM_KEYS])), id="form-notes")
             yield Static(Content(""), id="form-error")
+            yield Static(Content("\n".join([*self.notes, FORM_KEYS])), id="form-notes")
 
     @on(Input.Submitted)
     def _submitted(self, event: Input.Submitted) -> None:
@@ -106,11 +109,26 @@ class FormDialog(ModalScreen[None]):
         self.say("working ...")
         self.submit(self.serial, {one.name: self.query_one(f"#field-{one.name}", Input).value for one in self.fields})
 
+    @on(Input.Changed)
+    def _narrow_choices(self) -> None:
+        if self.choices:
+            self.show_choices(self.choices)
+
+    def show_choices(self, choices: Sequence[str]) -> None:
+        """Show what a field of words may hold: those that fit the word being typed, as many as there is room for."""
+        self.choices = choices
+        field = next((one for one in self.fields if one.choice), None)
+        typed = self.query_one(f"#field-{field.name}", Input).value if field is not None else ""
+        word = typed.replace(",", " ").rpartition(" ")[2].lower()
+        fitting = [name for name in choices if word in name.lower()] or list(choices)
+        said = ", ".join(fitting[:MOST_CHOICES])
+        if len(fitting) > MOST_CHOICES:
+            said += f" and {len(fitting) - MOST_CHOICES} more: type a few letters"
+        self.set_notes([*self.notes, f"configured: {said}"])
+
     def set_notes(self, notes: Sequence[str]) -> None:
         """Show other notes, when they were found later."""
-        self.query_one("#form-notes", Static).update(
-            Content("\n".join([*notes, "Enter does it, Tab moves, Esc leaves"]))
-        )
+        self.query_one("#form-notes", Static).update(Content("\n".join([*notes, FORM_KEYS])))
 
     def say(self, line: str) -> None:
         """Show why it was not done."""

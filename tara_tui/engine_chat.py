@@ -7,11 +7,10 @@ from typing import Self
 from core.chat import client
 from core.chat.session import Conversation
 from core.chat.session import Notice as SessionNotice
-from core.routing import Decision
+from core.routing import explain, headline
 from tara_tui.backend import ChatEvent, Done, Notice, Routed, Token
 
 NOBODY = "base model"  # who answers where no domain does
-EXPLAINED = 3  # candidates that are named
 
 
 class EngineChat:
@@ -28,7 +27,10 @@ class EngineChat:
     def ask(self, question: str, domain: str | None) -> Iterator[ChatEvent]:
         """Answer a question, routed, or by the domain named. Raises TaraError."""
         turn = self._conversation.ask(question, domain)
-        yield Routed(turn.domain or NOBODY, explain(turn.decision, forced=domain is not None and turn.domain == domain))
+        line = headline(turn.decision)
+        if domain is not None and turn.domain == domain:
+            line = f"{domain} (chosen by you; the router says: {line})"
+        yield Routed(turn.domain or NOBODY, line, tuple(explain(turn.decision)))
         for event in turn.events():
             if isinstance(event, client.Token):
                 yield Token(event.text)
@@ -44,11 +46,3 @@ class EngineChat:
     def close(self) -> None:
         """End the engine process; from any thread."""
         self._conversation.close()
-
-
-def explain(decision: Decision, *, forced: bool) -> str:
-    """Why who answers does, in a line: the reason, the confidence, the best candidates with their totals."""
-    best = ", ".join(f"{one.domain} {one.total:.2f}" for one in decision.candidates[:EXPLAINED])
-    told = f"chosen by you; the router says: {decision.reason}" if forced else decision.reason
-    parts = [told, f"confidence {decision.confidence:.2f}"]
-    return "; ".join([*parts, best] if best else parts)

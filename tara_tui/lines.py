@@ -22,14 +22,15 @@ def shortened(path: Path, room: int) -> str:
 
 def status_line(root: Path, snapshot: Snapshot | None, trouble: str, meters: Meters | None, width: int) -> str:
     """Workspace, runner and jobs on the left, meters on the right; with trouble, that what is shown is not current."""
-    left = f" TARA  {shortened(root, 12 + max(0, width - 80) // 3)}"
+    left = f" TARA {shortened(root, 12 + max(0, width - 80) // 3)}"
     if trouble:
-        left = f" TARA  NOT CURRENT: {trouble}"
+        left = f" TARA NOT CURRENT: {trouble}"
     elif snapshot is not None:
         counts = job_counts(snapshot)
-        left += f"  runner {snapshot.runner_pid}" if snapshot.runner_pid else "  runner off"
+        pid = snapshot.runner_pid
+        left += "  runner off" if not pid else f"  runner {pid}" if width >= 100 else "  runner on"
         left += f"  {counts}" if counts else ""
-    right = meters.line(width - len(left) - 3) if meters else ""
+    right = meters.line(width - len(left) - 2) if meters else ""
     return left + " " * max(1, width - len(left) - len(right) - 1) + right
 
 

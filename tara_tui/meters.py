@@ -39,9 +39,11 @@ class Meters:
         gpu = f"gpu {self.gpu.percent}% {size(self.gpu.used)}/{size(self.gpu.total)}" if self.gpu else ""
         long = f"cpu {self.cpu}%  mem {self.memory_used}/{self.memory_total}  disk {self.disk_free} free"
         short = f"cpu {self.cpu}% mem {self.memory}% disk {self.disk}%"
+        least = f"cpu {self.cpu}% mem {self.memory}%"
         brief_gpu = f" gpu {self.gpu.percent}%" if self.gpu else ""
         wide = f"{long}  {gpu}" if gpu else long
-        return next((one for one in (wide, long + brief_gpu, short + brief_gpu, short) if len(one) <= room), "")
+        forms = (wide, long + brief_gpu, short + brief_gpu, least + brief_gpu, least)
+        return next((one for one in forms if len(one) <= room), "")
 
 
 def memory_limit(root: Path = CGROUP) -> tuple[int, int] | None:

@@ -94,7 +94,7 @@ def rate(job: JobView) -> str:
     """Units a second; for slow work, seconds a unit."""
     if not job.rate or not job.active:
         return "-"
-    return f"{figure(job.rate)}/s" if job.rate >= 0.1 else f"{figure(1 / job.rate)}s each"
+    return f"{figure(job.rate)}/s" if job.rate >= 0.1 else f"{1 / job.rate:.3g}s/it"
 
 
 def job_age(job: JobView, now: float) -> str:

@@ -12,4 +12,4 @@ def main() -> None:
         return
     from core.cli.group import tara
 
-    tara()
+    tara(prog_name="tara")

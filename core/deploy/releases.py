@@ -63,7 +63,7 @@ def put_release(
     final = target / VERSIONS / str(version)
     if final.exists():
         raise Refused(f"{final} exists already")
-    made = [folder for folder in (target, target / VERSIONS) if not folder.exists()]
+    made = [folder for folder in (target / VERSIONS, target) if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
     staged = staging_beside(final)
     try:
@@ -76,17 +76,14 @@ def put_release(
         sync_tree(staged)
         os.replace(staged, final)
         sync_tree(final.parent, recurse=False)
-    except BaseException:
-        discard(staged)
-        for folder in reversed(made):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
-    try:
         switch(target, version)
     except BaseException:
-        if active_version(target) != version:
+        discard(staged)
+        if active_version(target) != version:  # else the link leads to it: it is whole, and stays
             discard(final)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
         raise
     return final
 

@@ -106,7 +106,10 @@ def add_domain(
 
 def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:
     """What building a phase would do, without doing it."""
-    catalog = load_catalog(workspace)
+    return _plan_build(workspace, load_catalog(workspace), number, quantization)
+
+
+def _plan_build(workspace: Workspace, catalog: Catalog, number: int, quantization: str | None) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         planner = Planner(workspace, catalog, reader)
@@ -121,8 +124,8 @@ def build_phase(
     """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there."""
     if compression_type is not None:
         check_compression(compression_type)
-    plan = plan_build(workspace, number, quantization=quantization)
     catalog = load_catalog(workspace)
+    plan = _plan_build(workspace, catalog, number, quantization)
     check_disk(workspace, catalog, plan)
     store = open_store(workspace)
     with store.write() as session:

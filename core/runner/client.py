@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 20.0
 CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
-_ENDED = {
-    "succeeded": "succeeded",
-    "failed": "failed",
-    "cancelled": "was cancelled",
-    "interrupted": "was interrupted",
-}
 
 
 @dataclass(frozen=True)
@@ -105,7 +99,7 @@ def cancel_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
             elif job.state in ("starting", "running", "stopping"):
                 job.state, job.stop_requested_at, running = "stopping", time.time(), True
             else:
-                raise Refused(f"job {job_id} ({job.title}) already {_ENDED[job.state]}")
+                raise Refused(f"job {job_id} ({job.title}) already {job.state}")
     if running:
         ensure_runner(workspace)
     return ids

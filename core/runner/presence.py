@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 import struct
 from pathlib import Path
 
@@ -67,6 +68,8 @@ def wake(workspace: Workspace) -> bool:
     except OSError:
         return False
     try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return False  # a copied workspace has a file there until its runner has come up
         os.write(descriptor, b"w")
     except BlockingIOError:
         pass  # the pipe is full: it will wake anyway

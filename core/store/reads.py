@@ -7,7 +7,8 @@ the tables. States of phases and domains are derived here, never stored.
 import json
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from core.workspace import Workspace
 _DOMAIN_MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s", "bytes")
 _ARTIFACT = (
     "id", "key", "kind", "name", "path", "sha256", "bytes", "meta", "job_id", "phase", "domain", "created_at",
+)  # fmt: skip
+_TURN = (
+    "id", "session", "phase", "bundle", "domain", "message", "answer", "decision", "tokens", "tokens_per_s", "at",
 )  # fmt: skip
 EVENT_CLOCK_S = 0.001  # events carry times in whole milliseconds, rows in full
 
@@ -58,7 +62,7 @@ class Reader:
         """Everything the dashboard shows, from one transaction: all phases, the newest `jobs` jobs."""
         if self._connect() is None:
             return Snapshot(0, (), (), self._runner_pid(), time.time())
-        with _Transaction(self._connected()):
+        with _transaction(self._connected()):
             version = self._version()
             return Snapshot(
                 version=hash(version),
@@ -72,7 +76,7 @@ class Reader:
         """All phases by number."""
         if self._connect() is None:
             return []
-        with _Transaction(self._connected()):
+        with _transaction(self._connected()):
             return list(self._phases())
 
     def phase(self, number: int) -> PhaseView:
@@ -90,18 +94,8 @@ class Reader:
         """Jobs, newest first, narrowed by phase, state or number."""
         if self._connect() is None:
             return []
-        clauses: list[str] = ["1"]
-        values: list[Any] = []
-        if phase is not None:
-            clauses.append("job.phase = ?")
-            values.append(phase)
-        if states:
-            clauses.append(f"job.state IN ({_marks(states)})")
-            values.extend(states)
-        if ids:
-            clauses.append(f"job.id IN ({_marks(ids)})")
-            values.extend(ids)
-        return list(self._jobs(f"WHERE {' AND '.join(clauses)} ORDER BY job.id DESC LIMIT ?", (*values, limit)))
+        where, values = _where(phase=[] if phase is None else [phase], state=states, id=ids)
+        return list(self._jobs(f"WHERE {where} ORDER BY job.id DESC LIMIT ?", (*values, limit)))
 
     def job(self, job_id: int) -> JobView:
         """One job. Raises InvalidInput where there is none."""
@@ -124,16 +118,8 @@ class Reader:
         """Artifacts as plain rows (`meta` parsed), newest first."""
         if self._connect() is None:
             return []
-        clauses, values = ["1"], []
-        if kind:
-            clauses.append("kind = ?")
-            values.append(kind)
-        if keys:
-            clauses.append(f"key IN ({_marks(keys)})")
-            values.extend(keys)
-        rows = self._all(
-            f"SELECT {', '.join(_ARTIFACT)} FROM artifact WHERE {' AND '.join(clauses)} ORDER BY id DESC", *values
-        )
+        where, values = _where(kind=[kind] if kind else [], key=keys)
+        rows = self._all(f"SELECT {', '.join(_ARTIFACT)} FROM artifact WHERE {where} ORDER BY id DESC", *values)
         return [{**dict(zip(_ARTIFACT, row, strict=True)), "meta": json.loads(row[7])} for row in rows]
 
     def measurements(self, artifact_id: int) -> list[Measurement]:
@@ -158,7 +144,7 @@ class Reader:
         """Every domain that was put into a phase or trained."""
         if self._connect() is None:
             return []
-        with _Transaction(self._connected()):
+        with _transaction(self._connected()):
             return [view for views in self._domains().values() for view in views]
 
     def releases(self, phase: int) -> list[ReleaseView]:
@@ -171,9 +157,8 @@ class Reader:
         """The turns of a chat session as plain rows, oldest first."""
         if self._connect() is None:
             return []
-        names = ["id", "session", "phase", "bundle", "domain", "message", "answer", "decision", "tokens", "tokens_per_s", "at"]
-        rows = self._all(f"SELECT {', '.join(names)} FROM chat_turn WHERE session = ? ORDER BY id", session)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        rows = self._all(f"SELECT {', '.join(_TURN)} FROM chat_turn WHERE session = ? ORDER BY id", session)
+        return [dict(zip(_TURN, row, strict=True)) for row in rows]
 
     def result(self, job_id: int) -> dict[str, Any]:
         """What a job reported as its result."""
@@ -384,17 +369,21 @@ def open_reader(workspace: Workspace) -> Reader:
     return Reader(workspace)
 
 
-class _Transaction:
+@contextmanager
+def _transaction(connection: sqlite.Connection) -> Iterator[None]:
     """A deferred transaction, so that several queries see one state."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
 
-    def __init__(self, connection: sqlite.Connection) -> None:
-        self._connection = connection
 
-    def __enter__(self) -> None:
-        self._connection.execute("BEGIN")
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.execute("COMMIT")
+def _where(**wanted: Sequence[Any]) -> tuple[str, list[Any]]:
+    """A condition that narrows each column to some values, where there are any, and those values."""
+    given = {column: values for column, values in wanted.items() if values}
+    clauses = [f"{column} IN ({_marks(values)})" for column, values in given.items()]
+    return " AND ".join(clauses) or "1", [value for values in given.values() for value in values]
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -1,11 +1,13 @@
 """convert: a Hugging Face model folder becomes an F16 GGUF file."""
 
+import tempfile
 from pathlib import Path
 
 from core.errors import InvalidInput
-from core.files import sha256_of
+from core.files import STAGING_PREFIX, sha256_of
 from core.gguf.converter import run_converter
 from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.model_folder import ready_model
 from core.gguf.toolchain import CONVERT_MODEL, engine_version
 from core.tasks.context import Context, TaskError
 
@@ -16,13 +18,11 @@ def run(ctx: Context) -> None:
     """Convert `inputs.model` (a folder with config.json, safetensors and tokenizer) to `out`."""
     model, name = Path(ctx.inputs["model"]), ctx.params["name"]
     assert ctx.out is not None
-    if not (model / "config.json").is_file():
-        raise TaskError(f"{model} is no model folder (no config.json)", "run the job that makes it again")
     print(f"converting {model} to F16 with the converter of llama.cpp, engine {engine_version()}", flush=True)
-    with ctx.staging() as staged:
+    with ctx.staging() as staged, tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=staged.parent) as scratch:
         run_converter(
             CONVERT_MODEL,
-            [str(model), "--outtype", "f16", "--outfile", str(staged)],
+            [str(ready_model(model, Path(scratch))), "--outtype", "f16", "--outfile", str(staged)],
             on_percent=lambda percent: ctx.progress(percent, 100, unit="%", message="writing"),
         )
         info = _checked(staged, model)

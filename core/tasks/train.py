@@ -111,6 +111,7 @@ def _plan(
         sequence_length=longest,
         targets=targets,
         r=preset["lora_r"],
+        dropout=preset["lora_dropout"],
     )
     available, limited_by = memory.available_memory()
     if device.type == "cuda":

@@ -24,6 +24,7 @@ from tara_tui.widgets.transcript import Entry, Transcript
 
 BATCH_S = 0.08  # between two paints of an answer
 MAX_QUESTION = 20_000  # characters
+HOW_TO_ASK = "i asks; f: the router or the selected domain answers"
 log = logging.getLogger("tara.console")
 
 
@@ -43,9 +44,9 @@ class ChatPane(Vertical):
 
     HELP = (
         "Chat with the release, or the newest bundle, of the selected phase. i goes to the question line, Enter asks, "
-        "Esc stops the answer, Esc again leaves the line so that letter keys work. f or F6 switches between the router "
-        "and the selected domain, v or F7 between releases and bundles. The engine is a process of its own and ends "
-        "with the console."
+        "Esc stops the answer, Esc again leaves the line so that letter keys work; Enter then explains the routing. "
+        "f or F6 switches between the router and the selected domain, v or F7 between releases and bundles. The engine "
+        "is a process of its own and ends with the console."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", show=False),
@@ -61,6 +62,7 @@ class ChatPane(Vertical):
         self.generating = False
         self.answer = ""
         self.speed = ""
+        self.route: tuple[str, ...] = ()  # why the last answer came from whom it came
         self._serial = 0
         self._session: ChatSession | None = None
         self._session_bundle: Bundle | None = None
@@ -79,7 +81,6 @@ class ChatPane(Vertical):
     def on_mount(self) -> None:
         """Say what there is to talk to."""
         self.query_one("#question", Input).disabled = True
-        self.query_one(Transcript).empty = "i asks; f: the router or the selected domain answers"
         self.retitle("")
 
     def target(self, bundle: Bundle | None, domain: str | None, hint: str) -> None:
@@ -89,13 +90,18 @@ class ChatPane(Vertical):
             question = self.query_one("#question", Input)
             question.disabled = bundle is None
         self.domain = domain
+        transcript = self.query_one(Transcript)
+        empty = HOW_TO_ASK if bundle is not None else hint
+        if empty != transcript.empty:
+            transcript.empty = empty
+            transcript.refresh()
         self.retitle(hint)
 
     def retitle(self, hint: str) -> None:
         """Put what is talked to, and how, into the title."""
         parts = ["Chat"]
         if self.bundle is None:
-            parts.append(hint or "no phase yet")
+            parts.append("nothing to talk to yet" if hint else "no phase yet")
         else:
             parts += [self.bundle.label, f"always {present.one_line(self.domain)}" if self.domain else "routed"]
             if self.generating:
@@ -228,7 +234,8 @@ class ChatPane(Vertical):
     def _show(self, event: ChatEvent | Failed) -> None:
         transcript = self.query_one(Transcript)
         if isinstance(event, Routed):
-            transcript.replace_last(Entry(present.one_line(f"{event.domain}: {event.explanation}"), "dim"))
+            self.route = tuple(clean_text(line) for line in event.details)
+            transcript.replace_last(Entry(present.one_line(event.explanation), "dim"))
             transcript.add(Entry(""))
         elif isinstance(event, Notice):
             transcript.replace_last(Entry(clean_text(event.text), "warn"))

@@ -86,10 +86,6 @@ class LogPane(LogView):
         parts = [f"Log  job {job.id} {present.one_line(job.title)}: {job.state}"]
         if job.active and job.step is not None:
             parts[0] += f" {present.progress(job)} {present.percent(job)}".rstrip()
-            if "loss" in job.metrics:
-                parts.append(f"loss {present.figure(job.metrics['loss'])}")
-            if job.eta_s is not None:
-                parts.append(f"{present.span(job.eta_s)} left")
         if not self.follow:
             parts.append(f"+{self.unseen} new lines, G follows" if self.unseen else "scrolled up, G follows")
         if self.filter:
@@ -100,6 +96,10 @@ class LogPane(LogView):
             parts.append("not started, no log yet")
         elif self.note:
             parts.append(self.note)
+        if job.active and "loss" in job.metrics:
+            parts.append(f"loss {present.figure(job.metrics['loss'])}")
+        if job.active and job.eta_s is not None:
+            parts.append(f"{present.span(job.eta_s)} left")
         self.set_title("  ".join(parts))
 
     def on_log_view_follow_changed(self) -> None:

@@ -88,7 +88,8 @@ class FakeChat:
         """A question's events."""
         self.questions.append((question, domain))
         self.cancelled.clear()
-        yield Routed(domain or "business", "forced" if domain else "content 0.71, emotion 0.40, margin 0.22")
+        line = f"{domain} (chosen by you)" if domain else "business (82%: many of its words)"
+        yield Routed(domain or "business", line, (line, "urgency none, complexity 0.10, no emotion found"))
         said = 0
         for word in self.words:
             if said == 2:

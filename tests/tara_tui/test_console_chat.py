@@ -6,7 +6,7 @@ from core.chat.client import Done as EngineDone
 from core.chat.client import Token as EngineToken
 from core.chat.session import Notice as SessionNotice
 from core.chat.session import Turn
-from core.routing import Candidate, Decision
+from core.routing import Decision
 from core.routing.emotion import EMOTIONS, Emotion
 from tara_tui.backend import Done, Notice, Routed, Token
 from tara_tui.engine_chat import EngineChat
@@ -21,13 +21,15 @@ async def test_answer_streams_with_route_and_speed(tmp_path: Path) -> None:
         await it.press("enter")
         await it.shows(
             "> what is revenue?",
-            "business: content 0.71, emotion 0.40, margin 0.22",
+            "business (82%: many of its words)",
             "Hello there, this is an answer.",
             "6 tokens, 31.40 tok/s, ended by stop",
         )
         assert it.app.chat.title == "Chat  phase 1 v2  routed  31.40 tok/s"
         (chat,) = it.backend.chats
         assert chat.questions == [("what is revenue?", None)]
+        await it.press("escape", "enter")
+        await it.shows("The last routing", "urgency none, complexity 0.10")
     assert chat.closed.is_set()
 
 
@@ -109,10 +111,7 @@ class Spoken:
     def ask(self, message: str, domain: str | None = None) -> Turn:
         """A turn that is decided and answered."""
         emotion = Emotion(dict.fromkeys(EMOTIONS, 0.0), 0.0, 0.0)
-        candidates: tuple[Candidate, ...] = ()
-        decision = Decision(
-            "business", 0.82, False, "many of its words", None, "call 112", 0, 0.1, emotion, candidates, {}
-        )
+        decision = Decision("business", 0.82, False, "its words", None, "call 112", 0, 0.1, emotion, (), {})
         turn = Turn(message, decision, domain or "business", None)
         turn._events = iter(
             (
@@ -127,13 +126,11 @@ class Spoken:
 
 def test_engine_chat_speaks_as_the_conversation_of_the_core_does() -> None:
     chat = EngineChat(Spoken())  # type: ignore[arg-type]
-    assert list(chat.ask("hi", None)) == [
-        Routed("business", "many of its words; confidence 0.82"),
-        Notice("call 112"),
-        Token("two "),
-        Token("words"),
-        Done(2, 9.5, "eos"),
-    ]
-    assert next(iter(chat.ask("hi", "legal"))) == Routed(
-        "legal", "chosen by you; the router says: many of its words; confidence 0.82"
-    )
+    routed, *rest = chat.ask("hi", None)
+    assert isinstance(routed, Routed)
+    assert (routed.domain, routed.explanation) == ("business", "business (82%: its words)")
+    assert "urgency none, complexity 0.10, no emotion found" in routed.details
+    assert rest == [Notice("call 112"), Token("two "), Token("words"), Done(2, 9.5, "eos")]
+    routed = next(iter(chat.ask("hi", "legal")))
+    assert isinstance(routed, Routed)
+    assert routed.explanation == "legal (chosen by you; the router says: business (82%: its words))"

@@ -35,7 +35,7 @@ async def test_dashboard_shows_phases_domains_log_and_chat(tmp_path: Path, size:
         assert "* declared, not measured" in text
         assert "Log  job 12 train business: running 140/400 35%" in text
         assert "Chat  phase 1 v2  routed" in text
-        assert "runner 4242" in lines[0]
+        assert ("runner 4242" if size[0] > 100 else "runner on") in lines[0]
         assert "1 running, 1 queued" in lines[0]
         assert "? help" in lines[-1]
         assert "q quit" in lines[-1]
@@ -120,7 +120,7 @@ async def test_failed_read_says_not_current_and_recovers(tmp_path: Path) -> None
         await it.shows("NOT CURRENT: OSError: disk [/gone]", "business")
         backend.reading_error = None
         await it.until(lambda: not it.app.trouble, "the store is read again")
-        await it.shows("runner 4242")
+        await it.shows("runner on")
         assert backend.readers == 2
 
 

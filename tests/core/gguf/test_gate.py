@@ -23,10 +23,10 @@ GOOD = [
     "| Name | Age |\n|------|-----|\n| Ann | 31 |\n| Bob | 45 |",
     "Title\n----------------\nDrink water through the day, sleep enough, and walk for half an hour when you can.",
     "1. Read the plan.\n2. Write the budget.\n3. Call the bank.\n4. Sign the contract.\n5. Pay the first rate.",
-    "Buy low, sell high. Buy when others sell. Sell when others buy. Keep some cash. Keep calm. Keep records of it all.",
-    "To open an account, bring an identity card and proof of address to the branch. The clerk copies both, asks for your "
-    "tax number and a signature, and explains the fees. The card comes by post within ten days, the code in a second "
-    "letter. Until then you can pay in at the counter, and use the account online with a temporary password.",
+    "Buy low, sell high. Buy when others sell. Sell when others buy. Keep some cash. Keep calm. Keep records.",
+    "To open an account, bring an identity card and proof of address to the branch. The clerk copies both, asks for "
+    "your tax number and a signature, and explains the fees. The card comes by post within ten days, the code in a "
+    "second letter. Until then you can pay in at the counter, and use the account online with a temporary password.",
 ]
 
 DEGENERATE_TEXTS = [
@@ -75,9 +75,7 @@ def test_a_loop_that_runs_on_fails_both_gates() -> None:
 
 def test_a_real_loop_of_a_two_bit_model_is_found() -> None:
     # SmolLM2-135M at Q2_K, asked how to open a bank account.
-    sentence = (
-        "You will need to provide your bank's contact information, usually in the form of a username and password. "
-    )
+    sentence = "You'll need to provide your bank's contact information, usually as a username and password. "
     text = "To open a bank account, you'll need to open an account with a bank. " + sentence * 9
     assert check_generation(text, words(text), "length")[0].gate == DEGENERATE
 

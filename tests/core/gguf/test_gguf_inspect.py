@@ -131,6 +131,7 @@ def string(text: bytes) -> bytes:
 
 
 ARCHITECTURE = string(b"general.architecture") + struct.pack("<I", 8) + string(b"llama")
+ONE_TENSOR = b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + ARCHITECTURE + string(b"t")
 
 
 @pytest.mark.parametrize(
@@ -149,16 +150,16 @@ ARCHITECTURE = string(b"general.architecture") + struct.pack("<I", 8) + string(b
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + string(b"k") + struct.pack("<IIQ", 9, 9, 1), "unknown type"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + ARCHITECTURE * 2, "twice"),
         (
-            b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + ARCHITECTURE + string(b"t") + struct.pack("<IQQIQ", 2, 2**62, 2**62, 1, 0),
+            ONE_TENSOR + struct.pack("<IQQIQ", 2, 2**62, 2**62, 1, 0),
             "beyond the end",
         ),
         (
-            b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + ARCHITECTURE + string(b"t") + struct.pack("<IQIQ", 1, 8, 14, 0),
+            ONE_TENSOR + struct.pack("<IQIQ", 1, 8, 14, 0),
             "cannot hold",
         ),
-        (b"GGUF" + struct.pack("<IQQ", 3, 1, 1) + ARCHITECTURE + string(b"t") + struct.pack("<IQ", 9, 1), "dimensions"),
+        (ONE_TENSOR + struct.pack("<IQ", 9, 1), "dimensions"),
     ],
-)  # fmt: skip
+)
 def test_hostile_headers_are_refused_with_the_reason(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "hostile.gguf"
     path.write_bytes(content)

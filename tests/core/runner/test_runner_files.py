@@ -11,7 +11,6 @@ import pytest
 from core.runner import events, shim
 from core.runner.executors import Exit
 from core.runner.executors.local import LocalExecutor
-from core.runner.presence import hold, runner_pid, wake
 from core.store.engine import open_store
 from core.store.tables import Job
 from core.workspace import Workspace
@@ -85,16 +84,3 @@ def test_exit_record_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="full"):
         shim._write(tmp_path / "exit.json", {"code": 1}, wait_for_room=True)
     assert json.loads((tmp_path / "exit.json").read_text()) == {"code": 0}
-
-
-def test_presence(workspace: Workspace) -> None:
-    assert runner_pid(workspace) is None
-    assert wake(workspace) is False
-    held = hold(workspace)
-    assert held is not None
-    child = os.fork()
-    if child == 0:  # a record lock is seen by others only
-        os._exit(0 if runner_pid(workspace) == os.getppid() and hold(workspace) is None else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    os.close(held)
-    assert runner_pid(workspace) is None

@@ -7,6 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from core.errors import InvalidInput, Refused
 from core.files import check_manifest
 from core.runner.client import cancel_jobs, ensure_runner, retry_jobs, runner_status, stop_runner
 from core.runner.presence import runner_pid
@@ -91,7 +94,15 @@ def test_only_what_can_be_cancelled_or_retried_is(workspace: Workspace) -> None:
     cancel_jobs(workspace, [waiting, dependent, waiting])
     assert [state(workspace, one) for one in (waiting, dependent)] == ["cancelled", "cancelled"]
     assert view(workspace, waiting).run_dir is None
-    assert state(workspace, first) == "running"
+    with pytest.raises(Refused, match=f"job {waiting} .* already cancelled"):
+        cancel_jobs(workspace, [first, waiting])
+    with pytest.raises(InvalidInput, match="no job 99"):
+        cancel_jobs(workspace, [first, 99])
+    with pytest.raises(Refused, match="nothing to retry"):
+        retry_jobs(workspace, [waiting, first])
+    assert state(workspace, waiting) == "cancelled"
+    assert view(workspace, first).active
+    assert state(workspace, first) != "stopping"
 
 
 def test_job_killed(workspace: Workspace) -> None:
@@ -235,10 +246,6 @@ def test_stopped_runner_leaves_jobs_and_the_next_adopts_them(workspace: Workspac
 
 
 def test_runner_with_faulty_settings_says_so(workspace: Workspace) -> None:
-    import pytest
-
-    from core.errors import InvalidInput
-
     (workspace.configs / "settings.yaml").write_text("runner: {heavy_slots: many}\n", "utf-8")
     with pytest.raises(InvalidInput, match=r"settings\.yaml.*heavy_slots"):
         ensure_runner(workspace)

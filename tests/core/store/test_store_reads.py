@@ -13,7 +13,7 @@ from core.errors import InvalidInput
 from core.phases import service
 from core.store.engine import open_store
 from core.store.reads import Reader, open_reader
-from core.store.tables import Domain, Job, Note
+from core.store.tables import ChatTurn, Domain, Job
 from core.store.views import SeriesPoint
 from core.workspace import Workspace
 from tests.imitate import FAILED, QUALITY, chat_lines, do_all, do_job, ready, start_job
@@ -36,6 +36,7 @@ def everything(reader: Reader) -> dict[str, Any]:
         "domains": reader.domains(),
         "releases": reader.releases(1),
         "result": reader.result(1),
+        "turns": reader.chat_turns("s"),
     }
 
 
@@ -69,7 +70,7 @@ def test_a_built_and_deployed_phase_is_read_whole(built: Workspace) -> None:
     with open_reader(built) as reader:
         found = everything(reader)
         empty = {name for name, value in found.items() if not value}
-        assert empty == {"some jobs", "some artifacts", "measurements", "result"}  # the base's
+        assert empty == {"some jobs", "some artifacts", "measurements", "result", "turns"}  # the base's
         snapshot = reader.snapshot(jobs=5)
     first, second = snapshot.phases
     assert (first.number, first.state, first.current, first.quantization) == (1, "deployed", True, "Q4_K_M")
@@ -245,5 +246,7 @@ def test_a_declared_quality_counts_where_none_was_measured(phase_one: Workspace)
 def test_rows_without_phase_are_read(phase_one: Workspace) -> None:
     with open_store(phase_one).write() as session:
         session.add(Domain(name="loose", base="starter-135M"))
-        session.add(Note(subject="s", action="a"))
+        session.add(ChatTurn(session="s", message="m", answer="a", tokens=3))
+    with open_reader(phase_one) as reader:
+        assert [(turn["message"], turn["tokens"]) for turn in reader.chat_turns("s")] == [("m", 3)]
     assert view_of(phase_one, "loose").phase is None

@@ -1,0 +1,121 @@
+"""Tiny random models of every family: the GGUF base with its GGUF adapter computes what PEFT computes in torch."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Task, save_random_adapter
+
+from core.errors import InvalidInput
+from core.gguf import converter
+from core.gguf.runtime import Runtime
+from core.tasks.context import TaskError
+from tests.models import ARCHITECTURES, build_tiny
+
+BASE_SHA256 = "b" * 64
+
+
+def torch_logits(base: Path, adapter: Path | None, tokens: list[int]) -> np.ndarray[Any, Any]:
+    import torch
+
+    from core.training.base import load_model
+    from core.training.lora import load_adapter
+
+    model = load_model(base, torch.float32)
+    if adapter is not None:
+        model = load_adapter(model, adapter)
+    with torch.inference_mode():
+        return np.asarray(model(torch.tensor([tokens])).logits[0, -1].numpy())
+
+
+def convert(task: Task, base: Path, adapter: Path, tmp_path: Path) -> tuple[Path, Path]:
+    gguf, adapter_gguf = tmp_path / "base.gguf", tmp_path / "adapter.gguf"
+    task("convert", gguf, {"name": "tiny"}, {"model": base})
+    params = {"domain": "d", "base_sha256": BASE_SHA256, "base_name": "tiny"}
+    task("adapter-convert", adapter_gguf, params, {"base": base, "adapter": adapter})
+    return gguf, adapter_gguf
+
+
+def assert_equal_to_torch(gguf: Path, adapter_gguf: Path, base: Path, adapter: Path) -> None:
+    with Runtime(gguf, n_ctx=128, threads=2) as runtime:
+        tokens = runtime.render([{"role": "user", "content": "Hello there, how are you?"}])
+        plain = runtime.logits(tokens)
+        runtime.attach(adapter_gguf, base_sha256=BASE_SHA256)
+        adapted = runtime.logits(tokens)
+    expected_plain, expected = torch_logits(base, None, tokens), torch_logits(base, adapter, tokens)
+    spread = float(np.std(expected - expected_plain))
+    assert spread > 0
+    assert np.max(np.abs(plain - expected_plain)) < 0.02 * float(np.std(expected_plain)) + 1e-3
+    # The adapter's own effect is reproduced, not just the base below it.
+    assert np.corrcoef(adapted - plain, expected - expected_plain)[0, 1] > 0.99
+    assert np.max(np.abs(adapted - expected)) < 0.1 * float(np.max(np.abs(expected - expected_plain)))
+
+
+def build(architecture: str, folder: Path, toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tiny model the converter takes. It knows tokenizers by what they make of a sample text, so qwen2's rules over
+    our vocabulary are unknown to it, and of phi3's it takes those with a phi-4 tokenizer's class as BPE."""
+    base = build_tiny(architecture, folder / "base")
+    if architecture == "phi3":
+        config = base / "tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
+    if architecture == "qwen2":
+        taught = shutil.copytree(toolchain, folder / "toolchain")
+        script = taught / "conversion" / "base.py"
+        unknown = 'raise NotImplementedError("BPE pre-tokenizer was not recognized'
+        assert unknown in script.read_text()
+        script.write_text(script.read_text().replace(unknown, 'res = "qwen2"  # '))
+        monkeypatch.setattr(converter, "converters_folder", lambda: taught)
+    return base
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_base_and_adapter_compute_what_torch_computes(
+    architecture: str, tmp_path: Path, task: Task, toolchain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = build(architecture, tmp_path, toolchain, monkeypatch)
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_random_adapter(base, adapter, strength=0.2)
+    assert_equal_to_torch(*convert(task, base, adapter, tmp_path), base, adapter)
+
+
+def test_rank_stabilised_lora_keeps_its_scale(tmp_path: Path, task: Task) -> None:
+    base = build_tiny("llama", tmp_path / "base")
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    save_random_adapter(base, adapter, strength=0.1, use_rslora=True, rank_pattern={})
+    assert json.loads((adapter / "adapter_config.json").read_text())["use_rslora"] is True
+    assert_equal_to_torch(*convert(task, base, adapter, tmp_path), base, adapter)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"use_dora": True}, "DoRA"),
+        ({"alpha_pattern": {"q_proj": 4}}, "alpha_pattern"),
+        ({"use_rslora": True, "rank_pattern": {"q_proj": 4}}, "rank-stabilised"),
+        ({"bias": "lora_only"}, "biases"),
+        ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"trainable_token_indices": [1]}, "token embeddings"),
+        ({"init_lora_weights": "pissa"}, "changed base"),
+        ({"peft_type": "IA3"}, "not a LoRA"),
+        ({"lora_alpha": None}, "lacks lora_alpha"),
+    ],
+)
+def test_what_a_gguf_adapter_cannot_carry_is_refused_before_any_work(
+    base_folder: Path, random_adapter: Path, tmp_path: Path, task: Task, settings: dict[str, Any], words: str
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(random_adapter, adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | settings))
+    params = {"domain": "d", "base_sha256": BASE_SHA256, "base_name": "tiny"}
+    base = tmp_path / "base"
+    base.mkdir()
+    shutil.copy(base_folder / "config.json", base)
+    with pytest.raises((TaskError, InvalidInput), match=words):
+        task("adapter-convert", tmp_path / "x.gguf", params, {"base": base, "adapter": adapter})
+    assert not list(tmp_path.glob("*.gguf"))
