@@ -168,6 +168,10 @@ class Actions:
         )
         self._note_domains()
 
+    def start_runner(self) -> None:
+        """Start the runner."""
+        self.wish(self.app.backend.start_runner)
+
     # Chat.
 
     def ask(self) -> None:

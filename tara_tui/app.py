@@ -33,7 +33,7 @@ from tara_tui.meters import Meters
 from tara_tui.panes.chat import ChatPane
 from tara_tui.panes.lists import DomainsPane, JobsPane, PhasesPane, job_counts
 from tara_tui.panes.log import LogPane
-from tara_tui.selection import MODES, Selection, bundles, phase_job
+from tara_tui.selection import MODES, Selection, bundles, cause, phase_job
 from tara_tui.widgets.log_view import LogView
 from tara_tui.widgets.row_list import RowList
 
@@ -241,7 +241,7 @@ class ConsoleApp(App[int]):
             if self.looked_at == "jobs":
                 job = next((one for one in snapshot.jobs if one.id == self.jobs.key), None)
             elif self.looked_at == "domains" and domain is not None:
-                job = domain.job
+                job = cause(snapshot, domain.job) if domain.job is not None else None
             if job is None and phase is not None and self.looked_at != "jobs":
                 job = phase_job(snapshot, phase.number)
         choices = bundles(phase)

@@ -126,6 +126,9 @@ class Backend(Protocol):
     def advance_phase(self) -> str:
         """Make the next phase the current one."""
 
+    def start_runner(self) -> str:
+        """Start the process that runs queued jobs and follows the running ones."""
+
     def open_chat(self, bundle: Bundle) -> ChatSession:
         """A conversation with a bundle."""
 
@@ -223,6 +226,12 @@ class StoreBackend:
 
         before, after = advance_phase(self.workspace)
         return f"phase {before} is done" + (f"; phase {after} is now the current one" if after is not None else "")
+
+    def start_runner(self) -> str:
+        """Start the workspace's runner unless one lives."""
+        from core.runner.client import ensure_runner
+
+        return f"the runner is at work (process {ensure_runner(self.workspace)})"
 
     def open_chat(self, bundle: Bundle) -> ChatSession:
         """A conversation through an engine process, with the deployed files where it is a release."""

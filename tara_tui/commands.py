@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from textual.binding import Binding
 
 from core.store.views import Snapshot
-from tara_tui.selection import Selection, active_release, earlier_release
+from tara_tui.selection import Selection, active_release, cause, earlier_release
 
 Reason = str | None
 Enabled = Callable[[Snapshot | None, Selection], Reason]
@@ -74,6 +74,8 @@ def can_retry(snapshot: Snapshot | None, selection: Selection) -> Reason:
         return "no job is selected"
     if job.state in ("failed", "cancelled", "interrupted"):
         return None
+    if job.state == "blocked" and snapshot is not None and (first := cause(snapshot, job)) is not job:
+        return f"job {job.id} is blocked: retry job {first.id}, which it waits for"
     return f"job {job.id} is {job.state}: only a failed, cancelled or interrupted job is retried"
 
 
@@ -109,11 +111,18 @@ def can_force(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return None if selection.domain else "no domain is selected"
 
 
+def can_start_runner(snapshot: Snapshot | None, selection: Selection) -> Reason:
+    if snapshot is None:
+        return "the store has not been read yet"
+    return f"it runs already (process {snapshot.runner_pid})" if snapshot.runner_pid else None
+
+
 def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return None if selection.generating else "no answer is being made"
 
 
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
+RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
@@ -165,6 +174,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "advance", "Advance to next phase", "A", "A", "Make the next phase the current one, once deployed.", need_phase
     ),
+    Command("start_runner", "Start the runner", "S", "S", RUNNER, can_start_runner),
     Command("ask", "Ask in the chat", "i", "i", "Go to the chat's question line.", can_ask, "ask"),
     Command(
         "stop_answer", "Stop the answer", "f8", "Esc F8", "Stop the answer being made; Esc in the chat.", is_generating

@@ -55,6 +55,19 @@ def earlier_release(phase: PhaseView) -> ReleaseView | None:
     return max(earlier, key=lambda one: one.version, default=None)
 
 
+def cause(snapshot: Snapshot, job: JobView) -> JobView:
+    """The job that keeps a blocked one from going on: the one whose log and retry help. Any other job is itself."""
+    seen = {job.id}
+    while job.state == "blocked":
+        needed = [snapshot.job(number) for number in job.depends_on if number not in seen]
+        stuck = [one for one in needed if one is not None and one.state != "succeeded"]
+        if not stuck:
+            break
+        job = stuck[0]
+        seen.add(job.id)
+    return job
+
+
 def phase_job(snapshot: Snapshot, number: int) -> JobView | None:
     """The job of a phase one would look at: the one that runs, else the newest that began, else the newest."""
     mine = [job for job in snapshot.jobs if job.phase == number]

@@ -20,29 +20,35 @@ _errors: deque[str] = deque(maxlen=_KEPT_LINES)
 _partial: list[str] = []
 _level = logging.DEBUG
 _quiet = 0
+_interruption: BaseException | None = None
 
 
 @llama_cpp.llama_log_callback
 def _receive(level: int, text: bytes, _user_data: ctypes.c_void_p) -> None:
-    """Join the pieces of a line. Called from C: what it raises would be printed and lost, so it raises nothing."""
+    """Called from C, where nothing can be raised: what is raised here, a signal's exception too, is kept."""
+    global _interruption
+    try:
+        _line_piece(level, (text or b"").decode("utf-8", "replace"))
+    except BaseException as error:  # noqa: BLE001 - raised again by raise_interruption when C has returned
+        _interruption = _interruption or error
+
+
+def _line_piece(level: int, piece: str) -> None:
     global _level
     if level != _CONTINUED:
         _level = _LEVELS.get(level, logging.DEBUG)
-    _partial.append((text or b"").decode("utf-8", "replace"))
-    if not _partial[-1].endswith("\n"):
-        for listener in _listeners:  # "[ 12/ 272] name … converting …": progress is told before the line ends
-            listener("".join(_partial))
-        return
-    line = "".join(_partial).strip()
-    _partial.clear()
-    if not line:
-        return
-    if _level >= logging.ERROR:
-        _errors.append(line)
-    if not _quiet or _level >= logging.ERROR:
-        logger.log(_level, "%s", line)
-    for listener in _listeners:
-        listener(line)
+    _partial.append(piece)
+    line = "".join(_partial)
+    if piece.endswith("\n"):
+        _partial.clear()
+        line = line.strip()
+        if line and _level >= logging.ERROR:
+            _errors.append(line)
+        if line and (not _quiet or _level >= logging.ERROR):
+            logger.log(_level, "%s", line)
+    if line:  # an unfinished one too: "[ 12/ 272] name … converting …" tells progress before it ends
+        for listener in _listeners:
+            listener(line)
 
 
 def capture_log() -> None:
@@ -52,7 +58,7 @@ def capture_log() -> None:
 
 @contextmanager
 def listening(listener: Callable[[str], None], *, quiet: bool = False) -> Iterator[None]:
-    """Also give every line (and the beginning of an unfinished one) to `listener` inside the block. It must not raise.
+    """Also give every line (and the beginning of an unfinished one) to `listener` inside the block.
 
     With `quiet` only errors go to the logger: for work that is done again with a log.
     """
@@ -65,6 +71,14 @@ def listening(listener: Callable[[str], None], *, quiet: bool = False) -> Iterat
     finally:
         _quiet -= quiet
         _listeners.remove(listener)
+
+
+def raise_interruption() -> None:
+    """Raise what came up while C called the log: a stop signal, an error of a listener. Call it when C has returned."""
+    global _interruption
+    error, _interruption = _interruption, None
+    if error is not None:
+        raise error
 
 
 def last_error() -> str:

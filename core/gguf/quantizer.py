@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import InvalidInput, TaraError
-from core.gguf.engine_log import capture_log, last_error, listening
+from core.gguf.engine_log import capture_log, last_error, listening, raise_interruption
 from core.gguf.header import TENSOR_TYPES, TensorInfo, read_header
 from core.gguf.inspect import falls_back, inspect_gguf
 from core.gguf.llama import llama_cpp
@@ -118,6 +118,7 @@ def _run(source: Path, target: Path, ftype: int, *, threads: int, dry_run: bool)
     parameters.max_buf_size = BUFFER_BYTES
     last_error()
     failed = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
+    raise_interruption()
     if failed:
         raise TaraError(f"llama.cpp could not quantize {source}: {last_error() or 'no reason given'}", "see the log")
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from jinja2.exceptions import TemplateError
 
 from core.errors import InvalidInput, Refused, TaraError
-from core.gguf.engine_log import capture_log, last_error
+from core.gguf.engine_log import capture_log, last_error, raise_interruption
 from core.gguf.generation import ENDED, Clock, Generation
 from core.gguf.inspect import inspect_gguf
 from core.gguf.llama import Jinja2ChatFormatter, llama_cpp
@@ -84,6 +84,7 @@ class Runtime:
             raise EngineError(
                 f"llama.cpp has no room for a context of {options.n_ctx} tokens: {last_error()}", "see the log"
             )
+        raise_interruption()
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
         self.context_length = int(llama_cpp.llama_n_ctx(self._context))
@@ -156,7 +157,7 @@ class Runtime:
         else:
             adapters = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(handle)
             failed = llama_cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
-        self._clear()
+        self.forget()
         if failed:
             raise EngineError(f"llama.cpp could not change the adapter: {last_error() or failed}", "see the log")
         self._attached = handle
@@ -206,7 +207,7 @@ class Runtime:
 
     def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         """Logits of the token after `tokens`, shape [vocabulary], evaluated afresh: equal calls give equal numbers."""
-        self._clear()
+        self.forget()
         self._evaluate(list(tokens))
         values = llama_cpp.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(values, shape=(self.vocabulary_size,)).astype(np.float32, copy=True)
@@ -287,7 +288,7 @@ class Runtime:
             if common and llama_cpp.llama_memory_seq_rm(memory, -1, common, -1):
                 del self._evaluated[common:]
             else:  # some models cannot forget the end only
-                self._clear()
+                self.forget()
                 common = 0
         for at in range(common, len(tokens), BATCH_TOKENS):
             if cancelled():
@@ -299,13 +300,14 @@ class Runtime:
         batch = (llama_cpp.llama_token * len(tokens))(*tokens)
         status = int(llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(batch, len(tokens))))
         if status:
-            self._clear()
+            self.forget()
             raise EngineError(
                 f"llama.cpp could not evaluate {len(tokens)} tokens: {last_error() or status}", "see the log"
             )
         self._evaluated += tokens
 
-    def _clear(self) -> None:
+    def forget(self) -> None:
+        """Empty the context: the next prompt is evaluated in whole."""
         self._evaluated = []
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from core.errors import InvalidInput
+from core.errors import InvalidInput, TaraError
 from core.files import STAGING_PREFIX, sha256_of
 from core.gguf.converter import run_converter
 from core.gguf.inspect import GgufInfo, inspect_gguf
@@ -13,6 +13,8 @@ from core.tasks.context import Context, TaskError
 
 VERSION = 1
 
+UNKNOWN_TOKENIZER = "pre-tokenizer was not recognized"  # the converter's words
+
 
 def run(ctx: Context) -> None:
     """Convert `inputs.model` (a folder with config.json, safetensors and tokenizer) to `out`."""
@@ -20,11 +22,19 @@ def run(ctx: Context) -> None:
     assert ctx.out is not None
     print(f"converting {model} to F16 with the converter of llama.cpp, engine {engine_version()}", flush=True)
     with ctx.staging() as staged, tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=staged.parent) as scratch:
-        run_converter(
-            CONVERT_MODEL,
-            [str(ready_model(model, Path(scratch))), "--outtype", "f16", "--outfile", str(staged)],
-            on_percent=lambda percent: ctx.progress(percent, 100, unit="%", message="writing"),
-        )
+        try:
+            run_converter(
+                CONVERT_MODEL,
+                [str(ready_model(model, Path(scratch))), "--outtype", "f16", "--outfile", str(staged)],
+                on_percent=lambda percent: ctx.progress(percent, 100, unit="%", message="writing"),
+            )
+        except TaraError as error:
+            if UNKNOWN_TOKENIZER not in error.message:
+                raise
+            raise TaskError(
+                f"llama.cpp does not know the tokenizer of {model.name}",
+                "use the tokenizer files its base was published with",
+            ) from error
         info = _checked(staged, model)
         digest = sha256_of(staged)
     ctx.artifact(

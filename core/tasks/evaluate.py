@@ -30,6 +30,7 @@ def run(ctx: Context) -> None:
     prepare(ctx.spec.get("threads"), ctx.params["seed"])
     base, adapter, data = (Path(ctx.inputs[name]) for name in ("base", "adapter", "data"))
     domain = ctx.params["domain"]
+    adapter_sha256 = adapter_identity(adapter)
     refuse_other_base(adapter, base)
     known = _check_division(ctx, adapter, data)
     tokenizer = load_tokenizer(base)
@@ -61,7 +62,7 @@ def run(ctx: Context) -> None:
         "dropped": lines["dropped"],
         "chat_template_sha256": template_hash(tokenizer),
         "base": dict(zip(("name", "sha256"), name_and_sha256(base), strict=True)),
-        "adapter_sha256": adapter_identity(adapter),
+        "adapter_sha256": adapter_sha256,
         "data_sha256": sha256_of(data),
         "libraries": library_versions(),
         "rows": [_row(*each) for each in zip(examples, before, after, strict=True)],

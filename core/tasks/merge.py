@@ -20,13 +20,14 @@ def run(ctx: Context) -> None:
     """
     prepare(ctx.spec.get("threads"))
     base, adapter, domain = Path(ctx.inputs["base"]), Path(ctx.inputs["adapter"]), ctx.params["domain"]
+    adapter_sha256 = adapter_identity(adapter)
     refuse_other_base(adapter, base)
     base_name, base_sha256 = name_and_sha256(base)
     about = {
         **(read_provenance(base) or {}),
         "name": f"{base_name} with {domain}",
         "domain": domain,
-        "merged": {"base": {"name": base_name, "sha256": base_sha256}, "adapter_sha256": adapter_identity(adapter)},
+        "merged": {"base": {"name": base_name, "sha256": base_sha256}, "adapter_sha256": adapter_sha256},
         "libraries": library_versions(),
     }
     about.pop("sha256", None)  # the base's identity, which this folder no longer has

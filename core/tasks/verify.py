@@ -142,12 +142,15 @@ def _generate(runtime: Runtime, rendered: Mapping[str, list[int]], report: Domai
     healthy one does not at all of them."""
     reasons: list[str] = []
     for prompt, tokens in rendered.items():
+        runtime.forget()  # the time to the first token is that of a whole prompt
         answer = runtime.generate(tokens, max_tokens=MAX_TOKENS).finish()
         failures = check_generation(answer.text, answer.tokens, answer.stopped_by or "")
         report.attempts.append(
             {
                 "prompt": prompt,
                 "text": answer.text,
+                "prompt_tokens": answer.prompt_tokens,
+                "reused_tokens": answer.reused_tokens,
                 "tokens": len(answer.tokens),
                 "stopped_by": answer.stopped_by,
                 "first_token_s": answer.first_token_s,

@@ -129,7 +129,11 @@ def load_adapter(model: Any, folder: Path) -> PeftModel:
 
 
 def adapter_identity(folder: Path) -> str:
-    """SHA-256 that names an adapter folder: its manifest's, checked, else that of its weights (made elsewhere)."""
+    """SHA-256 that names an adapter folder: its manifest's, checked, else that of its weights (made elsewhere).
+
+    Raises TaskError when a file is missing or differs from the manifest.
+    """
+    read_adapter_config(folder)
     if (folder / "MANIFEST.json").is_file():
         try:
             check_manifest(folder)

@@ -206,6 +206,10 @@ class FakeBackend:
         """Refuse it."""
         raise TaraError("phase 1 is training, not deployed", "deploy it first")
 
+    def start_runner(self) -> str:
+        """Remember it."""
+        return self._wish("runner")
+
     def open_chat(self, bundle: Bundle) -> FakeChat:
         """A chat that says `words`."""
         chat = FakeChat(self.words, self.hold)

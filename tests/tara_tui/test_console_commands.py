@@ -1,5 +1,6 @@
 """Every command has a key, a place in the palette and help; says why it is disabled; and does what it says."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
 from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog
 from tara_tui.widgets.row_list import RowList
-from tests.tara_tui.fake_backend import FakeBackend, make_snapshot
+from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import console, idle
 
 
@@ -89,6 +90,22 @@ async def test_retry_and_train_of_the_failed_domain(tmp_path: Path) -> None:
         await it.until(lambda: set(it.backend.wishes) == {("retry", 9), ("train", "healthcare")}, "the wishes")
 
 
+async def test_retry_of_a_blocked_domain_goes_to_the_job_that_blocks_it(tmp_path: Path) -> None:
+    snapshot = make_snapshot()
+    cancelled = make_job(30, state="cancelled", domain="business", title="train business")
+    blocked = make_job(
+        31, kind="evaluate", state="blocked", domain="business", depends_on=(30,), title="evaluate business"
+    )
+    first = snapshot.phases[0]
+    domains = (replace(first.domains[0], job=blocked), *first.domains[1:])
+    stuck = replace(snapshot, phases=(replace(first, domains=domains),), jobs=(blocked, cancelled))
+    async with console(FakeBackend(tmp_path, stuck)) as it:
+        await it.press("r")
+        await it.until(lambda: it.backend.wishes == [("retry", 30)], "the wish")
+        await it.press("2", "g", "r")
+        await it.shows("retry job 30, which it waits for")
+
+
 async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path, idle(make_snapshot())), (80, 24)) as it:
         await it.press("d")
@@ -119,6 +136,13 @@ async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> No
         await it.press("enter")
         await it.until(lambda: it.backend.wishes == [("create", 3, "travel", "")], "the wish")
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+async def test_stopped_runner_is_said_and_started(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path, replace(make_snapshot(), runner_pid=None)), (80, 24)) as it:
+        await it.shows("runner off: S starts it")
+        await it.press("S")
+        await it.until(lambda: it.backend.wishes == [("runner",)], "the wish")
 
 
 async def test_add_domain(tmp_path: Path) -> None:

@@ -86,8 +86,8 @@ def test_logs(settled: Workspace) -> None:
 
 def test_every_command_has_help(settled: Workspace) -> None:
     assert set(SHORT_HELP) == set(COMMANDS)
-    below = ("jobs list", "jobs show", "jobs logs", "jobs wait", "jobs cancel", "jobs retry")
-    below += ("runner start", "runner stop", "runner status")
+    below = [f"jobs {name}" for name in ("list", "show", "logs", "wait", "cancel", "retry")]
+    below += [f"runner {name}" for name in ("start", "stop", "status")]
     found = each(["--help", "-h", *(f"{name} --help" for name in (*COMMANDS, *below))], settled.root)
     for answer in found.values():
         assert (answer.status, answer.err) == (0, ""), answer

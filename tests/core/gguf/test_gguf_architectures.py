@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Task, save_random_adapter
 
 from core.errors import InvalidInput
 from core.gguf import converter
 from core.gguf.runtime import Runtime
 from core.tasks.context import TaskError
+from tests.core.gguf.conftest import Task, save_random_adapter
 from tests.models import ARCHITECTURES, build_tiny
 
 BASE_SHA256 = "b" * 64
@@ -80,6 +80,14 @@ def test_base_and_adapter_compute_what_torch_computes(
     adapter.mkdir()
     save_random_adapter(base, adapter, strength=0.2)
     assert_equal_to_torch(*convert(task, base, adapter, tmp_path), base, adapter)
+
+
+def test_a_tokenizer_llama_cpp_does_not_know_is_a_plain_error(tmp_path: Path, task: Task) -> None:
+    base = build_tiny("qwen2", tmp_path / "base")
+    with pytest.raises(TaskError, match="does not know the tokenizer of base"):
+        task("convert", tmp_path / "x.gguf", {"name": "tiny"}, {"model": base})
+    assert not list(tmp_path.glob("*.gguf"))
+    assert not list(tmp_path.glob(".tmp-*"))
 
 
 def test_rank_stabilised_lora_keeps_its_scale(tmp_path: Path, task: Task) -> None:

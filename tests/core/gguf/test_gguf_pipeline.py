@@ -7,15 +7,15 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-from conftest import Task
 
 from core.errors import InvalidInput, Refused
 from core.gguf.gate import check_generation
 from core.gguf.inspect import inspect_gguf
-from core.gguf.quantizer import QUANTIZATIONS, predicted_size
+from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.gguf.runtime import EngineError, Runtime
 from core.gguf.sampling import Sampling
 from core.tasks.context import TaskError
+from tests.core.gguf.conftest import Task
 
 MESSAGES = [
     {"role": "system", "content": "You are helpful."},
@@ -74,6 +74,17 @@ def test_quantizing_what_is_quantized_or_unknown_is_refused(f16: Path, tmp_path:
     assert failure.value.hint is not None
     assert all(name in failure.value.hint for name in ("Q2_K", "Q4_K_M", "Q5_K_M", "Q8_0"))
     assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_a_stop_signal_during_native_work_is_not_lost(f16: Path, tmp_path: Path) -> None:
+    def stop(at: int, _total: int, _name: str) -> None:
+        if at == 3:
+            raise KeyboardInterrupt  # as a signal handler does that runs while C calls back
+
+    with pytest.raises(KeyboardInterrupt):
+        quantize(f16, tmp_path / "x.gguf", "Q8_0", threads=2, on_tensor=stop)
+    assert inspect_gguf(f16).file_type == "F16"
+    quantize(f16, tmp_path / "y.gguf", "Q8_0", threads=2)
 
 
 def test_an_adapter_file_names_its_base_and_domain(adapter_gguf: Path, base_sha256: str) -> None:

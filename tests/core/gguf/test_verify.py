@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Task, run_task, save_random_adapter
 
 from core.tasks.context import TaskError
+from tests.core.gguf.conftest import Task, run_task, save_random_adapter
 
 
 def spec(prompt: Any, adapters: dict[str, Path], base: Path, gguf: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -41,6 +41,7 @@ def test_working_domains_pass_with_text_and_timings(
         assert all(found["gates"].values())
         assert set(found["gates"]) == {"template parity", "provenance", "adapter changes logits", "generation"}
         assert found["logit_change"] > 0.01
+        assert found["attempts"][-1]["reused_tokens"] == 0
         for figure in ("load_s", "tokens_per_s", "first_token_s"):
             assert made.measurements[figure, name] == found[figure] > 0
 

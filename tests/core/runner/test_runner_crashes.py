@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 from core.files import check_manifest
-from core.runner.client import cancel_jobs, ensure_runner
+from core.runner.client import cancel_jobs, ensure_runner, stop_runner
 from core.runner.executors.local import LocalExecutor
-from core.runner.shim import take_lock
+from core.runner.presence import hold
+from core.runner.shim import STOP_GRACE_S, take_lock
+from core.runner.supervisor import Supervisor
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Job
@@ -26,6 +28,7 @@ from tests.core.runner.watch import (
     kill_shim,
     locked,
     over,
+    process_state,
     processes,
     session_of,
     source_folder,
@@ -97,10 +100,31 @@ def test_job_without_shim_is_stopped(workspace: Workspace) -> None:
 def test_job_without_shim_that_does_not_listen_is_killed(workspace: Workspace) -> None:
     number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
     run_dir, shim, job = frozen(workspace, number)
-    executor = LocalExecutor()
-    assert executor.stop(run_dir, force=True)
-    until(lambda: gone(job), "the job is dead, its shim alive or not")
-    until(lambda: gone(shim), "the shim has recorded it")
+    kill_shim(shim, job)
+    stop_runner(workspace)
+    lock = hold(workspace)
+    assert lock is not None
+    with open_store(workspace).write() as session:
+        row = session.get(Job, number)
+        assert row is not None
+        row.state, row.stop_requested_at = "stopping", 1.0
+    runner = Supervisor(workspace, open_store(workspace), lock)
+    assert runner.turn()
+    assert runner.turn()
+    assert process_state(job) == "T"  # it was asked, and does not hear
+    runner._stop_asked[str(run_dir)] -= 2 * STOP_GRACE_S + 1
+    assert runner.turn()
+    until(lambda: gone(job), "the job is killed")
+    runner.turn()
+    assert view(workspace, number).state == "cancelled"
+    os.close(lock)
+
+
+def test_force_kills_a_job_under_its_shim(workspace: Workspace) -> None:
+    number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
+    run_dir, shim, job = frozen(workspace, number)
+    assert LocalExecutor().stop(run_dir, force=True)
+    until(lambda: gone(job) and gone(shim), "the job is dead, and its shim has recorded it")
     ended = over(workspace, number)
     assert (ended.state, ended.exit_signal) == ("failed", 9)
 

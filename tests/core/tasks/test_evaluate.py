@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,8 @@ def test_another_base_is_refused_with_both_names(tmp_path: Path, trained: dict[s
 
 
 def test_a_damaged_adapter_is_refused(tmp_path: Path, trained: dict[str, Path]) -> None:
-    import shutil
-
     adapter = shutil.copytree(trained["adapter"], tmp_path / "adapter")
     weights = adapter / "adapter_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
     with pytest.raises(TaskError, match="differs from its manifest"):
         drive(tmp_path, "evaluate", tmp_path / "e.json", PARAMS, trained | {"adapter": adapter})
