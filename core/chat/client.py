@@ -72,10 +72,12 @@ def available_bytes() -> int:
 def idle_cores() -> int:
     """Cores this process may use that nothing else is busy on, from 1 to MOST_THREADS.
 
-    The engine's threads wait for each other by spinning: where one of them has to share its core, all are slow. On two
-    cores with training on both, one thread made 17 tokens/s and two made 2.
+    Where one of the engine's threads has to share its core, all wait for it. Busy is what was busy over a tenth of a
+    second just now; a load average would still count a training that ended a minute ago.
     """
-    return max(1, min(MOST_THREADS, len(os.sched_getaffinity(0)) - round(os.getloadavg()[0])))
+    cores = len(os.sched_getaffinity(0))
+    busy = round(psutil.cpu_percent(interval=0.1) / 100 * (os.cpu_count() or 1))
+    return max(1, min(MOST_THREADS, cores - busy))
 
 
 class Engine:

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from core.cli.common import is_terminal, json_option, print_json, root_option, workspace_of
+from core.cli.common import NUMBER, is_terminal, json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput, Refused
 from core.text import clean
 from core.workspace import Workspace
 
-phase_option = click.option("--phase", type=int, metavar="N", help="The phase (default: the current one).")
+phase_option = click.option("--phase", type=NUMBER, metavar="N", help="The phase (default: the current one).")
 release_option = click.option("--release", metavar="DIR", help="A release or bundle folder, instead of a phase's.")
 
 

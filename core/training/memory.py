@@ -22,7 +22,7 @@ GATED_COPIES = 4
 PLAIN_COPIES = 9
 # Dropout before an adapter keeps a copy of its input and a mask: of six hidden-sized and one feed-forward input.
 DROPOUT_COPIES = 1.5
-ALLOCATOR = 1.3  # gradients on their way back, and holes between blocks of changing size
+ALLOCATOR = 1.7  # gradients on their way back, and holes between blocks of changing size: measured on the embedded base
 LOGIT_COPIES = 3  # a chunk's logits in float32, its probabilities, and a temporary
 # Settings of models whose logits are changed after the head; for these all logits are held at once.
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")

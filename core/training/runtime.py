@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,8 @@ def prepare(threads: int | None, seed: int = 0) -> None:
     torch.manual_seed(seed)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
+    # peft asks transformers a question whose name will change; nothing a reader of the log could act on.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
 def library_versions() -> dict[str, str]:

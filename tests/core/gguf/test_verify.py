@@ -22,7 +22,7 @@ def gentle_gguf(folder: Path, base_folder: Path, base_sha256: str) -> Path:
     peft = folder / "adapter" / "gentle"
     peft.mkdir(parents=True)
     save_random_adapter(base_folder, peft, strength=0.002)
-    out = folder / "gguf-adapter" / "gentle.gguf"
+    out = folder / "gentle" / "gentle.gguf"
     params = {"domain": "gentle", "base_sha256": base_sha256, "base_name": "smollm2"}
     run_task(folder / "runs" / "gentle", "adapter-convert", out, params, {"base": base_folder, "adapter": peft})
     return out
