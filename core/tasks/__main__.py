@@ -47,7 +47,7 @@ def _run(context: Context) -> int:
     # How long OpenMP's threads spin at a barrier before they sleep. By default they spin so long that a job beside
     # another busy process falls to a tenth of its speed, each waiting for a thread that is not on a core.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
     try:
         signal.signal(signal.SIGTERM, _stop)
         task = importlib.import_module(f"core.tasks.{context.spec['kind'].replace('-', '_')}")

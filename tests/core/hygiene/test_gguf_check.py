@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gguf import GGUFWriter
 
-from core.files import write_manifest
+from core.files import sha256_of
 from core.hygiene import Kind, kind_of, validate_model
 from tests.core.hygiene.folders import numbers
 
@@ -52,11 +52,22 @@ def codes(path: Path) -> set[str]:
 
 
 def write_bundle(folder: Path, **adapter: object) -> Path:
-    write_gguf(folder / "base-tiny.gguf")
-    write_gguf_adapter(folder / "adapters" / "business.gguf", **adapter)  # type: ignore[arg-type]
-    for name in ("manifest.json", "routing.json"):
-        (folder / name).write_text(json.dumps({"phase": 1}))
-    write_manifest(folder, {"kind": "bundle"})
+    base = write_gguf(folder / "base-tiny.gguf")
+    lora = write_gguf_adapter(folder / "adapters" / "business.gguf", **adapter)  # type: ignore[arg-type]
+    routing = folder / "routing.json"
+    routing.write_text(json.dumps({"phase": 1}))
+
+    def entry(path: Path, key: str = "file") -> dict[str, object]:
+        return {key: str(path.relative_to(folder)), "sha256": sha256_of(path), "bytes": path.stat().st_size}
+
+    manifest = {
+        "format": 1,
+        "phase": 1,
+        "bases": {"tiny": entry(base)},
+        "domains": {"business": {"base": "tiny", **entry(lora, "adapter")}},
+        "routing": entry(routing),
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 
 
@@ -108,7 +119,7 @@ def test_bundle_and_release(tmp_path: Path) -> None:
     assert validate_model(tmp_path / "release").kind == "release"
     (bundle / "adapters" / "business.gguf").write_bytes(b"GGUF")
     assert {finding.file for finding in validate_model(tmp_path / "release").errors} == {
-        "v1/MANIFEST.json",
+        "v1/manifest.json",
         "v1/adapters/business.gguf",
     }
 
@@ -123,6 +134,7 @@ def test_bundle_with_a_misfit(tmp_path: Path) -> None:
 
 def test_unfinished_bundle(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "b")
-    (bundle / "MANIFEST.json").unlink()
     (bundle / "routing.json").unlink()
-    assert codes(bundle) == {"manifest-missing", "file-missing"}
+    assert codes(bundle) == {"manifest-differs"}
+    (bundle / "manifest.json").write_text(json.dumps({"format": 1, "phase": 1}))
+    assert codes(bundle) == {"manifest-differs"}
