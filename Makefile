@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup dev lint types contracts unit bench-startup clean-venv
+.PHONY: quickstart test console setup lint types contracts unit screenshot bench-startup
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -12,7 +12,7 @@ quickstart: setup
 console: setup
 	@$(BIN)/tara console
 
-test: dev lint types contracts unit
+test: setup lint types contracts unit
 
 setup: $(STAMP)
 
@@ -27,8 +27,6 @@ $(STAMP): pyproject.toml constraints.txt requirements/base-model.txt
 	$(BIN)/python -m core.gguf.toolchain install
 	@touch $(STAMP)
 
-dev: setup
-
 lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +39,9 @@ contracts:
 
 unit:
 	$(BIN)/python -m pytest
+
+screenshot: setup
+	@$(BIN)/python docs/make_screenshot.py
 
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py

@@ -2,8 +2,13 @@
 
 import functools
 import importlib.util
+import json
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pytest
 
 ARCHITECTURES = ("llama", "qwen2", "phi3", "gpt2")
 EMBEDDED_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -63,3 +68,22 @@ def build_tiny(architecture: str, folder: Path, *, chat_template: bool = True, s
     if not chat_template:
         (folder / "chat_template.jinja").unlink()
     return folder
+
+
+def make_convertible(base: Path, architecture: str, scratch: Path, monkeypatch: "pytest.MonkeyPatch") -> Path:
+    """Make a tiny model one the converter takes. It knows tokenizers by what they make of a sample text, so qwen2's
+    rules over our vocabulary are unknown to it, and of phi3's it takes those with a phi-4 tokenizer's class as BPE."""
+    from core.gguf import converter
+    from core.gguf.toolchain import converters_folder
+
+    if architecture == "phi3":
+        config = base / "tokenizer_config.json"
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
+    if architecture == "qwen2":
+        taught = shutil.copytree(converters_folder(), scratch / "toolchain")
+        script = taught / "conversion" / "base.py"
+        unknown = 'raise NotImplementedError("BPE pre-tokenizer was not recognized'
+        assert unknown in script.read_text()
+        script.write_text(script.read_text().replace(unknown, 'res = "qwen2"  # '))
+        monkeypatch.setattr(converter, "converters_folder", lambda: taught)
+    return base

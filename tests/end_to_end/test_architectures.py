@@ -12,7 +12,7 @@ from core.gguf.inspect import inspect_gguf
 from core.tasks import adapter_convert, base, convert, evaluate, merge, quantize, train
 from core.tasks.context import Context
 from core.workspace import Workspace
-from tests.models import build_tiny
+from tests.models import build_tiny, make_convertible
 
 PRESET = {
     "name": "tiny", "batch_size": 1, "gradient_accumulation": 1, "sequence_length": 96, "lora_r": 4, "lora_alpha": 8,
@@ -37,11 +37,14 @@ def run_task(module: Any, folder: Path, kind: str, params: dict[str, Any], input
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "qwen2", "phi3"])
-def test_from_training_to_generated_text(architecture: str, workspace: Workspace) -> None:
+def test_from_training_to_generated_text(
+    architecture: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from core.gguf.runtime import Runtime
 
     root = workspace.root
     source = build_tiny(architecture, root / "tiny", chat_template=architecture != "gpt2")
+    make_convertible(source, architecture, root, monkeypatch)
     data = workspace.configs / "starter_data" / "creative.jsonl"
     name = f"tiny-{architecture}"
     identity = base_identity(Located(name, "local", source))

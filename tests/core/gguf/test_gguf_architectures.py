@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from core.errors import InvalidInput
-from core.gguf import converter
 from core.gguf.runtime import Runtime
 from core.tasks.context import TaskError
 from tests.core.gguf.conftest import Task, save_random_adapter
-from tests.models import ARCHITECTURES, build_tiny
+from tests.models import ARCHITECTURES, build_tiny, make_convertible
 
 BASE_SHA256 = "b" * 64
 
@@ -54,28 +53,15 @@ def assert_equal_to_torch(gguf: Path, adapter_gguf: Path, base: Path, adapter: P
     assert np.max(np.abs(adapted - expected)) < 0.1 * float(np.max(np.abs(expected - expected_plain)))
 
 
-def build(architecture: str, folder: Path, toolchain: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A tiny model the converter takes. It knows tokenizers by what they make of a sample text, so qwen2's rules over
-    our vocabulary are unknown to it, and of phi3's it takes those with a phi-4 tokenizer's class as BPE."""
-    base = build_tiny(architecture, folder / "base")
-    if architecture == "phi3":
-        config = base / "tokenizer_config.json"
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"tokenizer_class": "GPT2Tokenizer"}))
-    if architecture == "qwen2":
-        taught = shutil.copytree(toolchain, folder / "toolchain")
-        script = taught / "conversion" / "base.py"
-        unknown = 'raise NotImplementedError("BPE pre-tokenizer was not recognized'
-        assert unknown in script.read_text()
-        script.write_text(script.read_text().replace(unknown, 'res = "qwen2"  # '))
-        monkeypatch.setattr(converter, "converters_folder", lambda: taught)
-    return base
+def build(architecture: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return make_convertible(build_tiny(architecture, folder / "base"), architecture, folder, monkeypatch)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_base_and_adapter_compute_what_torch_computes(
     architecture: str, tmp_path: Path, task: Task, toolchain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = build(architecture, tmp_path, toolchain, monkeypatch)
+    base = build(architecture, tmp_path, monkeypatch)
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     save_random_adapter(base, adapter, strength=0.2)
