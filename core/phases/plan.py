@@ -14,6 +14,7 @@ from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.files import hash_json, sha256_of
 from core.phases.kinds import KINDS
+from core.phases.prompts import verification_prompts
 from core.store.reads import Reader
 from core.training.data import find_data, read_examples, split_examples
 from core.workspace import Workspace
@@ -102,7 +103,11 @@ class Planner:
                 f16[source.base] = self._converted(plan, source.base, models[source.base], number)
                 ggufs[source.base] = self._quantized(plan, source.base, f16[source.base], quantization, number)
         domains = {source.name: self._domain_facts(source) for source in sources}
-        verified = self._verified(plan, number, domains, models, ggufs, adapters)
+        prompts = {
+            source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
+            for source in sources
+        }
+        verified = self._verified(plan, number, domains, prompts, models, ggufs, adapters)
         bundle = self._packaged(
             plan, number, sources, domains, quantization, verified, ggufs, f16, adapters, evaluations
         )
@@ -260,12 +265,13 @@ class Planner:
         plan: Plan,
         number: int,
         domains: Mapping[str, dict[str, Any]],
+        prompts: Mapping[str, list[str]],
         models: Mapping[str, PlannedJob],
         ggufs: Mapping[str, PlannedJob],
         adapters: Mapping[str, PlannedJob],
     ) -> PlannedJob:
         wanted = {
-            name: {"base": facts["base"], "prompt": facts["example_question"], "system_prompt": facts["system_prompt"]}
+            name: {"base": facts["base"], "prompt": prompts[name], "system_prompt": facts["system_prompt"]}
             for name, facts in domains.items()
         }
         return self._add(
