@@ -82,7 +82,7 @@ def open_store(workspace: Workspace) -> Store:
 
 
 def _engine(path: Path) -> Engine:
-    # NullPool: a connection never crosses threads or forks, and opening one costs a tenth of a millisecond.
+    # NullPool: a connection never crosses threads or forks.
     engine = create_engine(URL.create("sqlite", database=str(path)), module=sqlite, poolclass=NullPool)
 
     @event.listens_for(engine, "connect")

@@ -14,7 +14,6 @@ from core.gguf.metadata import ADAPTER_SHA256, BASE_NAME, BASE_SHA256, DOMAIN, a
 from core.gguf.toolchain import CONVERT_ADAPTER
 from core.tasks.context import Context, TaskError
 
-VERSION = 1
 PROVENANCE = "tara.json"
 
 

@@ -5,8 +5,6 @@ from core.tasks.context import Context
 from core.training.base import BaseSource, materialise
 from core.training.runtime import library_versions, prepare
 
-VERSION = 1
-
 
 def run(ctx: Context) -> None:
     """params {base: {name, kind, hub_id, path, gguf_file, identity}} -> artifact `base`, a Hugging Face folder."""

@@ -8,8 +8,6 @@ from core.hygiene.clean import CleanResult, clean
 from core.hygiene.findings import shown
 from core.tasks.context import Context, TaskError
 
-VERSION = 1
-
 
 def run(ctx: Context) -> None:
     """Clean `params.source` into `params.output` (absolute, or relative to the workspace)."""

@@ -11,8 +11,6 @@ from core.gguf.model_folder import ready_model
 from core.gguf.toolchain import CONVERT_MODEL, engine_version
 from core.tasks.context import Context, TaskError
 
-VERSION = 1
-
 UNKNOWN_TOKENIZER = "pre-tokenizer was not recognized"  # the converter's words
 
 

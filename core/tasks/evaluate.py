@@ -16,8 +16,6 @@ from core.training.render import Rendered, ensure_chat_template, render_all, tem
 from core.training.runtime import best_device, library_versions, prepare
 from core.training.scoring import Score, score_examples, total
 
-VERSION = 1
-
 
 def run(ctx: Context) -> None:
     """params {domain, seed, held_out_fraction, sequence_length, system_prompt}, inputs {base, adapter, data} ->

@@ -10,8 +10,6 @@ from core.training.lora import adapter_identity, refuse_other_base
 from core.training.merge import merge
 from core.training.runtime import library_versions, prepare
 
-VERSION = 1
-
 
 def run(ctx: Context) -> None:
     """params {domain}, inputs {base, adapter} -> artifact `merged`, a Hugging Face folder.

@@ -7,8 +7,6 @@ from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.tasks.context import Context, TaskError
 
-VERSION = 1
-
 
 def run(ctx: Context) -> None:
     """Quantize `inputs.gguf` to `params.type`."""

@@ -23,7 +23,6 @@ from core.training.render import (
 )
 from core.training.runtime import best_device, library_versions, prepare
 
-VERSION = 1
 LOG_EVERY_S = 5.0
 HELD_OUT_FRACTION = 0.2  # where the job names none
 

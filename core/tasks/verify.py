@@ -17,8 +17,6 @@ from core.tasks.context import Context, TaskError
 from core.training.base import load_tokenizer, read_provenance
 from core.training.render import render_tokens
 
-VERSION = 1
-
 MAX_TOKENS = 256
 MAX_PROMPTS = 3
 CONTEXT_TOKENS = 2048
