@@ -38,7 +38,7 @@ contracts:
 	$(BIN)/lint-imports
 
 unit:
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 screenshot: setup
 	@$(BIN)/python docs/make_screenshot.py

@@ -15,6 +15,28 @@ from core.workspace import Workspace
 from tests.models import build_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
+MOST_WORKERS = 4  # each may train the embedded base, which takes 1.5 GB
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """A worker a core, up to MOST_WORKERS."""
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each worker cores of its own, and with it every process its tests start: numeric threads of two processes
+    that meet on one core make both crawl."""
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        share = max(1, len(cores) // worker["workercount"])
+        number = int(worker["workerid"].removeprefix("gw"))
+        os.sched_setaffinity(0, cores[number * share : (number + 1) * share] or cores)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: "end_to_end" not in item.nodeid)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -44,6 +44,12 @@ def follow(workspace: Workspace, ids: Sequence[int], *, quiet: bool = False) -> 
 def wait_for(workspace: Workspace, ids: Sequence[int], *, quiet: bool = False) -> list[JobView]:
     """Follow jobs, say which failed, and leave with status 1 where any did."""
     jobs = follow(workspace, ids, quiet=quiet)
+    leave_where_failed(jobs)
+    return jobs
+
+
+def leave_where_failed(jobs: Sequence[JobView]) -> None:
+    """Say which of these jobs failed, and leave with status 1 where any did."""
     bad = [job for job in jobs if job.state != "succeeded"]
     if bad:
         first = next((job for job in bad if job.state in ("failed", "interrupted")), bad[0])
@@ -52,7 +58,6 @@ def wait_for(workspace: Workspace, ids: Sequence[int], *, quiet: bool = False) -
         if first.run_dir and first.state == "failed":
             click.echo(f"tara: its log: tara jobs logs {first.id}", err=True)
         click.get_current_context().exit(int(ExitCode.FAILED))
-    return jobs
 
 
 class _Nothing:

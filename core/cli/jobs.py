@@ -132,7 +132,7 @@ def _read_log(path: Path, offset: int, *, whole_lines: bool) -> tuple[str, int]:
 @json_option
 def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Wait for jobs (all active ones where none is named); status 1 where one did not succeed."""
-    from core.cli.follow import wait_for
+    from core.cli.follow import follow, leave_where_failed
     from core.store.reads import open_reader
 
     workspace = workspace_of(root)
@@ -143,9 +143,10 @@ def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
             ids = list(job_ids)
         else:
             ids = sorted(job.id for job in reader.jobs(states=("queued", "starting", "running", "stopping")))
-    done = wait_for(workspace, ids, quiet=as_json)
+    done = follow(workspace, ids, quiet=as_json)
     if as_json:
         print_json([job_json(job) for job in done])
+    leave_where_failed(done)
 
 
 @jobs.command("cancel")

@@ -22,7 +22,7 @@ def main(root: str) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        supervisor = Supervisor(workspace, open_store(workspace), lock)
+        supervisor = Supervisor(workspace, open_store(workspace, keep=True), lock)
     except TaraError as error:
         logging.error("%s", error.one_line())
         return int(error.exit_code)

@@ -40,6 +40,7 @@ class Supervisor:
         self.workspace = workspace
         self.lock = lock
         self.store = store
+        self._store_inode = _inode(workspace.state_db)  # the open connection would go on in a file that is gone
         self.executor = LocalExecutor()
         self.settings: Settings = load_settings(workspace)
         self._settings_stamp = _stamp(workspace)
@@ -75,10 +76,13 @@ class Supervisor:
             os.close(wake)
 
     def _held(self) -> bool:
-        held = still_held(self.workspace, self.lock)
-        if not held:
+        if not still_held(self.workspace, self.lock):
             log.info("the lock's file was removed or replaced: leaving")
-        return held
+            return False
+        if _inode(self.workspace.state_db) != self._store_inode:
+            log.info("state.db was removed or replaced: leaving")
+            return False
+        return True
 
     def _turn(self) -> bool:
         """A turn that outlives a store or a disk that cannot be used for a while; jobs go on anyway."""
@@ -238,6 +242,13 @@ def _stamp(workspace: Workspace) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_size
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _sweep(out: Path) -> None:

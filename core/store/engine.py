@@ -12,7 +12,7 @@ from typing import Any
 import pysqlite3.dbapi2 as sqlite
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, QueuePool
 from sqlmodel import Session
 
 from core.errors import EnvironmentLacks, InvalidInput, TaraError
@@ -65,8 +65,11 @@ def explain(error: Exception, path: Path) -> TaraError:
     return TaraError(f"the store failed: {cause}")
 
 
-def open_store(workspace: Workspace) -> Store:
+def open_store(workspace: Workspace, *, keep: bool = False) -> Store:
     """Open (or make) the workspace's store, bringing an older file up to date after copying it.
+
+    `keep` holds one connection between transactions, for a process that writes all the time: opening one costs more
+    than a transaction. It belongs to the thread that used it, and is closed by `close`.
 
     Raises InvalidInput for a file newer than this program, which is not touched; EnvironmentLacks where it cannot be
     written.
@@ -78,12 +81,13 @@ def open_store(workspace: Workspace) -> Store:
             _migrate(workspace, path)
     except (sqlite.Error, DBAPIError, OSError) as error:
         raise explain(error, path) from error
-    return Store(workspace, _engine(path))
+    return Store(workspace, _engine(path, keep))
 
 
-def _engine(path: Path) -> Engine:
-    # NullPool: a connection never crosses threads or forks.
-    engine = create_engine(URL.create("sqlite", database=str(path)), module=sqlite, poolclass=NullPool)
+def _engine(path: Path, keep: bool) -> Engine:
+    # Without `keep` every transaction has its own connection, which never crosses threads or outlives its store.
+    pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1} if keep else {"poolclass": NullPool}
+    engine = create_engine(URL.create("sqlite", database=str(path)), module=sqlite, **pool)
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:

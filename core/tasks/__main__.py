@@ -15,9 +15,9 @@ from types import FrameType
 
 from core.errors import TaraError
 from core.tasks.context import Context, TaskError
+from core.threads import wait_kindly
 
 EXPLAINED = 3
-SPIN_COUNT = "10000"  # on two cores alone 153 tokens/s (default: 173), beside a busy process 70 (default: under 20)
 
 
 class Stopped(BaseException):
@@ -44,9 +44,7 @@ def _run(context: Context) -> int:
     # Set before torch is loaded: it reads them once. Nothing is fetched from a hub at run time.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = threads
-    # How long OpenMP's threads spin at a barrier before they sleep. By default they spin so long that a job beside
-    # another busy process falls to a tenth of its speed, each waiting for a thread that is not on a core.
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    wait_kindly()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
     try:
         signal.signal(signal.SIGTERM, _stop)

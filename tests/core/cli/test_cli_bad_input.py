@@ -92,7 +92,7 @@ def test_wrong_command(answers: dict[str, Answer], command: str) -> None:
 def test_waiting_for_what_did_not_succeed(settled: Workspace) -> None:
     answer = tara("jobs", "wait", "1", "2", "--json", cwd=settled.root)
     assert answer.status == ExitCode.FAILED
-    assert answer.out == ""
+    assert [(job["id"], job["state"]) for job in json.loads(answer.out)] == [(1, "failed"), (2, "blocked")]
     assert answer.err.splitlines()[0] == "tara: job 1 (train healthcare) failed: no memory — use a smaller preset"
 
 

@@ -10,10 +10,12 @@ import pytest
 
 from core.errors import Refused
 from core.runner import client, supervisor
+from core.runner.client import ensure_runner
 from core.runner.presence import hold, runner_pid, wake, wake_path
 from core.store.engine import open_store
 from core.workspace import Workspace
 from tests.conftest import ROOT
+from tests.core.runner.watch import until
 
 HOLDS = (
     "import sys; from core.runner.presence import hold; from core.workspace import Workspace; from pathlib import Path"
@@ -53,6 +55,17 @@ def test_what_is_queued_while_an_idle_runner_leaves_is_done(
     runner.run()
     assert heard == [True, False, True, False]
     os.close(lock)
+
+
+def test_a_runner_leaves_a_store_that_was_replaced(workspace: Workspace) -> None:
+    open_store(workspace).close()
+    before = ensure_runner(workspace)
+    until(wake_path(workspace).exists, "it listens")
+    workspace.state_db.rename(workspace.root / "old.db")
+    open_store(workspace).close()
+    wake(workspace)
+    until(lambda: runner_pid(workspace) != before, "it has left")
+    assert ensure_runner(workspace) != before
 
 
 def test_a_runner_that_does_not_listen_is_waited_for(workspace: Workspace) -> None:
