@@ -105,17 +105,19 @@ def phase_state(jobs: Iterable[JobFact], *, trained: int, domains: int, bundled:
     return "training" if trained else "planning"
 
 
-def next_step(state: str, *, number: int, bundled: bool, domains: int, newer: bool = False) -> str:
+def next_step(
+    state: str, *, number: int, bundled: bool, domains: int, newer: bool = False, current: bool = True
+) -> str:
     """What a person does next with a phase, in a phrase. `newer`: its bundle is not the one that is deployed."""
     if state == "deployed":
-        if newer:
-            return f"deploy-phase {number} (the build is not the one deployed), or advance-phase"
-        return "advance-phase, or build again after a change"
+        steps = [f"deploy-phase {number} (the build is not the one deployed)"] if newer else []
+        steps += ["advance-phase"] if current else []
+        return ", or ".join(steps + ([] if newer else ["build again after a change"]))
     if state == "failed":
         again = "deploy-phase" if bundled else "build-phase"
         return f"see the failed job (tara jobs list), then {again} {number} again"
     if bundled:
-        return f"built: deploy-phase {number}"
+        return f"deploy-phase {number}"
     if not domains:
         return f"add-domain {number} NAME"
     if state == "planning":

@@ -37,6 +37,11 @@ class Workspace:
         return self.root / "artifacts"
 
     @property
+    def checkpoints(self) -> Path:
+        """Where unfinished trainings stand: `<domain>-<key>/step-<number>`."""
+        return self.root / "checkpoints"
+
+    @property
     def runs(self) -> Path:
         """One folder an attempt: spec, log, events, exit record."""
         return self.root / "runs"

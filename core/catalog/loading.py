@@ -262,10 +262,15 @@ def _settings(document: Document, faults: Faults) -> Settings:
     training, routing, crisis, runner = (
         top.section(name, optional=True) for name in ("training", "routing", "crisis", "runner")
     )
-    training.only(("preset", "seed", "held_out_fraction", "evaluation_sequence_length"))
+    training.only(
+        (
+            "preset", "seed", "held_out_fraction", "evaluation_sequence_length", "keep_checkpoints",
+            "checkpoints_max_mb",
+        )
+    )  # fmt: skip
     routing.only(("weights", "unsure_below"))
     crisis.only(("region", "resources"))
-    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb"))
+    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", "stop_grace_s"))
     resources: dict[str, str] = dict(default.crisis_resources)
     if "resources" in crisis.values:
         texts = crisis.section("resources")
@@ -285,9 +290,12 @@ def _settings(document: Document, faults: Faults) -> Settings:
         unsure_below=routing.number("unsure_below", 0, 1, default.unsure_below),
         crisis_region=region,
         crisis_resources=resources,
+        keep_checkpoints=training.integer("keep_checkpoints", 1, 1000, default.keep_checkpoints),
+        checkpoints_max_mb=training.integer("checkpoints_max_mb", 1, 10**9, default.checkpoints_max_mb),
         heavy_slots=runner.integer("heavy_slots", 1, 64, default.heavy_slots),
         idle_exit_s=runner.integer("idle_exit_s", 0, 10**7, default.idle_exit_s),
         disk_reserve_mb=runner.integer("disk_reserve_mb", 0, 10**7, default.disk_reserve_mb),
+        stop_grace_s=runner.integer("stop_grace_s", 1, 3600, default.stop_grace_s),
         quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),
     )
 

@@ -84,8 +84,12 @@ class TrainingPreset:
     description: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """The preset as a training job is given it, without its description: rewording that makes nothing stale."""
+        """The preset as a training job is given it, without its description."""
         return {key: value for key, value in asdict(self).items() if key != "description"}
+
+    def hashed(self) -> dict[str, Any]:
+        """What of it shapes the adapter: how often a checkpoint is written makes nothing stale."""
+        return {key: value for key, value in self.as_dict().items() if key != "save_steps"}
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,21 @@ class Settings:
             "Free, confidential crisis lines by country are listed at findahelpline.com."
         }
     )
+    keep_checkpoints: int = 2
+    checkpoints_max_mb: int = 4000
     heavy_slots: int = 1
     idle_exit_s: int = 600  # 0: never
     disk_reserve_mb: int = 500
+    stop_grace_s: int = 30
     quantization: str = "Q4_K_M"
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
         return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+
+    def checkpoints_dict(self) -> dict[str, Any]:
+        """How many checkpoints of an unfinished training are kept, as JSON data."""
+        return {"keep": self.keep_checkpoints, "max_bytes": self.checkpoints_max_mb * 10**6}
 
     def crisis_dict(self) -> dict[str, Any]:
         """Where people in danger are sent, as JSON data."""

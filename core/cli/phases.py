@@ -4,6 +4,7 @@ import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
 from core.errors import InvalidInput
+from core.workspace import Workspace
 
 
 @click.command("create-phase")
@@ -50,7 +51,17 @@ def create_phase(
         return
     names = ", ".join(domain.name for domain in phase.domains) or "none"
     click.echo(f"phase {phase_number} created: {phase.quantization}, {phase.compression_type}; domains: {names}")
+    _tell_of_missing_data(workspace, phase_number)
     click.echo(f"next: {phase.next_step}")
+
+
+def _tell_of_missing_data(workspace: Workspace, phase_number: int) -> None:
+    from core.phases.service import without_data
+
+    missing = without_data(workspace, phase_number)
+    if missing:
+        files = ", ".join(workspace.relative(workspace.data / f"{name}.jsonl") for name in missing)
+        click.echo(f"no data yet for {', '.join(missing)}: write {files}, or name a file with --data")
 
 
 @click.command("add-domain")
@@ -72,6 +83,7 @@ def add_domain(
         print_json({"phase": phase_number, "domain": domain, "changed": changed})
     elif changed:
         click.echo(f"{domain} is in phase {phase_number}" + (", with the given adapter" if adapter_path else ""))
+        _tell_of_missing_data(workspace, phase_number)
     else:
         click.echo(f"{domain} was in phase {phase_number} already; nothing changed")
 

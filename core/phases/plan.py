@@ -173,21 +173,23 @@ class Planner:
         seed = self.catalog.settings.seed
         examples = read_examples(data)
         split_examples(examples, seed, self.catalog.settings.held_out_fraction)
+        params = {
+            "domain": source.name,
+            "preset": preset.as_dict(),
+            "seed": seed,
+            "held_out_fraction": self.catalog.settings.held_out_fraction,
+            "system_prompt": self.catalog.domain(source.name).system_prompt,
+        }
         return self._add(
             plan,
             "train",
             f"train {source.name}",
             source.name,
-            {
-                "domain": source.name,
-                "preset": preset.as_dict(),
-                "seed": seed,
-                "held_out_fraction": self.catalog.settings.held_out_fraction,
-                "system_prompt": self.catalog.domain(source.name).system_prompt,
-            },
+            params,
             {"base": self._base(plan, source.base, phase), "data": data},
             phase=phase,
             domain=source.name,
+            hashed={**params, "preset": preset.hashed()},
         )
 
     def _imported(self, plan: Plan, source: DomainSource, phase: int | None) -> PlannedJob:

@@ -24,7 +24,7 @@ from core.phases.queue import enqueue
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import Domain, Fact, Note, Phase
-from core.training.data import read_examples
+from core.training.data import find_data, read_examples
 from core.workspace import Workspace
 
 
@@ -102,6 +102,18 @@ def add_domain(
         if stored_data is not None:
             row.data_path = stored_data
         return before != (row.phase, row.base, row.adapter_path, row.data_path)
+
+
+def without_data(workspace: Workspace, number: int) -> list[str]:
+    """The domains of a phase that have no data to be trained on or measured with, in their order."""
+    missing = []
+    for source in sources(workspace, load_catalog(workspace), number):
+        try:
+            if source.data_path is None:
+                find_data(workspace, source.name)
+        except InvalidInput:
+            missing.append(source.name)
+    return missing
 
 
 def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:

@@ -51,17 +51,18 @@ def main(run_dir: Path, lock: int | None = None) -> int:
             preexec_fn=_unblock,
         )
     _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
+    grace = _grace(run_dir)
     kill_at: float | None = None
     while job.poll() is None:
         wait = 60.0 if kill_at is None else max(0.05, kill_at - time.monotonic())
         got = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}, wait)
         if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT) and not stopped:
             stopped = True
-            kill_at = time.monotonic() + STOP_GRACE_S
+            kill_at = time.monotonic() + grace
             _signal_group(job.pid, signal.SIGTERM)
         elif kill_at is not None and time.monotonic() >= kill_at:
             _signal_group(job.pid, signal.SIGKILL)
-            kill_at = time.monotonic() + STOP_GRACE_S
+            kill_at = time.monotonic() + 1.0
     kill_session(os.getpid())  # what the job left behind, in its group or in others
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     code = job.returncode
@@ -79,6 +80,14 @@ def main(run_dir: Path, lock: int | None = None) -> int:
         wait_for_room=True,
     )
     return 0
+
+
+def _grace(run_dir: Path) -> float:
+    """Seconds the job has to stop by itself, as its spec says."""
+    try:
+        return float(json.loads((run_dir / "spec.json").read_text("utf-8")).get("stop_grace_s", STOP_GRACE_S))
+    except (OSError, ValueError, AttributeError):
+        return STOP_GRACE_S
 
 
 def take_lock(run_dir: Path) -> int | None:

@@ -139,13 +139,14 @@ class Supervisor:
             self._stop(job, run_dir)
 
     def _stop(self, job: Job, run_dir: Path) -> None:
-        """Ask a job to end, once; where that did not help in twice the shim's own grace period, kill it."""
+        """Ask a job to end, once; where that did not help well past the shim's own grace period, kill it."""
         asked = self._stop_asked.get(str(run_dir))
         now = time.monotonic()
+        patience = self.settings.stop_grace_s + STOP_GRACE_S
         if asked is None and self.executor.stop(run_dir):
             self._stop_asked[str(run_dir)] = now
             log.info("stopping job %s (%s)", job.id, job.title)
-        elif asked is not None and now - asked > 2 * STOP_GRACE_S and self.executor.stop(run_dir, force=True):
+        elif asked is not None and now - asked > patience and self.executor.stop(run_dir, force=True):
             self._stop_asked[str(run_dir)] = now
             log.info("killed job %s (%s)", job.id, job.title)
 
@@ -223,6 +224,8 @@ class Supervisor:
             "inputs": _absolute(self.workspace, json.loads(job.inputs)),
             "out": str(self.workspace.absolute(job.out)) if job.out else None,
             "threads": len(os.sched_getaffinity(0)),
+            "stop_grace_s": self.settings.stop_grace_s,
+            "checkpoints": self.settings.checkpoints_dict(),
         }
 
     def _open_wake(self) -> int:

@@ -218,6 +218,7 @@ class Reader:
                     number=number,
                     bundled=bundle is not None,
                     domains=len(mine),
+                    current=number == current_number,
                     newer=bundle is not None and not any(r.active and r.bundle == bundle[0] for r in mine_released),
                 ),
             )

@@ -14,19 +14,10 @@ from pathlib import Path
 from types import FrameType
 
 from core.errors import TaraError
-from core.tasks.context import Context, TaskError
+from core.tasks.context import Context, Stopped, TaskError
 from core.threads import wait_kindly
 
 EXPLAINED = 3
-
-
-class Stopped(BaseException):
-    """The job was asked to stop; staging blocks clean up on the way out."""
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break into the cleaning up
-    raise Stopped
 
 
 def main(run_dir: Path) -> int:
@@ -46,8 +37,13 @@ def _run(context: Context) -> int:
         os.environ[name] = threads
     wait_kindly()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would break into the cleaning up
+        context.stop()
+
     try:
-        signal.signal(signal.SIGTERM, _stop)
+        signal.signal(signal.SIGTERM, stop)
         task = importlib.import_module(f"core.tasks.{context.spec['kind'].replace('-', '_')}")
         task.run(context)
     except (TaskError, TaraError) as error:

@@ -23,6 +23,10 @@ class TaskError(Exception):
         self.hint = hint
 
 
+class Stopped(BaseException):
+    """The job was asked to stop; staging blocks clean up on the way out."""
+
+
 class Context:
     """One attempt of one job, as its task sees it.
 
@@ -41,6 +45,26 @@ class Context:
         self._events = open(run_dir / "events.jsonl", "ab", buffering=0)  # noqa: SIM115 - lives as long as the task
         self._last_progress = 0.0
         self._started = time.monotonic()
+        self._done_before = 0
+        self._stops_held = False
+        self.stop_asked = False
+
+    def stop(self) -> None:
+        """Somebody asked this job to stop: leave at once, or, inside `finishing_steps`, when the task has looked."""
+        self.stop_asked = True
+        if not self._stops_held:
+            raise Stopped
+
+    @contextmanager
+    def finishing_steps(self) -> Iterator[None]:
+        """Inside, a request to stop only sets `stop_asked`: the task finishes its step, saves and leaves by itself."""
+        self._stops_held = True
+        try:
+            yield
+        finally:
+            self._stops_held = False
+        if self.stop_asked:
+            raise Stopped
 
     def emit(self, event: str, **fields: Any) -> None:
         """Append one event; a single write of one line, so a reader never sees half of it joined to another."""
@@ -55,7 +79,8 @@ class Context:
             return
         self._last_progress = now
         elapsed = now - self._started
-        rate = step / elapsed if elapsed > 0 and step else None
+        done = step - self._done_before
+        rate = done / elapsed if elapsed > 0 and done > 0 else None
         eta = (total - step) / rate if rate else None
         self.emit(
             "progress",
@@ -67,9 +92,9 @@ class Context:
             eta_s=round(eta, 1) if eta is not None else None,
         )
 
-    def restart_clock(self) -> None:
-        """Begin the rate's clock now: call it after loading, when the counted work starts."""
-        self._started = time.monotonic()
+    def restart_clock(self, done: int = 0) -> None:
+        """Begin the rate's clock now: call it after loading, when the counted work starts with `done` of it done."""
+        self._started, self._done_before = time.monotonic(), done
 
     def metrics(self, step: int, **values: float) -> None:
         """Live figures at a step (loss, tokens_per_s, rss_mb, …), kept as a series for the console."""

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from core.files import sha256_of, write_manifest
-from core.tasks.context import Context
+from core.tasks.context import Context, Stopped
 from core.training import lora, memory
 from core.training.base import PROVENANCE, empty_model, load_model, load_tokenizer, name_and_sha256
+from core.training.checkpoints import Checkpoints, Identity, Retention
 from core.training.data import read_examples, split_examples
-from core.training.loop import Recipe, StepReport, TrainingOutcome, train
+from core.training.loop import Companions, Interrupted, Recipe, StepReport, TrainingOutcome, train
 from core.training.precision import Precision, choose_precision
 from core.training.render import (
     CHAT_TEMPLATE_FILE,
@@ -24,6 +25,7 @@ from core.training.render import (
 from core.training.runtime import best_device, library_versions, prepare
 
 LOG_EVERY_S = 5.0
+SHORT_KEY = 8
 HELD_OUT_FRACTION = 0.2  # where the job names none
 
 
@@ -65,8 +67,9 @@ def run(ctx: Context) -> None:
         f"base loaded in {time.monotonic() - started:.1f} s; adapting {', '.join(sorted(settings.target_modules))}",
         flush=True,
     )
-    ctx.restart_clock()
-    outcome = train(adapted, ready.examples, _recipe(ctx), device, _Announcer(ctx))
+    checkpoints = _checkpoints(ctx, base_sha256, ready)
+    with ctx.finishing_steps():
+        outcome = _train(ctx, adapted, ready.examples, device, checkpoints)
     print(
         f"{outcome.steps} steps in {outcome.seconds:.1f} s, {outcome.tokens / outcome.seconds:.0f} tokens/s;"
         f" loss {outcome.first_loss:.3f} -> {outcome.final_loss:.3f}",
@@ -82,6 +85,7 @@ def run(ctx: Context) -> None:
         lora.check_saved_adapter(folder, tensors)
         digest, size = write_manifest(folder, {"kind": "adapter", "domain": ctx.params["domain"]})
     _announce(ctx, digest, size, about, outcome)
+    checkpoints.drop()  # the adapter is safe
 
 
 def _prepare(ctx: Context, base: Path) -> _Prepared:
@@ -122,6 +126,45 @@ def _plan(
     else:
         memory.check_memory(plan, available, limited_by, smaller="choose a smaller preset (cpu, ultra) or base")
     return plan
+
+
+def checkpoints_folder(ctx: Context) -> Path:
+    """Where the checkpoints of this training are, whichever attempt of it runs."""
+    return ctx.workspace.checkpoints / f"{ctx.params['domain']}-{ctx.key[:SHORT_KEY]}"
+
+
+def _checkpoints(ctx: Context, base_sha256: str, ready: _Prepared) -> Checkpoints:
+    shaping = {name: value for name, value in ctx.params["preset"].items() if name != "save_steps"}
+    settings = {name: ctx.params[name] for name in ("domain", "seed", "system_prompt")}
+    settings |= {"preset": shaping, "held_out_fraction": ctx.params.get("held_out_fraction", HELD_OUT_FRACTION)}
+    settings["chat_template_sha256"] = template_hash(ready.tokenizer)
+    return Checkpoints(
+        checkpoints_folder(ctx),
+        Identity(base_sha256, ready.data_sha256, settings),
+        Retention(**ctx.spec.get("checkpoints", {})),
+        _say,
+    )
+
+
+def _train(
+    ctx: Context, adapted: Any, examples: list[Rendered], device: Any, checkpoints: Checkpoints
+) -> TrainingOutcome:
+    """Train, from the newest good checkpoint on where there is one; leaves by `Stopped` where asked to."""
+    companions = Companions(
+        checkpoints=checkpoints,
+        save_every=ctx.params["preset"].get("save_steps", 0),
+        on_start=ctx.restart_clock,
+        should_stop=lambda: ctx.stop_asked,
+        say=_say,
+    )
+    try:
+        return train(adapted, examples, _recipe(ctx), device, _Announcer(ctx), companions)
+    except Interrupted as left:
+        raise Stopped from left
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _recipe(ctx: Context) -> Recipe:
@@ -182,6 +225,7 @@ def _provenance(
         },
         "end_token_appended": ready.report.end_token_appended,
         "steps": outcome.steps,
+        "resumed_from": outcome.resumed_from,
         "final_loss": outcome.final_loss,
         "tokens": outcome.tokens,
         "seconds": round(outcome.seconds, 2),
@@ -213,6 +257,7 @@ def _announce(ctx: Context, digest: str, size: int, about: dict[str, Any], outco
     ctx.measure("training_loss", outcome.final_loss, unit="nats/token", method="mean of the last tenth of the steps")
     ctx.result(
         steps=outcome.steps,
+        resumed_from=outcome.resumed_from,
         first_loss=outcome.first_loss,
         final_loss=outcome.final_loss,
         tokens=outcome.tokens,

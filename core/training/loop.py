@@ -1,25 +1,23 @@
 """The training loop: LoRA weights, cross entropy on the answers' tokens, one readable path."""
 
+import itertools
 import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import PeftModel
-from torch import nn
-from torch.nn import functional
 
 from core.tasks.context import TaskError
+from core.training.checkpoints import Checkpoints, Found, Progress, restore
+from core.training.loss import collate, head_by_row_is_exact, loss_sum
 from core.training.render import Rendered
-from core.training.runtime import rss_mb
+from core.training.runtime import library_versions, rss_mb
 
-IGNORED = -100
 SMOOTHING = 0.9  # of the running mean of losses that the console draws
 MAX_GRADIENT_NORM = 1.0
-HEAD_ROWS = 64  # target positions whose logits are held at once
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,8 @@ class TrainingOutcome:
     padding_tokens: int
     seconds: float
     peak_rss_mb: float
+    resumed_from: int = 0  # the step gone on from, 0 where it began anew
+    micro_batch: int = 0  # examples computed at once in the end
 
 
 def total_steps(examples: int, recipe: Recipe) -> int:
@@ -93,101 +93,29 @@ def batches_of_an_epoch(lengths: Sequence[int], batch_size: int, order: random.R
     return batches
 
 
-def collate(batch: Sequence[Rendered], device: torch.device) -> dict[str, torch.Tensor]:
-    """Pad a batch on the right: input_ids, attention_mask and labels, each (batch, longest). Labels are aligned with
-    the position that predicts them, and IGNORED where nothing is to be learned."""
-    longest = max(len(example.input_ids) for example in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    mask, labels = torch.zeros_like(ids), torch.full_like(ids, IGNORED)
-    for row, example in enumerate(batch):
-        tokens = torch.tensor(example.input_ids)
-        wanted = torch.tensor(example.targets)
-        ids[row, : len(tokens)] = tokens
-        mask[row, : len(tokens)] = 1
-        labels[row, : len(tokens) - 1] = torch.where(wanted[1:], tokens[1:], IGNORED)
-    return {
-        name: value.to(device) for name, value in (("input_ids", ids), ("attention_mask", mask), ("labels", labels))
-    }
+class Interrupted(Exception):
+    """Training was asked to stop and left at a step's end, with a checkpoint where it keeps any."""
+
+    def __init__(self, step: int, total: int) -> None:
+        super().__init__(f"left at step {step} of {total}")
+        self.step = step
 
 
-def causal_model(model: Any) -> Any:
-    """The causal model itself, inside PEFT's wrapper where there is one (its layers are adapted in place)."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+@dataclass
+class Companions:
+    """What looks after a run from outside: where its checkpoints are, whether it must stop, how much it may hold.
 
-
-class _FrozenHeadLoss(torch.autograd.Function):
-    """Summed cross entropy of hidden states under a frozen output head, a chunk of rows at a time.
-
-    Each chunk's logits become the gradient for its hidden states at once and are let go: instead of logits, softmax
-    and gradient of all rows (vocabulary * 12 bytes each) only one chunk's are ever there, and stay in the cache. The
-    idea is that of Liger's fused linear cross entropy (arXiv:2410.10989), without the head's own gradient.
+    `micro_batch` caps the examples computed at once (accumulation makes up for it, so only memory and time change).
+    `pressure` says that memory runs short; the micro-batch is then halved, and `say` told.
     """
 
-    @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, head: nn.Linear, labels: torch.Tensor) -> torch.Tensor:
-        """hidden (rows, size), labels (rows,) -> scalar float32, in nats."""
-        gradient = torch.empty_like(hidden)
-        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for at in range(0, len(hidden), HEAD_ROWS):
-            rows, wanted = hidden[at : at + HEAD_ROWS], labels[at : at + HEAD_ROWS, None]
-            logits = head(rows).float()
-            norm = logits.logsumexp(dim=-1, keepdim=True)
-            total += (norm - logits.gather(1, wanted)).sum()
-            probabilities = logits.sub_(norm).exp_()
-            probabilities.scatter_add_(1, wanted, torch.full_like(norm, -1.0))
-            gradient[at : at + HEAD_ROWS] = probabilities.to(hidden.dtype) @ head.weight
-        ctx.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        """The chunks' gradient, times the loss's own."""
-        (gradient,) = ctx.saved_tensors
-        return gradient * outer[0].to(gradient.dtype), None, None
-
-
-def inputs_of(batch: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """A batch as the model's arguments."""
-    return {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"], "use_cache": False}
-
-
-def target_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The model's own logits at the positions that have a label, (targets, vocabulary)."""
-    return causal_model(model)(**inputs_of(batch)).logits[batch["labels"] != IGNORED]
-
-
-def target_states(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """What the output head is given at the positions that have a label, (targets, hidden size).
-
-    On a small model the head is a fifth of the work and its logits most of the memory, and almost half of a
-    conversation's positions have no label.
-    """
-    return causal_model(model).base_model(**inputs_of(batch)).last_hidden_state[batch["labels"] != IGNORED]
-
-
-def head_by_row_is_exact(model: Any, example: Rendered, device: torch.device) -> bool:
-    """Whether the frozen head on selected states gives the model's own logits. Some architectures scale or cap them
-    after the head; they are found by trying, and get the full forward pass."""
-    batch = collate([example], device)
-    head = causal_model(model).get_output_embeddings()
-    if not isinstance(head, nn.Linear) or head.weight.requires_grad:
-        return False
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
-        ours, theirs = head(target_states(model, batch)).float(), target_logits(model, batch).float()
-    model.train(was_training)
-    return bool(torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * float(theirs.abs().max())))
-
-
-def loss_sum(model: Any, batch: dict[str, torch.Tensor], *, by_row: bool) -> torch.Tensor:
-    """Cross entropy in float32, summed over the batch's targets, in nats."""
-    labels = batch["labels"][batch["labels"] != IGNORED]
-    if by_row:
-        head = causal_model(model).get_output_embeddings()
-        result: torch.Tensor = _FrozenHeadLoss.apply(target_states(model, batch), head, labels)
-        return result
-    return functional.cross_entropy(target_logits(model, batch).float(), labels, reduction="sum")
+    checkpoints: Checkpoints | None = None
+    save_every: int = 0
+    on_start: Callable[[int], None] = lambda _step: None  # the step gone on from
+    should_stop: Callable[[], bool] = lambda: False
+    pressure: Callable[[], str | None] = lambda: None
+    micro_batch: int | None = None
+    say: Callable[[str], None] = print
 
 
 def train(
@@ -196,51 +124,120 @@ def train(
     recipe: Recipe,
     device: torch.device,
     on_step: Callable[[StepReport], None],
+    companions: Companions | None = None,
 ) -> TrainingOutcome:
     """Train the adapter on `model` in place; `on_step` hears of every optimiser step.
 
     A step's loss is the mean over all its target tokens, also across accumulated batches, so accumulating changes
-    nothing but the memory. Raises TaskError when loss or gradient is no longer a number.
+    nothing but the memory. Where there is a good checkpoint the run goes on from it, to the same weights as if it had
+    never ended. Raises TaskError when loss or gradient is no longer a number, Interrupted when it was asked to stop.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=0.0, weight_decay=recipe.weight_decay, fused=True)
+    by = companions or Companions()
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimiser = torch.optim.AdamW(trained.values(), lr=0.0, weight_decay=recipe.weight_decay, fused=True)
     by_row = head_by_row_is_exact(model, examples[0], device)
     total = total_steps(len(examples), recipe)
+    at, resumed = Progress(), 0
+    found = by.checkpoints.newest_good(trained, total) if by.checkpoints is not None else None
+    if found is not None:
+        at = restore(found, trained, optimiser)
+        resumed = at.step
+        by.say(f"going on from step {at.step} of {total}{unlike(found, device)}")
+    by.on_start(at.step)
+    micro = min(by.micro_batch or recipe.batch_size, recipe.batch_size)
     model.train()
-    losses: list[float] = []
-    smoothed = peak = 0.0
-    tokens = padding = 0
-    started = time.perf_counter()
-    for step, group in enumerate(_groups(examples, recipe, total)):
-        rate = learning_rate_at(step, total, recipe)
+    last_saved = at.step
+    before, started = at.seconds, time.perf_counter()
+    for group in itertools.islice(_groups(examples, recipe, total), at.step, None):
+        short = by.pressure()
+        if short is not None and micro > 1:
+            micro = micro // 2
+            by.say(f"{short}: from step {at.step + 1} on {micro} example{'s' * (micro > 1)} at once, accumulated")
+        rate = learning_rate_at(at.step, total, recipe)
         optimiser.param_groups[0]["lr"] = rate
-        targets = sum(example.target_count for batch in group for example in batch)
-        loss = 0.0
-        for batch in group:
-            inputs = collate(batch, device)
-            part = loss_sum(model, inputs, by_row=by_row) / targets
-            part.backward()
-            loss += float(part.detach())
-            used = sum(len(example.input_ids) for example in batch)
-            tokens, padding = tokens + used, padding + inputs["input_ids"].numel() - used
-        norm = float(torch.nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM))
+        loss, micro = _accumulate(model, group, device, micro, by_row=by_row, at=at, say=by.say)
+        norm = float(torch.nn.utils.clip_grad_norm_(list(trained.values()), MAX_GRADIENT_NORM))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TaskError(
-                f"the loss is no longer a number at step {step + 1} of {total} (learning rate {rate:.2e}, loss {loss},"
-                f" gradient norm {norm})",
+                f"the loss is no longer a number at step {at.step + 1} of {total} (learning rate {rate:.2e}, loss"
+                f" {loss}, gradient norm {norm})",
                 "lower the preset's learning_rate, or set its dtype to float32",
             )
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        losses.append(loss)
-        smoothed = loss if step == 0 else SMOOTHING * smoothed + (1 - SMOOTHING) * loss
+        at.losses.append(loss)
+        at.smoothed = loss if at.step == 0 else SMOOTHING * at.smoothed + (1 - SMOOTHING) * loss
+        at.step += 1
+        at.seconds = before + time.perf_counter() - started
         resident = rss_mb()
-        peak = max(peak, resident)
-        rate_of_tokens = tokens / (time.perf_counter() - started)
-        on_step(StepReport(step + 1, total, loss, smoothed, rate, norm, rate_of_tokens, resident))
-    seconds = time.perf_counter() - started
-    last = losses[-max(1, len(losses) // 10) :]
-    return TrainingOutcome(total, losses[0], sum(last) / len(last), tokens, padding, seconds, peak)
+        at.peak_rss_mb = max(at.peak_rss_mb, resident)
+        report = StepReport(at.step, total, loss, at.smoothed, rate, norm, at.tokens / at.seconds, resident)
+        stop = by.should_stop() and at.step < total
+        if by.checkpoints is not None and (stop or (by.save_every and at.step % by.save_every == 0)):
+            by.checkpoints.save(trained, optimiser, at)
+            last_saved = at.step
+        on_step(report)
+        if stop:
+            by.say(f"stopped at step {at.step} of {total}" + (", checkpoint kept" if last_saved == at.step else ""))
+            raise Interrupted(at.step, total)
+    last = at.losses[-max(1, len(at.losses) // 10) :]
+    mean = sum(last) / len(last)
+    return TrainingOutcome(total, at.losses[0], mean, at.tokens, at.padding, at.seconds, at.peak_rss_mb, resumed, micro)
+
+
+def _accumulate(
+    model: PeftModel,
+    group: Sequence[Sequence[Rendered]],
+    device: torch.device,
+    micro: int,
+    *,
+    by_row: bool,
+    at: Progress,
+    say: Callable[[str], None],
+) -> tuple[float, int]:
+    """Gradients of one step; its mean loss in nats a token, and the micro-batch it was computed with.
+
+    Where memory is refused, the step is computed anew, with the same random numbers and half as many examples at once.
+    """
+    targets = sum(example.target_count for batch in group for example in batch)
+    state = torch.get_rng_state()
+    while True:
+        loss, tokens, padding = 0.0, 0, 0
+        try:
+            for batch in group:
+                for start in range(0, len(batch), micro):
+                    part = batch[start : start + micro]
+                    inputs = collate(part, device)
+                    share = loss_sum(model, inputs, by_row=by_row) / targets
+                    share.backward()
+                    loss += float(share.detach())
+                    used = sum(len(example.input_ids) for example in part)
+                    tokens, padding = tokens + used, padding + inputs["input_ids"].numel() - used
+        except (RuntimeError, MemoryError) as error:
+            if micro == 1 or not out_of_memory(error):
+                raise
+            micro //= 2
+            model.zero_grad(set_to_none=True)
+            torch.set_rng_state(state)
+            say(f"memory was refused at step {at.step + 1}: {micro} example{'s' * (micro > 1)} at once, accumulated")
+            continue
+        at.tokens, at.padding = at.tokens + tokens, at.padding + padding
+        return loss, micro
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a refused allocation, on the CPU or a device."""
+    text = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in text
+
+
+def unlike(found: Found, device: torch.device) -> str:
+    """What is not as it was when a checkpoint was made, so that the run may end in other last bits; empty where all
+    is equal."""
+    now = {**library_versions(), "threads": str(torch.get_num_threads()), "device": device.type}
+    then = {**found.libraries, "threads": str(found.threads), "device": found.device}
+    other = [f"{name} {then.get(name)} then, {now[name]} now" for name in sorted(now) if then.get(name) != now[name]]
+    return f" ({', '.join(other)}: the last bits may differ from an uninterrupted run)" if other else ""
 
 
 def _groups(examples: Sequence[Rendered], recipe: Recipe, total: int) -> Iterator[list[list[Rendered]]]:

@@ -8,8 +8,8 @@ import psutil
 import torch
 
 from core.tasks.context import TaskError
-from core.training.loop import HEAD_ROWS
 from core.training.lora import linear_targets
+from core.training.loss import HEAD_ROWS
 
 LORA_BYTES = 16  # a trained parameter in float32 with its gradient and Adam's two moments
 LOADING_SLACK = 1.1  # buffers of the loader and the allocator's rounding

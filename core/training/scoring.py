@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from core.training.loop import IGNORED, collate, target_logits
+from core.training.loss import IGNORED, collate, target_logits
 from core.training.render import Rendered
 
 

@@ -130,14 +130,21 @@ def test_exporting_a_domain_is_no_step_of_its_phase(state: str) -> None:
         ("failed", {"bundled": True}, "deploy-phase 3 again"),
         ("deployed", {"bundled": True}, "advance-phase"),
         ("deployed", {"bundled": True, "newer": True}, "deploy-phase 3"),
+        ("deployed", {"bundled": True, "current": False}, "build again"),
     ],
 )
 def test_the_next_step_is_named(state: str, facts: dict[str, int], words: str) -> None:
     given = {"bundled": False, "newer": False, "domains": 2, **facts}
     said = next_step(
-        state, number=3, bundled=bool(given["bundled"]), domains=given["domains"], newer=bool(given["newer"])
+        state,
+        number=3,
+        bundled=bool(given["bundled"]),
+        domains=given["domains"],
+        newer=bool(given["newer"]),
+        current=bool(given.get("current", True)),
     )
     assert words in said
+    assert ("advance-phase" in said) == (state == "deployed" and given.get("current", True) is True)
 
 
 def test_job_states_are_either_active_or_final() -> None:

@@ -210,3 +210,12 @@ def test_reader_of_a_pipe_leaves(settled: Workspace) -> None:
         f"{TARA} list-phases --json | head -n 1", shell=True, cwd=settled.root, capture_output=True, text=True
     )
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_domains_without_data_are_named_when_they_come_in(workspace: Workspace) -> None:
+    made = tara("create-phase", "1", "--domains", "healthcare,sleep", cwd=workspace.root)
+    assert "no data yet for sleep: write data/sleep.jsonl" in made.out
+    workspace.data.mkdir()
+    (workspace.data / "sleep.jsonl").write_bytes((workspace.configs / "starter_data" / "healthcare.jsonl").read_bytes())
+    added = tara("add-domain", "1", "business", cwd=workspace.root)
+    assert "no data" not in added.out

@@ -9,18 +9,8 @@ from torch.nn import functional
 
 from core.training import lora
 from core.training.base import load_model
-from core.training.loop import (
-    IGNORED,
-    Recipe,
-    StepReport,
-    batches_of_an_epoch,
-    collate,
-    head_by_row_is_exact,
-    learning_rate_at,
-    loss_sum,
-    total_steps,
-    train,
-)
+from core.training.loop import Recipe, StepReport, batches_of_an_epoch, learning_rate_at, total_steps, train
+from core.training.loss import IGNORED, collate, head_by_row_is_exact, loss_sum
 from core.training.render import Rendered
 from core.training.runtime import prepare
 from core.training.scoring import score_examples, total
