@@ -128,8 +128,14 @@ class Actions:
         self._confirm(title, lines, verb, roll_back)
 
     def advance(self) -> None:
-        """Make the next phase the current one."""
-        self.wish(self.app.backend.advance_phase)
+        """Make the next phase the current one, and go there."""
+
+        def work() -> str:
+            line = self.app.backend.advance_phase()
+            self.app.follows_current = True
+            return line
+
+        self.wish(work)
 
     def create_phase(self) -> None:
         """Ask for what a phase needs and make it."""

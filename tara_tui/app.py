@@ -63,12 +63,15 @@ class ConsoleApp(App[int]):
         self.trouble = ""
         self.mode = "dashboard"
         self.looked_at = "domains"  # the list whose job the log shows
+        self._current: int | None = None  # the current phase as last seen
+        self.follows_current = False
         self.chat_forced = False
         self.chat_choice = 0
         self.actions = Actions(self)
         self.on_terminal = on_terminal
         self._with_machine = machine
         self._stop = threading.Event()
+        self._look = threading.Event()
         self._shown: dict[str, Content] = {}
         self._filtered: RowList | LogView | None = None
         self._lists_height: int | None = None
@@ -104,7 +107,9 @@ class ConsoleApp(App[int]):
         self._fit(self.size)
         self.domains.focus()
         self.refresh_panes()
-        self.run_worker(lambda: watch_store(self.backend, self, self._stop), thread=True, exit_on_error=False)
+        self.run_worker(
+            lambda: watch_store(self.backend, self, self._stop, self._look), thread=True, exit_on_error=False
+        )
         if self._with_machine:
             self.run_worker(lambda: watch_machine(self.backend, self, self._stop), thread=True, exit_on_error=False)
         if self.on_terminal:
@@ -114,6 +119,7 @@ class ConsoleApp(App[int]):
     def on_unmount(self) -> None:
         """End what is the console's own, also after a fault: a thread that goes on would keep the process."""
         self._stop.set()
+        self._look.set()
         self.log_pane.stop()
         self.chat.close()
 
@@ -143,6 +149,7 @@ class ConsoleApp(App[int]):
     def leave(self, status: int) -> None:
         """Leave with an exit status: end what is the console's own; jobs go on."""
         self._stop.set()
+        self._look.set()
         if self.on_terminal:
             terminal.leave_at_last(status, self.chat.close)
         self.chat.close()
@@ -174,7 +181,8 @@ class ConsoleApp(App[int]):
         self._lines()
 
     def on_action_ended(self, message: ActionEnded) -> None:
-        """Tell how a wish ended, in its form if that is still open."""
+        """Tell how a wish ended, in its form if that is still open, and show what it changed."""
+        self._look.set()
         line = present.one_line(message.line)
         form = self.screen if isinstance(self.screen, FormDialog) else None
         if form is not None and form.serial == message.dialog_id:
@@ -232,6 +240,7 @@ class ConsoleApp(App[int]):
         snapshot = self.snapshot
         if snapshot is not None:
             self.phases.show_snapshot(snapshot)
+            self._go_to_current(snapshot)
             self.jobs.show_snapshot(snapshot, time.time())
         phase = next((one for one in snapshot.phases if one.number == self.phases.key), None) if snapshot else None
         self.domains.show_phase(phase)
@@ -252,6 +261,16 @@ class ConsoleApp(App[int]):
         hint = "" if phase is None else f"nothing to talk to in phase {phase.number} yet: b builds it"
         self.chat.target(bundle, domain.name if domain is not None and self.chat_forced else None, hint)
         self._lines()
+
+    def _go_to_current(self, snapshot: Snapshot) -> None:
+        """Put the cursor on the current phase when the console opens, and when a wish of this console moved on; never
+        by itself, so that no key meets a phase that nobody chose."""
+        current = next((phase.number for phase in snapshot.phases if phase.current), None)
+        if current is None or current == self._current:
+            return
+        if self._current is None or self.follows_current:
+            self.phases.select(current)
+        self._current, self.follows_current = current, False
 
     # Modes, filter, lines.
 

@@ -84,7 +84,8 @@ def job_lines(job: JobView) -> list[str]:
         f"kind          {present.one_line(job.kind)}",
         f"state         {job.state}",
         f"progress      {present.progress(job)} {present.one_line(job.unit)} {present.percent(job)}".rstrip(),
-        f"rate          {present.rate(job)}, still {present.span(job.eta_s if job.active else None)}",
+        f"rate          {present.rate(job)}"
+        + (f", {present.span(job.eta_s)} left" if job.eta_s and job.active else ""),
         f"queued        {present.moment(job.created_at)}",
         f"started       {present.moment(job.started_at)}",
         f"ended         {present.moment(job.ended_at)}",

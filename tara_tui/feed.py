@@ -27,8 +27,11 @@ class Receiver(Protocol):
         """Take a message from any thread."""
 
 
-def watch_store(backend: Backend, receiver: Receiver, stop: threading.Event) -> None:
-    """Read the store whenever it moves and post what differs, until told to stop. Faults are told and outlived."""
+def watch_store(backend: Backend, receiver: Receiver, stop: threading.Event, look: threading.Event) -> None:
+    """Read the store whenever it moves and post what differs, until told to stop. Faults are told and outlived.
+
+    `look` is set by whoever wants it read at once: with `stop`, or when a wish was carried out.
+    """
     reader: SnapshotReader | None = None
     shown: Snapshot | None = None
     trouble = ""
@@ -52,7 +55,8 @@ def watch_store(backend: Backend, receiver: Receiver, stop: threading.Event) -> 
             if reader is not None:
                 reader.close()
                 reader = None
-        stop.wait(POLL_S)
+        look.wait(POLL_S)
+        look.clear()
         waited += POLL_S
     if reader is not None:
         reader.close()

@@ -79,7 +79,9 @@ def moment(seconds: float | None) -> str:
 
 
 def progress(job: JobView) -> str:
-    """How far a job is: 120/400 with its share where there is room, its step alone, or '-'."""
+    """How far a job is: 120/400, bytes as 98M/110M, its step alone, or '-'."""
+    if job.total and job.unit == "B":
+        return f"{size(job.step or 0)}/{size(job.total)}"
     if job.total:
         return f"{job.step or 0}/{job.total}"
     return "-" if job.step is None else str(job.step)

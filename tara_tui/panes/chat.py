@@ -246,7 +246,7 @@ class ChatPane(Vertical):
                 transcript.replace_last(Entry(clean_text(self.answer)))
         elif isinstance(event, Done):
             transcript.replace_last(Entry(clean_text(self.answer)))
-            self.speed = f"{present.figure(event.tokens_per_s)} tok/s" if event.tokens_per_s else ""
+            self.speed = f"{event.tokens_per_s:.0f} tok/s" if event.tokens_per_s else ""
             said = f"{event.tokens} tokens" + (f", {self.speed}" if self.speed else "") + f", ended by {event.reason}"
             transcript.add(Entry(said, "dim"))
         else:

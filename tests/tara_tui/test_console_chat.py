@@ -23,9 +23,9 @@ async def test_answer_streams_with_route_and_speed(tmp_path: Path) -> None:
             "> what is revenue?",
             "business (82%: many of its words)",
             "Hello there, this is an answer.",
-            "6 tokens, 31.40 tok/s, ended by stop",
+            "6 tokens, 31 tok/s, ended by stop",
         )
-        assert it.app.chat.title == "Chat  phase 1 v2  routed  31.40 tok/s"
+        assert it.app.chat.title == "Chat  phase 1 v2  routed  31 tok/s"
         (chat,) = it.backend.chats
         assert chat.questions == [("what is revenue?", None)]
         await it.press("escape", "enter")
@@ -60,7 +60,7 @@ async def test_escape_stops_the_answer_then_leaves_the_line(tmp_path: Path) -> N
         await it.press("enter")
         await it.until(lambda: any("Esc stops it" in note.message for note in it.app._notifications), "refusal")
         await it.press("escape")
-        await it.shows("2 tokens, 31.40 tok/s, ended by cancelled")
+        await it.shows("2 tokens, 31 tok/s, ended by cancelled")
         assert it.focused() == "question"
         await it.press("escape")
         assert it.focused() == "transcript"

@@ -42,6 +42,22 @@ async def test_dashboard_shows_phases_domains_log_and_chat(tmp_path: Path, size:
         assert "[" not in lines[-1]
 
 
+async def test_it_opens_on_the_current_phase_and_follows_only_its_own_advance(tmp_path: Path) -> None:
+    def current(number: int) -> Snapshot:
+        found = make_snapshot()
+        return replace(found, phases=tuple(replace(one, current=one.number == number) for one in found.phases))
+
+    backend = FakeBackend(tmp_path, current(2))
+    async with console(backend, SIZES[0]) as it:
+        await it.shows("Domains of phase 2", "travel")
+        await it.put(current(1))  # somebody else's doing
+        await it.shows(">1 training", "Domains of phase 2")
+        await it.put(current(2))
+        it.app.follows_current = True  # as this console's own wish leaves it
+        await it.put(current(1))
+        await it.shows("Domains of phase 1", "business")
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_jobs_mode_lists_jobs_over_the_log_of_the_selected_one(tmp_path: Path, size: tuple[int, int]) -> None:
     async with console(FakeBackend(tmp_path), size) as it:

@@ -112,7 +112,7 @@ def test_job_without_shim_that_does_not_listen_is_killed(workspace: Workspace) -
     assert runner.turn()
     assert runner.turn()
     assert process_state(job) == "T"  # it was asked, and does not hear
-    runner._stop_asked[str(run_dir)] -= 2 * STOP_GRACE_S + 1
+    runner._stop_asked[str(run_dir)] -= runner.settings.stop_grace_s + STOP_GRACE_S + 1
     assert runner.turn()
     until(lambda: gone(job), "the job is killed")
     runner.turn()
