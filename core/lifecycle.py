@@ -39,7 +39,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
 }
 EXPORT_KINDS = frozenset({"merge", "convert", "quantize"})  # with a domain: of its single file; else of a base
 _STAGES = ("training", "merging", "compressing")
-UNDONE = frozenset({"queued", "starting", "running", "stopping"})
+UNDONE = frozenset({"queued", "starting", "running", "stopping", "paused"})
 _FAILED = frozenset({"failed", "interrupted"})  # what a person cancelled did not fail; it is not done
 
 
@@ -75,7 +75,7 @@ def domain_state(
     training = [job for job in latest_of_each(jobs) if job.kind in ("train", "evaluate")]
     if any(job.state in ("starting", "running", "stopping") for job in training):
         return "training", False
-    if any(job.state == "queued" for job in training):
+    if any(job.state in ("queued", "paused") for job in training):
         # The evaluation waits for the training: between the two the domain is still in training.
         return ("training", False) if has_adapter else ("pending", False)
     if any(job.state in _FAILED for job in training):

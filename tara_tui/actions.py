@@ -77,6 +77,13 @@ class Actions:
             lines.append(f"jobs that wait for it will be blocked: {', '.join(map(str, waiting))}")
         self._confirm(f"Cancel job {job.id}?", lines, "cancel it", lambda: self.app.backend.cancel_job(job.id))
 
+    def pause(self) -> None:
+        """Pause the job, or let a paused one go on."""
+        job = self.app.selection.job
+        assert job is not None
+        resume = job.state == "paused"
+        self.wish(lambda: self.app.backend.resume_job(job.id) if resume else self.app.backend.pause_job(job.id))
+
     def retry(self) -> None:
         """Queue the failed job again."""
         job = self.app.selection.job
@@ -173,6 +180,10 @@ class Actions:
             ),
         )
         self._note_domains()
+
+    def revive_runner(self) -> None:
+        """Start the runner that is gone."""
+        self.wish(self.app.backend.revive_runner)
 
     def start_runner(self) -> None:
         """Start the runner."""

@@ -39,6 +39,7 @@ from tara_tui.widgets.row_list import RowList
 
 WIDE = (110, 30)  # from this size on lists and texts stand side by side
 NARROW = 80  # below it fewer columns
+STARTING_S = 5.0  # a runner that is just starting is not one that is gone
 PANES = ("phases", "domains", "jobs", "log", "chat")
 FIRST_FOCUS = {"dashboard": "domains", "jobs": "jobs", "logs": "log", "chat": "question"}
 log = logging.getLogger("tara.console")
@@ -65,6 +66,8 @@ class ConsoleApp(App[int]):
         self.looked_at = "domains"  # the list whose job the log shows
         self._current: int | None = None  # the current phase as last seen
         self.follows_current = False
+        self._revived = False  # tried since the runner was last seen
+        self._off_since: float | None = None
         self.chat_forced = False
         self.chat_choice = 0
         self.actions = Actions(self)
@@ -159,8 +162,11 @@ class ConsoleApp(App[int]):
         """Once a second: ages move, and a terminal may be gone."""
         if self.on_terminal and terminal.is_gone(sys.__stdin__.fileno() if sys.__stdin__ else 0):
             self.leave(128 + 1)
-        elif self.snapshot is not None and self.mode == "jobs":
-            self.jobs.show_snapshot(self.snapshot, time.time())
+            return
+        if self.snapshot is not None:
+            self._revive(self.snapshot)
+            if self.mode == "jobs":
+                self.jobs.show_snapshot(self.snapshot, time.time())
 
     # What threads tell.
 
@@ -169,6 +175,20 @@ class ConsoleApp(App[int]):
         self.snapshot = message.snapshot
         self.trouble = ""
         self.refresh_panes()
+        self._revive(message.snapshot)
+
+    def _revive(self, snapshot: Snapshot) -> None:
+        """Where jobs should run and their runner is gone, start it, once: what is shown of them must be true."""
+        if snapshot.runner_pid is not None or snapshot.runner_stopped or not job_counts(snapshot):
+            self._revived, self._off_since = False, None
+            return
+        now = time.monotonic()
+        self._off_since = self._off_since or now
+        orphans = any(job.state in ("starting", "running", "stopping") for job in snapshot.jobs)
+        # With jobs that only wait it may be coming up this moment.
+        if not self._revived and (orphans or now - self._off_since > STARTING_S):
+            self._revived = True
+            self.actions.revive_runner()
 
     def on_store_failed(self, message: StoreFailed) -> None:
         """Say that what is shown is not current."""
@@ -184,6 +204,8 @@ class ConsoleApp(App[int]):
         """Tell how a wish ended, in its form if that is still open, and show what it changed."""
         self._look.set()
         line = present.one_line(message.line)
+        if not line:
+            return
         form = self.screen if isinstance(self.screen, FormDialog) else None
         if form is not None and form.serial == message.dialog_id:
             if message.failed:

@@ -105,6 +105,12 @@ class Backend(Protocol):
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
 
+    def pause_job(self, job_id: int) -> str:
+        """Pause a job."""
+
+    def resume_job(self, job_id: int) -> str:
+        """Let a paused job go on."""
+
     def retry_job(self, job_id: int) -> str:
         """Queue a failed job again."""
 
@@ -128,6 +134,9 @@ class Backend(Protocol):
 
     def start_runner(self) -> str:
         """Start the process that runs queued jobs and follows the running ones."""
+
+    def revive_runner(self) -> str:
+        """As `start_runner`, unless a person stopped it; '' where nothing was to be done."""
 
     def open_chat(self, bundle: Bundle) -> ChatSession:
         """A conversation with a bundle."""
@@ -183,6 +192,19 @@ class StoreBackend:
         cancel_jobs(self.workspace, [job_id])
         return f"job {job_id}: cancelling"
 
+    def pause_job(self, job_id: int) -> str:
+        """Pause a job."""
+        from core.runner.client import pause_jobs
+
+        pause_jobs(self.workspace, [job_id])
+        return f"job {job_id}: pausing; p lets it go on"
+
+    def resume_job(self, job_id: int) -> str:
+        """Let a paused job go on."""
+        from core.runner.client import resume_jobs
+
+        return jobs_line(f"resumption of job {job_id}", resume_jobs(self.workspace, [job_id]))
+
     def retry_job(self, job_id: int) -> str:
         """Queue a failed job again."""
         from core.runner.client import retry_jobs
@@ -232,6 +254,12 @@ class StoreBackend:
         from core.runner.client import ensure_runner
 
         return f"the runner is at work (process {ensure_runner(self.workspace)})"
+
+    def revive_runner(self) -> str:
+        """Start the workspace's runner where it is gone and nobody stopped it."""
+        from core.runner.client import revive_runner
+
+        return "the runner was gone, so it was started again" if revive_runner(self.workspace, active=True) else ""
 
     def open_chat(self, bundle: Bundle) -> ChatSession:
         """A conversation through an engine process, with the deployed files where it is a release."""

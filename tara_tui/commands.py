@@ -68,6 +68,15 @@ def can_cancel(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return None if job.active else f"job {job.id} is over ({job.state})"
 
 
+def can_pause(snapshot: Snapshot | None, selection: Selection) -> Reason:
+    job = selection.job
+    if job is None:
+        return "no job is selected"
+    if job.state in ("queued", "starting", "running", "paused"):
+        return None
+    return f"job {job.id} is {job.state}"
+
+
 def can_retry(snapshot: Snapshot | None, selection: Selection) -> Reason:
     job = selection.job
     if job is None:
@@ -123,6 +132,7 @@ def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
 
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
 RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
+PAUSE = "A running training finishes its step, saves and leaves; pressed again, it goes on from there."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
@@ -141,6 +151,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "cancel", "Cancel job", "c", "c", "Stop the job whose log is shown, after a question.", can_cancel, "cancel"
     ),
+    Command("pause", "Pause or resume job", "p", "p", PAUSE, can_pause, "pause"),
     Command("retry", "Retry job", "r", "r", "Queue the failed job again, and what it blocked.", can_retry, "retry"),
     Command(
         "deploy",

@@ -28,7 +28,8 @@ def status_line(root: Path, snapshot: Snapshot | None, trouble: str, meters: Met
     elif snapshot is not None:
         counts = job_counts(snapshot)
         pid = snapshot.runner_pid
-        off = "  runner off: S starts it" if counts else "  runner off"  # else what is shown of jobs may be old
+        gone = "stopped" if snapshot.runner_stopped else "off"
+        off = f"  runner {gone}: S starts it" if counts else f"  runner {gone}"  # else what is shown of jobs may be old
         left += off if not pid else f"  runner {pid}" if width >= 100 else "  runner on"
         left += f"  {counts}" if counts else ""
     right = meters.line(width - len(left) - 2) if meters else ""

@@ -19,6 +19,7 @@ STATE_KINDS = {
     "compressing": "busy",
     "stopping": "warn",
     "blocked": "warn",
+    "paused": "warn",
     "interrupted": "warn",
     "cancelled": "warn",
     "failed": "bad",

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from core.deploy.manifest import FORMAT, NAME
 from core.files import sha256_of, write_manifest
-from core.runner import ledger
+from core.runner import dependencies, ledger
 from core.runner.executors import Exit
 from core.store.engine import Store, open_store
 from core.store.tables import Job
@@ -111,7 +111,7 @@ def do_job(store: Store, job_id: int, how: Exit = OK, quality: float = QUALITY) 
 def ready(store: Store) -> list[Job]:
     """Jobs that may run now."""
     with store.write() as session:
-        return ledger.ready_jobs(session)
+        return dependencies.ready_jobs(session)
 
 
 def do_all(workspace: Workspace, quality: float = QUALITY) -> list[int]:

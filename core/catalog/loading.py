@@ -255,6 +255,14 @@ def _presets(document: Document, faults: Faults) -> dict[str, TrainingPreset]:
     return found
 
 
+_RUNNER_NUMBERS = {  # and their bounds
+    "stop_grace_s": (1, 3600),
+    "memory_reserve_mb": (0, 10**7),
+    "hang_after_s": (0, 10**7),
+    "retry_delay_s": (0, 3600),
+}
+
+
 def _settings(document: Document, faults: Faults) -> Settings:
     top = Section(document, faults, document.data)
     top.only(("profile", "training", "routing", "crisis", "runner", "quantization"))
@@ -270,7 +278,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
     )  # fmt: skip
     routing.only(("weights", "unsure_below"))
     crisis.only(("region", "resources"))
-    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", "stop_grace_s"))
+    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", *_RUNNER_NUMBERS))
     resources: dict[str, str] = dict(default.crisis_resources)
     if "resources" in crisis.values:
         texts = crisis.section("resources")
@@ -295,7 +303,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         heavy_slots=runner.integer("heavy_slots", 1, 64, default.heavy_slots),
         idle_exit_s=runner.integer("idle_exit_s", 0, 10**7, default.idle_exit_s),
         disk_reserve_mb=runner.integer("disk_reserve_mb", 0, 10**7, default.disk_reserve_mb),
-        stop_grace_s=runner.integer("stop_grace_s", 1, 3600, default.stop_grace_s),
+        **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
         quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),
     )
 

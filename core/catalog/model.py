@@ -118,6 +118,9 @@ class Settings:
     idle_exit_s: int = 600  # 0: never
     disk_reserve_mb: int = 500
     stop_grace_s: int = 30
+    memory_reserve_mb: int = 500
+    hang_after_s: int = 1800  # 0: never
+    retry_delay_s: int = 5
     quantization: str = "Q4_K_M"
 
     def routing_dict(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from core.deploy.manifest import read_manifest
 from core.errors import InvalidInput, Refused
 from core.files import sha256_of
 from core.gguf.inspect import inspect_gguf
+from core.memory import available_memory
 
 DEFAULT_CONTEXT = 2048  # tokens
 MOST_THREADS = 8
@@ -66,7 +67,7 @@ class _Adapter:
 
 def available_bytes() -> int:
     """Memory a new process may take."""
-    return int(psutil.virtual_memory().available)
+    return available_memory()[0]
 
 
 def idle_cores() -> int:

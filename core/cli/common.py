@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from core.errors import TaraError
 from core.store.views import JobView, Measurement
 from core.text import clean
 from core.workspace import Workspace, find_workspace
@@ -44,6 +45,27 @@ def workspace_of(root: str | None) -> Workspace:
     """The workspace of this call."""
     context = click.get_current_context()
     return find_workspace(root or context.find_root().obj)
+
+
+def settle(workspace: Workspace) -> None:
+    """Before states are shown: where jobs are recorded as running and their runner is gone, have one look after them.
+
+    Where that cannot be, or a person stopped the runner, it is said on standard error that states may be old.
+    """
+    from core.store.reads import open_reader
+
+    with open_reader(workspace) as reader:
+        if not reader.unwatched():
+            return
+    from core.runner.client import revive_runner
+
+    try:
+        if not revive_runner(workspace, active=True):
+            click.echo(
+                "tara: the runner was stopped, so running jobs may look as they did then — tara runner start", err=True
+            )
+    except (TaraError, OSError) as error:
+        click.echo(f"tara: no runner can be started, so running jobs may look as they did before ({error})", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -16,7 +16,7 @@ from core.workspace import Workspace
 
 POLL_S = 0.2
 PLAIN_EVERY_S = 10.0
-_OVER = ("succeeded", "failed", "cancelled", "interrupted", "blocked")
+_OVER = ("succeeded", "failed", "cancelled", "interrupted", "blocked", "paused")
 
 
 def follow(workspace: Workspace, ids: Sequence[int], *, quiet: bool = False) -> list[JobView]:
@@ -129,6 +129,7 @@ _MARKS = {
     "cancelled": "cancelled",
     "interrupted": "LOST",
     "blocked": "blocked",
+    "paused": "paused",
 }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, span, table, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, settle, span, table, workspace_of
 from core.errors import InvalidInput
 from core.store.views import ACTIVE_JOB_STATES, JobView
 from core.text import clean
@@ -17,7 +17,7 @@ POLL_S = 0.2
 
 @click.group("jobs")
 def jobs() -> None:
-    """List, show, follow, cancel and retry jobs."""
+    """List, show, follow, pause, resume, cancel and retry jobs."""
 
 
 @jobs.command("list")
@@ -30,7 +30,9 @@ def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_
     """Jobs, newest first."""
     from core.store.reads import open_reader
 
-    with open_reader(workspace_of(root)) as reader:
+    workspace = workspace_of(root)
+    settle(workspace)
+    with open_reader(workspace) as reader:
         found = reader.jobs(phase=phase, states=ACTIVE_JOB_STATES if active else (), limit=limit)
     if as_json:
         print_json([job_json(job) for job in found])
@@ -50,7 +52,9 @@ def show_job(job_id: int, root: str | None, as_json: bool) -> None:
     """One job: state, progress, figures, result, where its files are."""
     from core.store.reads import open_reader
 
-    with open_reader(workspace_of(root)) as reader:
+    workspace = workspace_of(root)
+    settle(workspace)
+    with open_reader(workspace) as reader:
         job, result = reader.job(job_id), None
         result = reader.result(job_id)
     if as_json:
@@ -110,7 +114,7 @@ def logs(job_id: int, following: bool, lines: int, root: str | None) -> None:
 
 def _moves(job: JobView) -> bool:
     """Whether a job may still do something without being retried."""
-    return job.active and job.state != "blocked"
+    return job.active and job.state not in ("blocked", "paused")
 
 
 def _read_log(path: Path, offset: int, *, whole_lines: bool) -> tuple[str, int]:
@@ -181,6 +185,44 @@ def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     from core.runner.client import retry_jobs
 
     queued = retry_jobs(workspace_of(root), job_ids)
+    if as_json:
+        print_json({"queued": queued})
+    else:
+        click.echo(f"queued again: {', '.join(map(str, queued))}")
+
+
+@jobs.command("pause")
+@click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
+@root_option
+@json_option
+def pause(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Pause jobs: a running training finishes its step, saves and leaves, and goes on from there when resumed."""
+    from core.runner.client import pause_jobs
+    from core.store.reads import open_reader
+
+    workspace = workspace_of(root)
+    asked = pause_jobs(workspace, job_ids)
+    with open_reader(workspace) as reader:
+        states = {job_id: reader.job(job_id).state for job_id in asked}
+    stopping = [job_id for job_id in asked if states[job_id] == "stopping"]
+    paused = [job_id for job_id in asked if job_id not in stopping]
+    if as_json:
+        print_json({"paused": paused, "stopping": stopping})
+        return
+    for what, ids in (("paused", paused), ("finishing its step, then paused", stopping)):
+        if ids:
+            click.echo(f"{what}: {', '.join(map(str, ids))}")
+
+
+@jobs.command("resume")
+@click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
+@root_option
+@json_option
+def resume(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Let paused jobs go on."""
+    from core.runner.client import resume_jobs
+
+    queued = resume_jobs(workspace_of(root), job_ids)
     if as_json:
         print_json({"queued": queued})
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, figure, json_option, print_json, root_option, size, table, workspace_of
+from core.cli.common import NUMBER, figure, json_option, print_json, root_option, settle, size, table, workspace_of
 from core.store.views import DomainView, PhaseView
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
@@ -66,7 +66,9 @@ def list_phases(root: str | None, as_json: bool) -> None:
     """Show all phases."""
     from core.store.reads import open_reader
 
-    with open_reader(workspace_of(root)) as reader:
+    workspace = workspace_of(root)
+    settle(workspace)
+    with open_reader(workspace) as reader:
         phases = reader.phases()
     if as_json:
         current = next((phase.number for phase in phases if phase.current), None)
@@ -98,7 +100,9 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
     from core.store.reads import open_reader
 
-    with open_reader(workspace_of(root)) as reader:
+    workspace = workspace_of(root)
+    settle(workspace)
+    with open_reader(workspace) as reader:
         phase = reader.phase(phase_number)
     if as_json:
         print_json(phase_json(phase))

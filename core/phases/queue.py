@@ -46,6 +46,7 @@ def _existing(session: Session, key: str) -> Job | None:
 
 def _describe(job: Job, planned: PlannedJob, workspace: Workspace) -> None:
     job.state, job.error, job.hint, job.ended_at, job.message = "queued", None, None, None, ""
+    job.failure, job.not_before, job.smaller, job.stop_reason = None, None, 0, None
     job.title, job.phase, job.domain = planned.title, planned.phase, planned.domain
     job.priority, job.heavy = planned.priority, planned.heavy
     job.params, job.inputs = dump(planned.params), dump(planned.inputs)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import core
 from core.errors import EnvironmentLacks, InvalidInput, Refused
-from core.runner.presence import runner_pid, wake
+from core.runner.presence import looked_mark, runner_pid, stopped_mark, wake
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from core.store.tables import Job
 
 START_TIMEOUT_S = 20.0
+LOOK_TIMEOUT_S = 5.0
 CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 
 
@@ -71,7 +72,28 @@ def stop_runner(workspace: Workspace) -> int | None:
         if time.monotonic() > deadline:
             raise EnvironmentLacks(f"the runner (process {pid}) does not stop", f"kill -9 {pid}; jobs go on")
         time.sleep(0.02)
+    stopped_mark(workspace).touch()
     return pid
+
+
+def revive_runner(workspace: Workspace, active: bool) -> bool:
+    """Make sure that what is shown of running jobs is true: where jobs are `active` and their runner is gone (killed,
+    or the machine was restarted), start it and wait until it has gone over them. Returns whether it did.
+
+    A runner that a person stopped stays stopped.
+    """
+    if not active or runner_pid(workspace) is not None or stopped_mark(workspace).exists():
+        return False
+    pid = ensure_runner(workspace)
+    deadline = time.monotonic() + LOOK_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            if looked_mark(workspace).read_text() == str(pid):
+                break
+        except FileNotFoundError:
+            pass
+        time.sleep(0.01)
+    return True
 
 
 def runner_status(workspace: Workspace) -> RunnerStatus:
@@ -84,7 +106,7 @@ def cancel_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
 
     Raises InvalidInput for an unknown number, Refused for one that ended; then nothing is cancelled.
     """
-    from core.runner.ledger import block_dependents
+    from core.runner.dependencies import block_dependents
     from core.store.engine import open_store
 
     ids = list(dict.fromkeys(ids))
@@ -92,16 +114,57 @@ def cancel_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     with open_store(workspace).write() as session:
         for job_id in ids:
             job = _job(session, job_id)
-            if job.state in ("queued", "blocked"):
+            if job.state in ("queued", "blocked", "paused"):
                 job.state, job.ended_at, job.error = "cancelled", time.time(), "stopped on request"
                 job.hint = f"tara jobs retry {job_id}"
                 block_dependents(session, job)
             elif job.state in ("starting", "running", "stopping"):
                 job.state, job.stop_requested_at, running = "stopping", time.time(), True
+                job.stop_reason = "cancel"
             else:
                 raise Refused(f"job {job_id} ({job.title}) already {job.state}")
     if running:
         ensure_runner(workspace)
+    return ids
+
+
+def pause_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
+    """Pause jobs: queued ones at once, running ones when they have finished their step and saved. A training goes on
+    from there; other kinds begin anew.
+
+    Raises InvalidInput for an unknown number, Refused for one that is not queued or running; then none is paused.
+    """
+    from core.store.engine import open_store
+
+    ids = list(dict.fromkeys(ids))
+    running = False
+    with open_store(workspace).write() as session:
+        for job_id in ids:
+            job = _job(session, job_id)
+            if job.state == "queued":
+                job.state, job.error, job.hint = "paused", "stopped on request", f"tara jobs resume {job_id}"
+            elif job.state in ("starting", "running"):
+                job.state, job.stop_requested_at, job.stop_reason = "stopping", time.time(), "pause"
+                running = True
+            else:
+                raise Refused(f"job {job_id} ({job.title}) is {job.state}: nothing to pause")
+    if running:
+        ensure_runner(workspace)
+    return ids
+
+
+def resume_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
+    """Queue paused jobs again. Raises InvalidInput for an unknown number, Refused for one that is not paused."""
+    from core.store.engine import open_store
+
+    ids = list(dict.fromkeys(ids))
+    with open_store(workspace).write() as session:
+        for job_id in ids:
+            job = _job(session, job_id)
+            if job.state != "paused":
+                raise Refused(f"job {job_id} ({job.title}) is {job.state}, not paused")
+            job.state, job.error, job.hint, job.not_before = "queued", None, None, None
+    ensure_runner(workspace)
     return ids
 
 
@@ -111,7 +174,7 @@ def retry_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
 
     Raises InvalidInput for an unknown number, Refused for one that is not over or did succeed.
     """
-    from core.runner.ledger import block_where_needed, unblock_dependents
+    from core.runner.dependencies import block_where_needed, unblock_dependents
     from core.store.engine import open_store
 
     ids = list(dict.fromkeys(ids))
@@ -121,6 +184,7 @@ def retry_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
             if job.state not in ("failed", "cancelled", "interrupted"):
                 raise Refused(f"job {job.id} ({job.title}) is {job.state}: nothing to retry", job.hint)
             job.state, job.error, job.hint, job.ended_at = "queued", None, None, None
+            job.failure, job.not_before = None, None
         session.flush()
         for job in sorted(jobs, key=lambda one: one.id or 0):  # what is needed comes before what needs it
             block_where_needed(session, job)

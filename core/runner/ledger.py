@@ -2,7 +2,6 @@
 
 import json
 import logging
-import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 from sqlmodel import Session, col, delete, select
 
+from core.runner.dependencies import BAD, block_dependents
 from core.runner.events import all_events, read_events
 from core.runner.executors import Exit
+from core.runner.verdict import POLICY, judge, wait_before_retry
 from core.store.engine import Store, dump
 from core.store.tables import (
     Artifact,
@@ -19,18 +20,22 @@ from core.store.tables import (
     Deployment,
     Job,
     JobAttempt,
-    JobDependency,
     Measurement,
     Metric,
     Release,
 )
+from core.training.smaller import smaller
 
 log = logging.getLogger("tara.runner")
 
-MAX_ATTEMPTS_LOST = 2  # a job whose processes vanished is started once more by itself
-_BAD = ("failed", "cancelled", "interrupted")
-_HOW = {"failed": "failed", "cancelled": "was cancelled", "interrupted": "was interrupted"}
-_OUTSIDE = (signal.SIGTERM, 128 + signal.SIGTERM)  # a signal or status that says: told to end, by somebody
+RETRIED = "retried"  # the outcome of an attempt after which the job was queued again by itself
+_HINTS = {
+    "memory": "choose a smaller preset or base, or free memory, then tara jobs retry {job}",
+    "disk": "free disk space, then tara jobs retry {job}",
+    "killed": "tara jobs retry {job}",
+    "lost": "tara jobs retry {job}",
+    "reboot": "tara jobs retry {job}",
+}
 
 
 def claim(store: Store, job_id: int) -> Job | None:
@@ -45,7 +50,7 @@ def claim(store: Store, job_id: int) -> Job | None:
         job.state, job.started_at, job.ended_at = "starting", time.time(), None
         job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
         job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
-        job.exit_code = job.exit_signal = job.stop_requested_at = None
+        job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
         job.metrics, job.message, job.result = "{}", "", "{}"
         session.add(JobAttempt(job_id=job_id, number=job.attempt, run_dir=job.run_dir, started_at=job.started_at))
         return job
@@ -90,8 +95,9 @@ def pending_events(store: Store, job: Job) -> bool:
     return size > job.events_offset
 
 
-def finish(store: Store, job_id: int, exit_: Exit) -> str:
-    """Record how a job ended, with its artifact, measurements and release where it succeeded. Returns its state."""
+def finish(store: Store, job_id: int, exit_: Exit, retry_delay_s: float = 0.0) -> str:
+    """Record how a job ended, with its artifact, measurements and release where it succeeded, and queue it again
+    where its end is one that is worth another try. Returns its state."""
     while take_events(store, job_id):
         pass
     with store.write() as session:
@@ -101,38 +107,76 @@ def finish(store: Store, job_id: int, exit_: Exit) -> str:
         folder = store.workspace.absolute(job.run_dir)
         job.ended_at, job.exit_code, job.exit_signal = exit_.ended, exit_.code, exit_.signal
         job.eta_s = None
-        wanted = job.stop_requested_at is not None
-        outside = exit_.stopped or exit_.signal in _OUTSIDE or exit_.code in _OUTSIDE
-        if exit_.code == 0:
-            job.state, job.error, job.hint = "succeeded", None, None
-            _record_results(session, store, job, list(all_events(folder / "events.jsonl")))
-        elif wanted:
-            job.state, job.error, job.hint = "cancelled", "stopped on request", f"tara jobs retry {job_id}"
-        elif outside or (exit_.code is None and exit_.signal is None):
-            again = job.attempt < MAX_ATTEMPTS_LOST
-            job.state = "queued" if again else "interrupted"
-            job.ended_at = None if again else exit_.ended
-            job.error = (
-                "stopped from outside (the machine going down?)"
-                if outside
-                else "its processes vanished without an exit record (machine restarted, or killed)"
-            )
-            job.hint = "started again by itself" if again else f"tara jobs retry {job_id}"
-        else:
-            job.state = "failed"
-            if exit_.signal is not None:
-                job.error = f"killed by signal {exit_.signal}" + (" (out of memory?)" if exit_.signal == 9 else "")
-                job.hint = "see the log"
-            elif job.error is None:
-                job.error, job.hint = f"exit status {exit_.code}", "see the log"
         attempt = session.get(JobAttempt, (job_id, job.attempt))
         if attempt is not None:
-            attempt.ended_at = exit_.ended
-            attempt.outcome = "interrupted" if job.state == "queued" else job.state
-            attempt.exit_code, attempt.exit_signal = exit_.code, exit_.signal
-        if job.state in _BAD:
+            attempt.ended_at, attempt.exit_code, attempt.exit_signal = exit_.ended, exit_.code, exit_.signal
+            attempt.reached, attempt.peak_rss_bytes = job.step, exit_.peak_rss_bytes
+        if exit_.code == 0:
+            job.state, job.error, job.hint, job.failure = "succeeded", None, None, None
+            _record_results(session, store, job, list(all_events(folder / "events.jsonl")))
+        elif job.stop_requested_at is not None and exit_.why_killed is None:
+            paused = job.stop_reason == "pause"
+            job.state, job.failure = "paused" if paused else "cancelled", None
+            job.error, job.hint = "stopped on request", f"tara jobs {'resume' if paused else 'retry'} {job_id}"
+            job.ended_at = None if paused else exit_.ended
+        else:
+            _decide(session, job, attempt, exit_, retry_delay_s)
+        if attempt is not None:
+            attempt.outcome = RETRIED if job.state == "queued" else job.state
+            attempt.failure, attempt.detail = job.failure, job.error
+        if job.state in BAD:
             block_dependents(session, job)
         return job.state
+
+
+def _decide(session: Session, job: Job, attempt: JobAttempt | None, exit_: Exit, retry_delay_s: float) -> None:
+    """What becomes of a job that did not succeed: started again after a while, or left as its kind of end says."""
+    assert job.id is not None
+    verdict = judge(exit_, job.error, job.failure)
+    job.failure, job.error = verdict.failure, verdict.error
+    if attempt is not None:
+        attempt.failure = verdict.failure
+        session.add(attempt)
+        session.flush()
+    wait = wait_before_retry(verdict.failure, _failures_since_progress(session, job.id), retry_delay_s)
+    again = ""
+    if wait is not None and verdict.failure == "memory":
+        wait, again = _less_memory(job, wait)
+    if wait is None:
+        job.state = POLICY[verdict.failure].left
+        hint = job.hint if verdict.failure == "error" and job.hint else _HINTS.get(verdict.failure, "see the log")
+        job.hint = hint.replace("{job}", str(job.id))
+        return
+    job.state, job.ended_at = "queued", None
+    job.not_before = time.time() + wait if wait > 0 else None
+    job.hint = "started again by itself" + (f" in {wait:.0f} s" if wait > 0 else "") + again
+
+
+def _less_memory(job: Job, wait: float) -> tuple[float | None, str]:
+    """Take the next smaller way to run a training; a job that has none is tried once more as it is."""
+    preset = json.loads(job.params).get("preset")
+    job.smaller += 1
+    if not isinstance(preset, dict):
+        return (wait, "") if job.smaller == 1 else (None, "")
+    try:
+        return wait, f", with {smaller(preset, job.smaller).says}"
+    except IndexError:
+        job.smaller -= 1
+        return None, ""
+
+
+def _failures_since_progress(session: Session, job_id: int) -> list[str]:
+    """How the attempts ended since one last came further than all before it; a job that gets on is never given up."""
+    attempts = session.exec(
+        select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(col(JobAttempt.number))
+    ).all()
+    furthest, since = 0, 0
+    for at, attempt in enumerate(attempts):
+        if (attempt.reached or 0) > furthest:  # it got on and ended badly: the first of a new count
+            furthest, since = attempt.reached or 0, at
+        if attempt.outcome is not None and attempt.outcome != RETRIED:
+            since = at + 1  # a person has asked for it again since
+    return [attempt.failure for attempt in attempts[since:] if attempt.failure is not None]
 
 
 def fail(store: Store, job_id: int, error: str, hint: str) -> str:
@@ -150,86 +194,27 @@ def fail(store: Store, job_id: int, error: str, hint: str) -> str:
         return job.state
 
 
+def say_of_waiting(store: Store, waiting: Iterable[Job], said: str) -> None:
+    """Tell why queued jobs are not started; an empty text: they may be again."""
+    with store.write() as session:
+        for one in waiting:
+            job = session.get(Job, one.id)
+            if job is not None and job.state == "queued":
+                job.message = said
+
+
 def never_started(store: Store, job_id: int) -> None:
     """Put a claimed job back whose runner died before anything was started; one that was to stop is cancelled."""
     with store.write() as session:
         job = session.get(Job, job_id)
         if job is not None and job.state == "starting":
             job.state = "queued"
+        elif job is not None and job.state == "stopping" and job.stop_reason == "pause":
+            job.state, job.error, job.hint = "paused", "stopped on request", f"tara jobs resume {job_id}"
         elif job is not None and job.state == "stopping":
             job.state, job.error, job.ended_at = "cancelled", "stopped on request", time.time()
             job.hint = f"tara jobs retry {job_id}"
             block_dependents(session, job)
-
-
-def block_dependents(session: Session, failed: Job) -> None:
-    """Block what waits for a job that did not succeed, directly or through others; siblings go on."""
-    waiting = [failed]
-    while waiting:
-        parent = waiting.pop()
-        children = session.exec(
-            select(Job)
-            .join(JobDependency, col(JobDependency.job_id) == Job.id)
-            .where(JobDependency.needs_id == parent.id, col(Job.state).in_(("queued", "blocked")))
-        ).all()
-        for child in children:
-            if child.state == "queued":
-                _block(child, failed)
-            else:
-                block_where_needed(session, child)  # it may have waited for another one until now
-            waiting.append(child)
-
-
-def unblock_dependents(session: Session, job_id: int) -> None:
-    """Queue again what was blocked by a job, where nothing else blocks it."""
-    waiting = [job_id]
-    while waiting:
-        parent = waiting.pop()
-        children = session.exec(
-            select(Job)
-            .join(JobDependency, col(JobDependency.job_id) == Job.id)
-            .where(JobDependency.needs_id == parent, Job.state == "blocked")
-        ).all()
-        for child in children:
-            assert child.id is not None
-            if not block_where_needed(session, child):
-                child.state, child.error, child.hint, child.ended_at = "queued", None, None, None
-                waiting.append(child.id)
-
-
-def block_where_needed(session: Session, job: Job) -> bool:
-    """Block a job, naming why, where something it needs did not succeed; whether that is so."""
-    parents = session.exec(
-        select(Job)
-        .join(JobDependency, col(JobDependency.needs_id) == Job.id)
-        .where(JobDependency.job_id == job.id, col(Job.state).in_((*_BAD, "blocked")))
-        .order_by(col(Job.id))
-    ).all()
-    ended = next((parent for parent in parents if parent.state in _BAD), None)
-    if ended is not None:
-        _block(job, ended)
-    elif parents:
-        job.state, job.error, job.hint = "blocked", parents[0].error, parents[0].hint  # what holds that one up
-    return bool(parents)
-
-
-def ready_jobs(session: Session) -> list[Job]:
-    """Queued jobs whose needs all succeeded, most urgent first, oldest first among equals."""
-    undone = (
-        select(JobDependency.job_id).join(Job, col(Job.id) == JobDependency.needs_id).where(Job.state != "succeeded")
-    )
-    return list(
-        session.exec(
-            select(Job)
-            .where(Job.state == "queued", col(Job.id).not_in(undone))
-            .order_by(col(Job.priority).desc(), col(Job.id))
-        ).all()
-    )
-
-
-def _block(job: Job, culprit: Job) -> None:
-    job.state, job.error = "blocked", f"waits for job {culprit.id} ({culprit.title}), which {_HOW[culprit.state]}"
-    job.hint = f"tara jobs retry {culprit.id}"
 
 
 def _digest(session: Session, job: Job, event: dict[str, Any]) -> None:
@@ -253,7 +238,7 @@ def _digest(session: Session, job: Job, event: dict[str, Any]) -> None:
     elif kind == "result":
         job.result = dump({**json.loads(job.result), **event["values"]})
     elif kind == "error":
-        job.error, job.hint = event.get("message"), event.get("hint")
+        job.error, job.hint, job.failure = event.get("message"), event.get("hint"), event.get("failure")
 
 
 def _record_results(session: Session, store: Store, job: Job, events: Iterable[dict[str, Any]]) -> None:

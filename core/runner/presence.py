@@ -21,6 +21,16 @@ def wake_path(workspace: Workspace) -> Path:
     return workspace.runs / "runner.wake"
 
 
+def stopped_mark(workspace: Workspace) -> Path:
+    """There while a person has stopped the runner: then nobody starts it who only wants to look."""
+    return workspace.runs / "runner.stopped"
+
+
+def looked_mark(workspace: Workspace) -> Path:
+    """Holds the process id of the runner that last went over all jobs after it came up."""
+    return workspace.runs / "runner.looked"
+
+
 def hold(workspace: Workspace) -> int | None:
     """Take the runner's lock; the descriptor to keep open, or None where another process has it.
 

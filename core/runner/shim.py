@@ -19,10 +19,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from core.memory import available_memory, oom_kills, resident
+
 LOCK = "job.lock"
 STOP_GRACE_S = 10.0
 REFUSED_DOUBLE = 75
 ROOM_POLL_S = 1.0
+SAMPLE_S = 1.0
+KILLED_FIRST = b"500"  # oom_score_adj of a job: where memory runs out it goes before runner, console and login
 
 
 def main(run_dir: Path, lock: int | None = None) -> int:
@@ -48,13 +52,16 @@ def main(run_dir: Path, lock: int | None = None) -> int:
             stderr=subprocess.STDOUT,
             pass_fds=(lock,),
             process_group=0,
-            preexec_fn=_unblock,
+            preexec_fn=_prepare,
         )
     _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
     grace = _grace(run_dir)
     kill_at: float | None = None
+    killed_before = oom_kills()
+    memory = _memory(job.pid)
     while job.poll() is None:
-        wait = 60.0 if kill_at is None else max(0.05, kill_at - time.monotonic())
+        memory = _memory(job.pid) or memory  # what it held just before it ended
+        wait = SAMPLE_S if kill_at is None else min(SAMPLE_S, max(0.05, kill_at - time.monotonic()))
         got = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}, wait)
         if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT) and not stopped:
             stopped = True
@@ -76,6 +83,8 @@ def main(run_dir: Path, lock: int | None = None) -> int:
             "ended": time.time(),
             "peak_rss_bytes": usage.ru_maxrss * 1024,
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+            "memory": memory,
+            "oom_kills": _grown(killed_before, oom_kills()),
         },
         wait_for_room=True,
     )
@@ -103,9 +112,13 @@ def take_lock(run_dir: Path) -> int | None:
 
 def identity(pid: int) -> dict[str, Any]:
     """What tells a process from a later one of the same number: pid, start time in clock ticks, boot."""
+    return {"pid": pid, "start_ticks": int(_stat(pid)[19]), "boot_id": boot_id()}
+
+
+def boot_id() -> str:
+    """What the kernel calls this start of the machine."""
     with open("/proc/sys/kernel/random/boot_id") as stream:
-        boot = stream.read().strip()
-    return {"pid": pid, "start_ticks": int(_stat(pid)[19]), "boot_id": boot}
+        return stream.read().strip()
 
 
 def kill_session(leader: int) -> list[int]:
@@ -127,7 +140,27 @@ def _stat(pid: int) -> list[bytes]:
         return stream.read().rpartition(b")")[2].split()
 
 
-def _unblock() -> None:
+def _memory(pid: int) -> dict[str, Any] | None:
+    """What the job holds and what is still free, in bytes; None where it is over."""
+    held = resident(pid)
+    if not held:
+        return None
+    free, limited_by = available_memory()
+    return {"rss_bytes": held, "available_bytes": free, "limited_by": limited_by}
+
+
+def _grown(before: tuple[int | None, int | None], after: tuple[int | None, int | None]) -> dict[str, int | None]:
+    """How many processes the kernel killed for memory meanwhile, in the job's control group and on the machine."""
+    group, machine = (
+        None if first is None or last is None else last - first for first, last in zip(before, after, strict=True)
+    )
+    return {"group": group, "machine": machine}
+
+
+def _prepare() -> None:
+    """In the job's process, before it becomes the job."""
+    with open("/proc/self/oom_score_adj", "wb") as stream:
+        stream.write(KILLED_FIRST)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 
 

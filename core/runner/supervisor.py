@@ -18,9 +18,11 @@ from core.catalog.loading import SETTINGS_FILE
 from core.errors import TaraError
 from core.files import STAGING_PREFIX, discard, write_atomically
 from core.runner import ledger
-from core.runner.executors.local import LocalExecutor
-from core.runner.presence import still_held, wake_path
+from core.runner.dependencies import ready_jobs
+from core.runner.executors.local import KILLED, LocalExecutor
+from core.runner.presence import looked_mark, still_held, stopped_mark, wake_path
 from core.runner.shim import STOP_GRACE_S
+from core.runner.watch import Watch
 from core.store.engine import Store
 from core.store.tables import Job
 from core.workspace import Workspace
@@ -29,6 +31,7 @@ BUSY_POLL_S = 0.25
 IDLE_POLL_S = 2.0
 LIGHT_SLOTS = 1
 RUNNER_LOG = "runs/runner.log"
+WAITS_FOR_DISK = "waits for disk space"
 
 log = logging.getLogger("tara.runner")
 
@@ -45,11 +48,14 @@ class Supervisor:
         self.settings: Settings = load_settings(workspace)
         self._settings_stamp = _stamp(workspace)
         self.stopping = False
+        self._watch = Watch()
         self._stop_asked: dict[str, float] = {}  # run folder: when
         self._trouble = ""
+        self._paused_for_disk = False
 
     def run(self) -> None:
         """Work until asked to stop, or idle for the settings' `idle_exit_s`."""
+        stopped_mark(self.workspace).unlink(missing_ok=True)
         while self._work():
             # Nobody can wake it any more: whoever queued something before now is served by this last look, and
             # whoever comes later waits until this process is gone and starts the next.
@@ -59,10 +65,14 @@ class Supervisor:
     def _work(self) -> bool:
         """Work until nothing is to be done; False where it was asked to leave, or must."""
         wake = self._open_wake()
+        looked = False
         idle_since = time.monotonic()
         try:
             while not self.stopping and self._held():
                 busy = self._turn()
+                if not looked:
+                    looked = True
+                    write_atomically(looked_mark(self.workspace), str(os.getpid()))
                 if busy:
                     idle_since = time.monotonic()
                 elif 0 < self.settings.idle_exit_s < time.monotonic() - idle_since:
@@ -102,6 +112,7 @@ class Supervisor:
         active = self._active()
         for job in active:
             self._look_after(job)
+        self._watch_over(active)
         started = self._start_ready()
         return bool(active) or started
 
@@ -124,12 +135,13 @@ class Supervisor:
         ended = self.executor.exit_of(run_dir)
         if ended is not None:
             try:
-                state = ledger.finish(self.store, job.id, ended)
+                state = ledger.finish(self.store, job.id, ended, self.settings.retry_delay_s)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 # What one job wrote must not end the runner, and with it all the others.
                 log.exception("job %s (%s)", job.id, job.title)
                 state = ledger.fail(self.store, job.id, f"its end cannot be recorded: {error!r}", f"see {RUNNER_LOG}")
             log.info("job %s (%s) %s", job.id, job.title, state)
+            self._watch.forget(run_dir)
             if state != "succeeded" and job.out is not None:
                 _sweep(self.workspace.absolute(job.out))
             return
@@ -150,12 +162,24 @@ class Supervisor:
             self._stop_asked[str(run_dir)] = now
             log.info("killed job %s (%s)", job.id, job.title)
 
+    def _watch_over(self, active: list[Job]) -> None:
+        """End the job that takes the last memory, and those that hang; what becomes of each, its end decides."""
+        running = [job for job in active if job.state == "running" and job.run_dir]
+        folders = {self.workspace.absolute(job.run_dir or ""): job for job in running}
+        doomed = self._watch.look(list(folders), self.settings)
+        for run_dir, why, figures in doomed:
+            job = folders[run_dir]
+            log.info("ending job %s (%s): %s, %s", job.id, job.title, why, figures)
+            # The reason is on disk before the kill: whoever reads its end, this runner or the next, knows it.
+            write_atomically(run_dir / KILLED, json.dumps({"why": why, "at": time.time(), **figures}))
+            self.executor.stop(run_dir, force=True)
+
     # -- what may run --------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> bool:
         self._reload_settings()
         with self.store.write() as session:
-            ready = ledger.ready_jobs(session)
+            ready = ready_jobs(session)
             running = session.exec(
                 rows_of(Job.heavy).where(col(Job.state).in_(("starting", "running", "stopping")))
             ).all()
@@ -164,12 +188,28 @@ class Supervisor:
         for job in ready:
             if (heavy if job.heavy else light) <= 0:
                 continue
+            if self._disk_is_short(ready):
+                break
             if job.heavy:
                 heavy -= 1
             else:
                 light -= 1
             self._start(job)
         return bool(ready)
+
+    def _disk_is_short(self, ready: list[Job]) -> bool:
+        """Whether the disk's reserve is touched: then nothing more is started until there is room, and it is said."""
+        free = shutil.disk_usage(self.workspace.root).free
+        reserve = self.settings.disk_reserve_mb * 1_000_000
+        short = free < reserve
+        figures = f"{free / 1e6:.0f} MB are free, the reserve is {reserve / 1e6:.0f} MB"
+        if short != self._paused_for_disk:
+            self._paused_for_disk = short
+            log.info("the queue waits for disk space: %s", figures) if short else log.info("there is room again")
+        told = [job for job in ready if job.message.startswith(WAITS_FOR_DISK) != short]
+        if told:
+            ledger.say_of_waiting(self.store, told, f"{WAITS_FOR_DISK}: {figures}" if short else "")
+        return short
 
     def _reload_settings(self) -> None:
         """Take over a changed settings.yaml; one with a fault changes nothing."""
@@ -184,16 +224,6 @@ class Supervisor:
 
     def _start(self, job: Job) -> None:
         assert job.id is not None
-        free = shutil.disk_usage(self.workspace.root).free
-        reserve = self.settings.disk_reserve_mb * 1_000_000
-        if free < reserve:
-            ledger.fail(
-                self.store,
-                job.id,
-                f"only {free / 1e6:.0f} MB free on the disk, the reserve is {reserve / 1e6:.0f} MB",
-                "free some, or lower runner.disk_reserve_mb in configs/settings.yaml",
-            )
-            return
         claimed = ledger.claim(self.store, job.id)
         if claimed is None:
             return
@@ -226,6 +256,8 @@ class Supervisor:
             "threads": len(os.sched_getaffinity(0)),
             "stop_grace_s": self.settings.stop_grace_s,
             "checkpoints": self.settings.checkpoints_dict(),
+            "memory_reserve_bytes": self.settings.memory_reserve_mb * 10**6,
+            "smaller": job.smaller,
         }
 
     def _open_wake(self) -> int:

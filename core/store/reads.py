@@ -70,6 +70,7 @@ class Reader:
                 jobs=tuple(self._jobs("ORDER BY job.id DESC LIMIT ?", (jobs,))),
                 runner_pid=self._runner_pid(),
                 taken_at=time.time(),
+                runner_stopped=self._runner_stopped(),
             )
 
     def phases(self) -> list[PhaseView]:
@@ -299,13 +300,14 @@ class Reader:
     def _jobs(self, tail: str, values: Sequence[Any]) -> Iterable[JobView]:
         rows = self._all(
             "SELECT id, kind, title, state, key, phase, domain, attempt, priority, created_at, started_at, ended_at, "
-            "step, total, unit, message, rate, eta_s, metrics, error, hint, exit_code, exit_signal, run_dir, "
+            "step, total, unit, message, rate, eta_s, metrics, error, hint, exit_code, exit_signal, run_dir, failure, "
+            "not_before, smaller, "
             "(SELECT group_concat(needs_id) FROM job_dependency WHERE job_id = job.id) FROM job " + tail,
             *values,
         )
         for row in rows:
-            needs = tuple(sorted(int(part) for part in row[24].split(","))) if row[24] else ()
-            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, row[23])
+            needs = tuple(sorted(int(part) for part in row[27].split(","))) if row[27] else ()
+            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, *row[23:27])
             yield JobView(*values)
 
     def _connect(self) -> sqlite.Connection | None:
@@ -358,6 +360,17 @@ class Reader:
             return (0, 0.0)
         # total_changes is this connection's own; data_version moves with every commit of another.
         return (int(self._all("PRAGMA data_version")[0][0]), float(self._runner_pid() or 0))
+
+    def unwatched(self) -> bool:
+        """Whether jobs are recorded as running while nobody looks after them, so that what is shown may be old."""
+        if self._connect() is None or self._runner_pid() is not None:
+            return False
+        return bool(self._all("SELECT 1 FROM job WHERE state IN ('starting', 'running', 'stopping') LIMIT 1"))
+
+    def _runner_stopped(self) -> bool:
+        from core.runner.presence import stopped_mark
+
+        return stopped_mark(self.workspace).exists()
 
     def _runner_pid(self) -> int | None:
         from core.runner.presence import runner_pid

@@ -95,6 +95,11 @@ class Job(SQLModel, table=True):
     exit_signal: int | None = None
     events_offset: int = 0
     run_dir: str | None = None
+    failure: str | None = None  # what kind of end the newest attempt had: a key of core.runner.verdict.POLICY
+    not_before: float | None = None  # a queued job waits until then before it is started again
+    # How many steps below its preset it is run, for lack of memory.
+    smaller: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    stop_reason: str | None = None  # why it is stopping: cancel or pause
 
 
 class JobDependency(SQLModel, table=True):
@@ -117,6 +122,10 @@ class JobAttempt(SQLModel, table=True):
     outcome: str | None = None
     exit_code: int | None = None
     exit_signal: int | None = None
+    failure: str | None = None
+    detail: str | None = None
+    reached: int | None = None  # the step it came to
+    peak_rss_bytes: int | None = None
 
 
 class Metric(SQLModel, table=True):

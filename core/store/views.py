@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-ACTIVE_JOB_STATES = ("queued", "starting", "running", "stopping", "blocked")
+ACTIVE_JOB_STATES = ("queued", "starting", "running", "stopping", "blocked", "paused")
 FINAL_JOB_STATES = ("succeeded", "failed", "cancelled", "interrupted")
 
 
@@ -27,7 +27,7 @@ class JobView:
     id: int
     kind: str
     title: str
-    state: str  # queued, starting, running, stopping, blocked, succeeded, failed, cancelled, interrupted
+    state: str  # queued, starting, running, stopping, paused, blocked, succeeded, failed, cancelled, interrupted
     key: str
     phase: int | None
     domain: str | None
@@ -49,6 +49,9 @@ class JobView:
     exit_signal: int | None = None
     depends_on: tuple[int, ...] = ()
     run_dir: str | None = None  # relative to the workspace; holds `log`, `events.jsonl`, `exit.json`
+    failure: str | None = None  # what kind of end the newest attempt had: memory, killed, lost, reboot, hung, …
+    not_before: float | None = None  # when a queued job is started again
+    smaller: int = 0  # how many steps below its preset it is run, for lack of memory
 
     @property
     def fraction(self) -> float | None:
@@ -127,6 +130,7 @@ class Snapshot:
     jobs: tuple[JobView, ...]  # newest first, at most the number asked for
     runner_pid: int | None
     taken_at: float
+    runner_stopped: bool = False  # a person stopped it: nobody starts it only to look
 
     def job(self, job_id: int) -> JobView | None:
         """The job with this number, if it is among those read."""

@@ -4,6 +4,7 @@ Exit 0: done, and its artifact has its final name. Exit 3: a failure explained b
 TARA; the traceback is in the log.
 """
 
+import errno
 import importlib
 import logging
 import os
@@ -56,20 +57,29 @@ def _run(context: Context) -> int:
         return 128 + signal.SIGTERM
     except MemoryError as error:
         traceback.print_exc()
-        context.emit("error", message=f"out of memory: {error}", hint="use a smaller preset")
+        context.emit("error", message=f"out of memory: {error}", hint="use a smaller preset", failure="memory")
         return EXPLAINED
     except OSError as error:
         traceback.print_exc()
         where = f" ({error.filename})" if error.filename else ""
-        context.emit("error", message=f"{error.strerror or error}{where}", hint="see the log")
+        full = "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        context.emit("error", message=f"{error.strerror or error}{where}", hint="see the log", failure=full)
         return EXPLAINED
     except Exception as error:  # noqa: BLE001 - the last door: said in the event, whole in the log, and the exit is 1
         traceback.print_exc()
+        if _refused_memory(error):
+            context.emit("error", message=f"out of memory: {error}", hint="use a smaller preset", failure="memory")
+            return EXPLAINED
         context.emit(
             "error", message=f"{type(error).__name__}: {error}", hint="a fault in TARA or its parts; see the log"
         )
         return 1
     return 0
+
+
+def _refused_memory(error: BaseException) -> bool:
+    """Whether torch was refused memory; it says so with errors of its own, and torch may not be loaded here."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
 
 
 if __name__ == "__main__":

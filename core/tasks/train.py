@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files import sha256_of, write_manifest
+from core.memory import available_memory
 from core.tasks.context import Context, Stopped
 from core.training import lora, memory
 from core.training.base import PROVENANCE, empty_model, load_model, load_tokenizer, name_and_sha256
@@ -23,9 +24,11 @@ from core.training.render import (
     template_hash,
 )
 from core.training.runtime import best_device, library_versions, prepare
+from core.training.smaller import Smaller, smaller
 
 LOG_EVERY_S = 5.0
 SHORT_KEY = 8
+PRESSURE_EVERY_S = 1.0
 HELD_OUT_FRACTION = 0.2  # where the job names none
 
 
@@ -50,11 +53,14 @@ def run(ctx: Context) -> None:
     prepare(ctx.spec.get("threads"), ctx.params["seed"])
     preset, base = ctx.params["preset"], Path(ctx.inputs["base"])
     base_name, base_sha256 = name_and_sha256(base)
-    ready = _prepare(ctx, base)
+    less = smaller(preset, ctx.spec.get("smaller", 0))
+    if less.says:
+        _say(f"for lack of memory before: {less.says}")
+    ready = _prepare(ctx, base, less.sequence_length)
     device = best_device()
     precision = choose_precision(preset["dtype"], device)
     print(f"computing in {precision.dtype} on {device.type}: {precision.reason}", flush=True)
-    plan = _plan(base, preset, precision, ready.examples, device)
+    plan = _plan(base, {**preset, "batch_size": less.micro_batch}, precision, ready.examples, device)
     print(f"expected memory: {plan.one_line()}", flush=True)
 
     started = time.monotonic()
@@ -69,13 +75,13 @@ def run(ctx: Context) -> None:
     )
     checkpoints = _checkpoints(ctx, base_sha256, ready)
     with ctx.finishing_steps():
-        outcome = _train(ctx, adapted, ready.examples, device, checkpoints)
+        outcome = _train(ctx, adapted, ready.examples, device, checkpoints, less)
     print(
         f"{outcome.steps} steps in {outcome.seconds:.1f} s, {outcome.tokens / outcome.seconds:.0f} tokens/s;"
         f" loss {outcome.first_loss:.3f} -> {outcome.final_loss:.3f}",
         flush=True,
     )
-    about = _provenance(ctx, base_name, base_sha256, ready, precision, outcome, plan)
+    about = _provenance(ctx, base_name, base_sha256, ready, precision, outcome, plan) | {"smaller": less.says}
     assert ctx.out is not None
     with ctx.staging() as folder:
         folder.mkdir()
@@ -88,14 +94,13 @@ def run(ctx: Context) -> None:
     checkpoints.drop()  # the adapter is safe
 
 
-def _prepare(ctx: Context, base: Path) -> _Prepared:
+def _prepare(ctx: Context, base: Path, length: int) -> _Prepared:
     """Read, divide and render the examples."""
-    data, preset = Path(ctx.inputs["data"]), ctx.params["preset"]
+    data = Path(ctx.inputs["data"])
     fraction = ctx.params.get("held_out_fraction", HELD_OUT_FRACTION)
     chosen, held_out = split_examples(read_examples(data), ctx.params["seed"], fraction)
     tokenizer = load_tokenizer(base)
     ensure_chat_template(tokenizer)
-    length = preset["sequence_length"]
     examples, report = render_all(tokenizer, chosen, ctx.params["system_prompt"], length)
     print(f"{report.one_line(length)}; {len(held_out)} more held out", flush=True)
     return _Prepared(tokenizer, examples, report, len(held_out), sha256_of(data))
@@ -116,7 +121,7 @@ def _plan(
         r=preset["lora_r"],
         dropout=preset["lora_dropout"],
     )
-    available, limited_by = memory.available_memory()
+    available, limited_by = available_memory()
     if device.type == "cuda":
         import torch
 
@@ -147,7 +152,7 @@ def _checkpoints(ctx: Context, base_sha256: str, ready: _Prepared) -> Checkpoint
 
 
 def _train(
-    ctx: Context, adapted: Any, examples: list[Rendered], device: Any, checkpoints: Checkpoints
+    ctx: Context, adapted: Any, examples: list[Rendered], device: Any, checkpoints: Checkpoints, less: Smaller
 ) -> TrainingOutcome:
     """Train, from the newest good checkpoint on where there is one; leaves by `Stopped` where asked to."""
     companions = Companions(
@@ -155,12 +160,33 @@ def _train(
         save_every=ctx.params["preset"].get("save_steps", 0),
         on_start=ctx.restart_clock,
         should_stop=lambda: ctx.stop_asked,
+        pressure=_Pressure(ctx.spec.get("memory_reserve_bytes", 0)),
+        micro_batch=less.micro_batch,
         say=_say,
     )
     try:
         return train(adapted, examples, _recipe(ctx), device, _Announcer(ctx), companions)
     except Interrupted as left:
         raise Stopped from left
+
+
+class _Pressure:
+    """Tells when memory runs short, at most once in a while: what was let go must have time to show."""
+
+    def __init__(self, reserve: int) -> None:
+        self._reserve = reserve
+        self._quiet_until = 0.0
+
+    def __call__(self) -> str | None:
+        now = time.monotonic()
+        if now < self._quiet_until:
+            return None
+        self._quiet_until = now + PRESSURE_EVERY_S
+        free, limited_by = available_memory()
+        if free >= self._reserve:
+            return None
+        self._quiet_until = now + 10 * PRESSURE_EVERY_S
+        return f"memory runs short, {free / 1e6:.0f} MB are free ({limited_by})"
 
 
 def _say(line: str) -> None:
@@ -182,7 +208,8 @@ class _Announcer:
         self._last_line = 0.0
 
     def __call__(self, report: StepReport) -> None:
-        self._ctx.progress(report.step, report.total, message=f"loss {report.smoothed_loss:.3f}")
+        last = self._ctx.stop_asked  # where it stood when it left is told in any case
+        self._ctx.progress(report.step, report.total, message=f"loss {report.smoothed_loss:.3f}", force=last)
         values = asdict(report)
         del values["step"], values["total"]
         self._ctx.metrics(report.step, **{name: float(f"{value:.6g}") for name, value in values.items()})
@@ -248,6 +275,7 @@ def _announce(ctx: Context, digest: str, size: int, about: dict[str, Any], outco
         base_sha256=about["base"]["sha256"],
         data_sha256=about["data"]["sha256"],
         seed=about["seed"],
+        smaller=about["smaller"],
         steps=outcome.steps,
         final_loss=outcome.final_loss,
     )
@@ -258,6 +286,8 @@ def _announce(ctx: Context, digest: str, size: int, about: dict[str, Any], outco
     ctx.result(
         steps=outcome.steps,
         resumed_from=outcome.resumed_from,
+        micro_batch=outcome.micro_batch,
+        smaller=about["smaller"],
         first_loss=outcome.first_loss,
         final_loss=outcome.final_loss,
         tokens=outcome.tokens,

@@ -1,10 +1,8 @@
 """Before loading: how much memory a training run will need, and whether it is there."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from core.tasks.context import TaskError
@@ -26,7 +24,6 @@ ALLOCATOR = 1.7  # gradients on their way back, and holes between blocks of chan
 LOGIT_COPIES = 3  # a chunk's logits in float32, its probabilities, and a temporary
 # Settings of models whose logits are changed after the head; for these all logits are held at once.
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True)
@@ -84,51 +81,6 @@ def plan_training(
         activations=int(batch_size * sequence_length * layers * values * 4 * ALLOCATOR),
         logits=rows * int(config.vocab_size) * 4 * LOGIT_COPIES,
     )
-
-
-def available_memory() -> tuple[int, str]:
-    """Bytes a process may still take, and what sets that limit: the machine, or its control group."""
-    free = int(psutil.virtual_memory().available)
-    group = cgroup_available()
-    if group is not None and group < free:
-        return group, "the memory limit of this process's control group"
-    return free, "the machine's available memory"
-
-
-def cgroup_available(root: Path = CGROUP, membership: Path = Path("/proc/self/cgroup")) -> int | None:
-    """Bytes left under the tightest memory limit of this process's control groups (version 2, else 1); None where
-    there is no limit. Cached file pages count as free: the kernel drops them first."""
-    try:
-        lines = membership.read_text("utf-8").splitlines()
-    except OSError:
-        return None
-    left: list[int] = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            top, names = root, ("memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            top, names = root / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-        else:
-            continue
-        folder = top / path.strip("/")
-        left += [
-            free for each in (folder, *folder.parents) if each.is_relative_to(top) and (free := _left(each, names))
-        ]
-    return min(left) if left else None
-
-
-def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
-    limit, current, cached = names
-    try:
-        most = (folder / limit).read_text("utf-8").strip()
-        used = int((folder / current).read_text("utf-8"))
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
-    except (OSError, ValueError):
-        return None  # this level has no limit of its own (the root), or is not visible from here
-    if most == "max" or int(most) >= 1 << 60:
-        return None
-    return max(1, int(most) - used + int(statistics.get(cached, 0)))
 
 
 def check_memory(plan: MemoryPlan, available: int, limited_by: str, *, smaller: str) -> None:

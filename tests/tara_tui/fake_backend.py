@@ -180,6 +180,18 @@ class FakeBackend:
         """Remember it."""
         return self._wish("cancel", job_id)
 
+    def pause_job(self, job_id: int) -> str:
+        """Remember it."""
+        return self._wish("pause", job_id)
+
+    def resume_job(self, job_id: int) -> str:
+        """Remember it."""
+        return self._wish("resume", job_id)
+
+    def revive_runner(self) -> str:
+        """Remember it."""
+        return self._wish("revive")
+
     def retry_job(self, job_id: int) -> str:
         """Remember it."""
         return self._wish("retry", job_id)

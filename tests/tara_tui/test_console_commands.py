@@ -139,10 +139,33 @@ async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> No
 
 
 async def test_stopped_runner_is_said_and_started(tmp_path: Path) -> None:
-    async with console(FakeBackend(tmp_path, replace(make_snapshot(), runner_pid=None)), (80, 24)) as it:
-        await it.shows("runner off: S starts it")
+    stopped = replace(make_snapshot(), runner_pid=None, runner_stopped=True)
+    async with console(FakeBackend(tmp_path, stopped), (80, 24)) as it:
+        await it.shows("runner stopped: S starts it")
         await it.press("S")
         await it.until(lambda: it.backend.wishes == [("runner",)], "the wish")
+
+
+async def test_a_runner_that_is_gone_is_started_once(tmp_path: Path) -> None:
+    gone = replace(make_snapshot(), runner_pid=None)
+    async with console(FakeBackend(tmp_path, gone), (80, 24)) as it:
+        await it.until(lambda: it.backend.wishes == [("revive",)], "the wish")
+        await it.put(replace(gone, taken_at=gone.taken_at + 9))
+        assert it.backend.wishes == [("revive",)]
+        await it.put(make_snapshot())
+        await it.put(gone)
+        await it.until(lambda: it.backend.wishes == [("revive",)] * 2, "the next time it is gone")
+
+
+async def test_a_job_is_paused_and_goes_on(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("p")
+        await it.until(lambda: it.backend.wishes == [("pause", 12)], "the wish")
+        found = make_snapshot()
+        jobs = tuple(replace(job, state="paused") if job.id == 12 else job for job in found.jobs)
+        await it.put(replace(found, jobs=jobs))
+        await it.press("2", "p")
+        await it.until(lambda: it.backend.wishes[1:] == [("resume", 12)], "the other wish")
 
 
 async def test_add_domain(tmp_path: Path) -> None:

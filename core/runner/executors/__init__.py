@@ -15,6 +15,12 @@ class Exit:
     started: float | None
     ended: float
     peak_rss_bytes: int | None = None
+    rss_bytes: int | None = None  # held just before the end, about
+    available_bytes: int | None = None  # free on the machine, or in its control group, just before the end
+    oom_kills_group: int | None = None  # processes the kernel killed for memory meanwhile, in the job's control group
+    oom_kills_machine: int | None = None  # and on the whole machine
+    rebooted: bool = False  # the machine has started anew since
+    why_killed: str | None = None  # why the runner itself killed it: memory, hung
 
 
 class Executor(Protocol):

@@ -12,8 +12,9 @@ from typing import Any
 import core
 from core.runner.events import all_events
 from core.runner.executors import Exit
-from core.runner.shim import LOCK, identity, kill_session, take_lock
+from core.runner.shim import LOCK, boot_id, identity, kill_session, take_lock
 
+KILLED = "killed.json"  # written before the runner kills a job of its own accord
 CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 
 
@@ -66,6 +67,7 @@ class LocalExecutor:
             return None
         try:
             found = json.loads(record.read_text())
+            memory, kills = found.get("memory") or {}, found.get("oom_kills") or {}
             return Exit(
                 found["code"],
                 found["signal"],
@@ -73,6 +75,11 @@ class LocalExecutor:
                 found["started"],
                 found["ended"],
                 found.get("peak_rss_bytes"),
+                memory.get("rss_bytes"),
+                memory.get("available_bytes"),
+                kills.get("group"),
+                kills.get("machine"),
+                why_killed=why_killed(run_dir),
             )
         except (FileNotFoundError, ValueError, KeyError):  # killed before it was written, or lost with the power
             return _last_word(run_dir)
@@ -97,7 +104,22 @@ def _last_word(run_dir: Path) -> Exit:
     for event in all_events(run_dir / "events.jsonl"):
         if event.get("event") == "end":
             return Exit(event["code"], None, False, None, event["t"])
-    return Exit(None, None, False, None, time.time())
+    return Exit(None, None, False, None, time.time(), rebooted=_another_boot(run_dir), why_killed=why_killed(run_dir))
+
+
+def why_killed(run_dir: Path) -> str | None:
+    """Why the runner killed this job, where it did."""
+    try:
+        return str(json.loads((run_dir / KILLED).read_text("utf-8"))["why"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _another_boot(run_dir: Path) -> bool:
+    try:
+        return bool(json.loads((run_dir / "shim.json").read_text("utf-8"))["boot_id"] != boot_id())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _signal(recorded: dict[str, Any], number: int) -> bool:

@@ -20,6 +20,8 @@ from core.workspace import Workspace
 from tests.conftest import ROOT
 from tests.core.runner.watch import (
     add_job,
+    at_once,
+    attempts,
     frozen,
     gone,
     in_state,
@@ -59,9 +61,10 @@ def test_runner_killed_and_its_job_killed_meanwhile(workspace: Workspace) -> Non
     kill_runner(workspace)
     kill(job)
     until((run_dir / "exit.json").exists, "the shim has recorded it")
+    at_once(workspace)
     ensure_runner(workspace)
-    ended = over(workspace, number)
-    assert (ended.state, ended.exit_signal) == ("failed", 9)
+    assert over(workspace, number).state == "succeeded"
+    assert attempts(workspace, number) == [("retried", "killed", None, 9), ("succeeded", None, 0, None)]
 
 
 def test_shim_killed_while_its_job_lives(workspace: Workspace) -> None:
@@ -122,24 +125,26 @@ def test_job_without_shim_that_does_not_listen_is_killed(workspace: Workspace) -
 
 def test_force_kills_a_job_under_its_shim(workspace: Workspace) -> None:
     number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
+    at_once(workspace)
     run_dir, shim, job = frozen(workspace, number)
     assert LocalExecutor().stop(run_dir, force=True)
     until(lambda: gone(job) and gone(shim), "the job is dead, and its shim has recorded it")
-    ended = over(workspace, number)
-    assert (ended.state, ended.exit_signal) == ("failed", 9)
+    assert over(workspace, number).state == "succeeded"
+    assert attempts(workspace, number)[0] == ("retried", "killed", None, 9)
 
 
-def test_all_killed_is_started_once_more_and_then_interrupted(workspace: Workspace) -> None:
+def test_all_killed_is_started_again_a_few_times_and_then_interrupted(workspace: Workspace) -> None:
+    at_once(workspace)
     number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
     child = add_job(workspace, workspace.root / "source", workspace.root / "child", needs=(number,))
-    for attempt in (1, 2):
+    for attempt in (1, 2, 3, 4):
         _, shim, job = frozen(workspace, number, attempt)
         kill_runner(workspace)
         kill(shim)
         kill(job)
     ensure_runner(workspace)
     ended = over(workspace, number)
-    assert (ended.state, ended.attempt, ended.exit_code, ended.exit_signal) == ("interrupted", 2, None, None)
+    assert (ended.state, ended.attempt, ended.exit_code, ended.exit_signal) == ("interrupted", 4, None, None)
     assert ended.error is not None
     assert "vanished without an exit record" in ended.error
     assert view(workspace, child).error == f"waits for job {number} (clean source), which was interrupted"

@@ -18,6 +18,7 @@ from core.workspace import Workspace
 from tests.conftest import ROOT
 from tests.core.runner.watch import (
     add_job,
+    attempts,
     frozen,
     gone,
     in_state,
@@ -114,12 +115,17 @@ def test_job_killed(workspace: Workspace) -> None:
     other = left.with_name(".tmp-99-demonstration")
     other.mkdir()
     os.kill(job, signal.SIGKILL)
-    ended = over(workspace, number)
-    assert (ended.state, ended.exit_code, ended.exit_signal) == ("failed", None, 9)
-    assert ended.error == "killed by signal 9 (out of memory?)"
     until(lambda: gone(shim), "the shim has left")
     until(lambda: not left.exists(), "what the job left half made is gone")
     assert other.exists()
+    waiting = in_state(workspace, number, "queued")
+    assert (waiting.failure, waiting.exit_code, waiting.exit_signal) == ("killed", None, 9)
+    assert waiting.error is not None
+    assert waiting.error.startswith("killed by signal 9 from outside (it held ")
+    assert waiting.hint == "started again by itself in 5 s"
+    ended = over(workspace, number)
+    assert (ended.state, ended.attempt, ended.error) == ("succeeded", 2, None)
+    assert attempts(workspace, number) == [("retried", "killed", None, 9), ("succeeded", None, 0, None)]
 
 
 def test_running_training_is_cancelled(tiny_workspace: Workspace) -> None:
@@ -166,15 +172,11 @@ def test_disk_reserve_and_settings_that_change_under_a_living_runner(workspace: 
     settings.write_text(usual.replace("disk_reserve_mb: 500", "disk_reserve_mb: 10000000"), "utf-8")
     number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
     runner = ensure_runner(workspace)
-    job = over(workspace, number)
-    assert (job.state, job.run_dir) == ("failed", None)
-    assert job.error is not None
-    assert "MB free on the disk, the reserve is 10000000 MB" in job.error
-    assert "\n" not in job.error
-    assert job.hint is not None
-    assert "disk_reserve_mb" in job.hint
+    until(lambda: view(workspace, number).message.startswith("waits for disk space: "), "it says why it waits")
+    job = view(workspace, number)
+    assert (job.state, job.run_dir) == ("queued", None)
+    assert "MB are free, the reserve is 10000000 MB" in job.message
     settings.write_text(usual, "utf-8")
-    retry_jobs(workspace, [number])
     assert over(workspace, number).state == "succeeded"
     assert runner_pid(workspace) == runner
 

@@ -8,12 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sqlmodel import col, select
+
 from core.runner.client import ensure_runner
 from core.runner.presence import runner_pid
 from core.runner.shim import take_lock
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
-from core.store.tables import Job, JobDependency
+from core.store.tables import Job, JobAttempt, JobDependency
 from core.store.views import JobView
 from core.workspace import Workspace
 from tests.core.hygiene.folders import write_adapter
@@ -36,6 +38,19 @@ def source_folder(workspace: Workspace, name: str = "source") -> Path:
     folder = write_adapter(workspace.root / name)
     (folder / "train.log").write_text("12345")
     return folder
+
+
+def at_once(workspace: Workspace) -> None:
+    """Let what is started again by itself be started without a wait."""
+    settings = workspace.configs / "settings.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("retry_delay_s: 5 ", "retry_delay_s: 0 "), "utf-8")
+
+
+def attempts(workspace: Workspace, job_id: int) -> list[tuple[Any, ...]]:
+    """Outcome, kind of end, exit code and signal of each attempt of a job."""
+    with open_store(workspace).write() as session:
+        found = session.exec(select(JobAttempt).where(JobAttempt.job_id == job_id).order_by(col(JobAttempt.number)))
+        return [(one.outcome, one.failure, one.exit_code, one.exit_signal) for one in found]
 
 
 def add_job(workspace: Workspace, source: Path, output: Path, *, needs: tuple[int, ...] = (), **columns: Any) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pysqlite3.dbapi2 as sqlite
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -296,11 +297,11 @@ def test_a_failed_block_leaves_nothing(bare: Workspace) -> None:
     assert contents(bare) == before
 
 
-SECOND = '''
+SECOND = f'''
 """second schema"""
 import sqlalchemy as sa
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "0002", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "next", "{SCHEMA}", None, None
 def upgrade() -> None:
     with op.batch_alter_table("fact") as batch:
         batch.add_column(sa.Column("origin", sa.String(), nullable=True))
@@ -315,11 +316,37 @@ def second_schema(bare: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     migrations = tmp_path / "migrations"
     shutil.copytree(engine._MIGRATIONS, migrations, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(engine, "_MIGRATIONS", migrations)
-    monkeypatch.setattr(engine, "SCHEMA", "0002")
-    monkeypatch.setattr("core.store.reads.SCHEMA", "0002")
-    monkeypatch.setattr(version, "SCHEMA", "0002")
-    monkeypatch.setattr(version, "KNOWN_SCHEMAS", ("0001", "0002"))
-    return migrations / "versions" / "0002_second.py"
+    monkeypatch.setattr(engine, "SCHEMA", "next")
+    monkeypatch.setattr("core.store.reads.SCHEMA", "next")
+    monkeypatch.setattr(version, "SCHEMA", "next")
+    monkeypatch.setattr(version, "KNOWN_SCHEMAS", (*KNOWN_SCHEMAS, "next"))
+    return migrations / "versions" / "next.py"
+
+
+@pytest.mark.parametrize("old", KNOWN_SCHEMAS[:-1])
+def test_every_released_schema_is_brought_up_with_what_is_in_it(bare: Workspace, old: str) -> None:
+    bare.runs.mkdir(parents=True)
+    before = create_engine(f"sqlite:///{bare.state_db}", module=sqlite)
+    config = Config()
+    config.set_main_option("script_location", str(engine._MIGRATIONS))
+    with before.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, old)
+        connection.exec_driver_sql(
+            "INSERT INTO job (id, kind, title, state, key, priority, heavy, attempt, params, inputs, created_at, unit,"
+            " message, metrics, result, events_offset) VALUES (7, 'train', 'train a', 'succeeded', 'k', 0, 1, 1, '{}',"
+            " '{}', 5.0, '', '', '{}', '{}', 0)"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO job_attempt (job_id, number, run_dir, started_at, outcome)"
+            " VALUES (7, 1, 'runs/7', 5.0, 'succeeded')"
+        )
+    before.dispose()
+    open_store(bare).close()
+    assert schema_of(bare.state_db) == SCHEMA
+    with open_reader(bare) as reader:
+        assert (reader.job(7).state, reader.job(7).smaller, reader.job(7).failure) == ("succeeded", 0, None)
+    assert len(contents(bare)["job_attempt"]) == 1
 
 
 @pytest.mark.parametrize("opening", [open_store, open_reader])
@@ -327,10 +354,10 @@ def test_an_older_store_is_copied_and_brought_up(bare: Workspace, second_schema:
     second_schema.write_text(SECOND)
     old = contents(bare)
     opening(bare).close()
-    assert schema_of(bare.state_db) == "0002"
+    assert schema_of(bare.state_db) == "next"
     assert contents(bare)["fact"] == [("a", "1", "before")]
-    (copy,) = bare.root.glob("state.db.schema-0001.*")
-    assert schema_of(copy) == "0001"
+    (copy,) = bare.root.glob(f"state.db.schema-{SCHEMA}.*")
+    assert schema_of(copy) == SCHEMA
     kept = Workspace(bare.root / "kept")
     kept.root.mkdir()
     copy.rename(kept.state_db)
@@ -343,7 +370,7 @@ def test_a_migration_that_fails_changes_nothing(bare: Workspace, second_schema: 
     with pytest.raises(TaraError, match="no such table"):
         open_store(bare)
     assert contents(bare) == before
-    assert schema_of(bare.state_db) == "0001"
+    assert schema_of(bare.state_db) == SCHEMA
 
 
 def test_a_migration_that_breaks_references_is_undone(bare: Workspace, second_schema: Path) -> None:

@@ -9,8 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from core.errors import InvalidInput
 from core.files import check_manifest, sha256_of
+from core.tasks import train
 from core.tasks.context import TaskError
-from core.training import memory
 from core.training.base import load_tokenizer
 from tests.core.tasks.driving import (
     PRESET,
@@ -113,7 +113,7 @@ def test_a_learning_rate_of_zero_is_no_training(tmp_path: Path) -> None:
 
 def test_what_does_not_fit_in_memory_is_refused_before_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = make_base(tmp_path, build_tiny("llama", tmp_path / "model"))
-    monkeypatch.setattr(memory, "available_memory", lambda: (100_000_000, "a limit of the test"))
+    monkeypatch.setattr(train, "available_memory", lambda: (100_000_000, "a limit of the test"))
     monkeypatch.setattr("core.tasks.train.load_model", lambda *_: pytest.fail("the base was loaded"))
     with pytest.raises(TaskError, match=r"100 MB are free \(a limit of the test\)"):
         train_adapter(tmp_path, base, write_examples(tmp_path / "data.jsonl"))

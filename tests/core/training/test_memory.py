@@ -1,7 +1,6 @@
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 
@@ -12,8 +11,6 @@ from core.training.loss import collate, loss_sum
 from core.training.memory import (
     ALLOCATOR,
     MemoryPlan,
-    available_memory,
-    cgroup_available,
     check_memory,
     check_weights,
     plan_training,
@@ -71,43 +68,3 @@ def test_a_run_that_does_not_fit_is_refused_with_the_numbers() -> None:
     check_weights(plan, 800_000_000, "the machine")
     with pytest.raises(TaskError, match="loading needs about 500 MB"):
         check_weights(plan, 600_000_000, "the machine")
-
-
-def group(folder: Path, limit: str, used: int, inactive: int, version: int = 2) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    names = ("memory.max", "memory.current", "inactive_file")
-    if version == 1:
-        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-    (folder / names[0]).write_text(f"{limit}\n")
-    (folder / names[1]).write_text(f"{used}\n")
-    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {inactive}\n")
-
-
-def test_the_tightest_limit_of_the_control_groups_counts(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("0::/user/job\n")
-    root = tmp_path / "fs"
-    group(root / "user" / "job", "max", 10, 0)
-    assert cgroup_available(root, membership) is None
-    group(root / "user", "1000", 400, 100)
-    assert cgroup_available(root, membership) == 700
-    group(root / "user" / "job", "500", 300, 0)
-    assert cgroup_available(root, membership) == 200
-
-
-def test_limits_of_the_first_version_are_read_too(tmp_path: Path) -> None:
-    membership = tmp_path / "cgroup"
-    membership.write_text("7:cpu,cpuacct:/x\n5:memory:/box\n0::/x\n")
-    group(tmp_path / "fs" / "memory" / "box", "2000", 500, 50, version=1)
-    group(tmp_path / "fs" / "memory", str(1 << 62), 500, 50, version=1)
-    assert cgroup_available(tmp_path / "fs", membership) == 1550
-
-
-def test_without_control_groups_the_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert cgroup_available(tmp_path, tmp_path / "none") is None
-    monkeypatch.setattr("core.training.memory.cgroup_available", lambda: None)
-    free, why = available_memory()
-    assert 0 < free <= psutil.virtual_memory().total
-    assert "machine" in why
-    monkeypatch.setattr("core.training.memory.cgroup_available", lambda: 5)
-    assert available_memory() == (5, "the memory limit of this process's control group")
