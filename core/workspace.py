@@ -41,6 +41,10 @@ class Workspace:
         """Where unfinished trainings stand: `<domain>-<key>/step-<number>`."""
         return self.root / "checkpoints"
 
+    def checkpoint_folder(self, domain: str, key: str) -> Path:
+        """Where one training's checkpoints are, whichever attempt of it runs. `key` is the job's."""
+        return self.checkpoints / f"{domain}-{key[:8]}"
+
     @property
     def runs(self) -> Path:
         """One folder an attempt: spec, log, events, exit record."""

@@ -155,6 +155,11 @@ def _idle_rows(session: Session, number: int) -> dict[type[SQLModel], list[Any]]
 def _paths(workspace: Workspace, rows: dict[type[SQLModel], list[Any]]) -> tuple[str, ...]:
     """What there is on disk of some rows, relative to the workspace."""
     stored = [artifact.path for artifact in rows[Artifact]] + [attempt.run_dir for attempt in rows[JobAttempt]]
+    stored += [
+        workspace.relative(workspace.checkpoint_folder(job.domain, job.key))
+        for job in rows[Job]
+        if job.kind == "train" and job.domain
+    ]
     return tuple(
         sorted({path for path in stored if workspace.absolute(path).exists() and not Path(path).is_absolute()})
     )

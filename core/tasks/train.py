@@ -27,7 +27,6 @@ from core.training.runtime import best_device, library_versions, prepare
 from core.training.smaller import Smaller, smaller
 
 LOG_EVERY_S = 5.0
-SHORT_KEY = 8
 PRESSURE_EVERY_S = 1.0
 HELD_OUT_FRACTION = 0.2  # where the job names none
 
@@ -133,18 +132,13 @@ def _plan(
     return plan
 
 
-def checkpoints_folder(ctx: Context) -> Path:
-    """Where the checkpoints of this training are, whichever attempt of it runs."""
-    return ctx.workspace.checkpoints / f"{ctx.params['domain']}-{ctx.key[:SHORT_KEY]}"
-
-
 def _checkpoints(ctx: Context, base_sha256: str, ready: _Prepared) -> Checkpoints:
     shaping = {name: value for name, value in ctx.params["preset"].items() if name != "save_steps"}
     settings = {name: ctx.params[name] for name in ("domain", "seed", "system_prompt")}
     settings |= {"preset": shaping, "held_out_fraction": ctx.params.get("held_out_fraction", HELD_OUT_FRACTION)}
     settings["chat_template_sha256"] = template_hash(ready.tokenizer)
     return Checkpoints(
-        checkpoints_folder(ctx),
+        ctx.workspace.checkpoint_folder(ctx.params["domain"], ctx.key),
         Identity(base_sha256, ready.data_sha256, settings),
         Retention(**ctx.spec.get("checkpoints", {})),
         _say,

@@ -62,6 +62,21 @@ def test_clean_and_undo_round_trip(full: Workspace) -> None:
         cleanup.undo(full, 1)
 
 
+def test_checkpoints_of_an_unfinished_training_go_with_their_phase(full: Workspace) -> None:
+    with open_reader(full) as reader:
+        training = next(job for job in reader.jobs(phase=1) if job.kind == "train")
+    assert training.domain is not None
+    kept = full.checkpoint_folder(training.domain, training.key) / "step-00000005" / "state.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    planned = cleanup.plan(full, 1)
+    assert full.relative(kept.parent.parent) in planned.paths
+    cleanup.carry_out(full, planned)
+    assert not kept.exists()
+    cleanup.undo(full, 1)
+    assert kept.read_text() == "{}"
+
+
 def test_twice_within_a_second(built: Workspace) -> None:
     rows, files = contents(built, without=NOTES), tree(built.root)
     for _ in range(3):

@@ -10,7 +10,7 @@ from pathlib import Path
 from core.files import check_manifest
 from core.runner.client import cancel_jobs, ensure_runner, stop_runner
 from core.runner.executors.local import LocalExecutor
-from core.runner.presence import hold
+from core.runner.presence import hold, runner_pid
 from core.runner.shim import STOP_GRACE_S, take_lock
 from core.runner.supervisor import Supervisor
 from core.store.engine import open_store
@@ -18,6 +18,7 @@ from core.store.reads import open_reader
 from core.store.tables import Job
 from core.workspace import Workspace
 from tests.conftest import ROOT
+from tests.core.cli.command import tara
 from tests.core.runner.watch import (
     add_job,
     at_once,
@@ -148,6 +149,34 @@ def test_all_killed_is_started_again_a_few_times_and_then_interrupted(workspace:
     assert ended.error is not None
     assert "vanished without an exit record" in ended.error
     assert view(workspace, child).error == f"waits for job {number} (clean source), which was interrupted"
+
+
+def test_whoever_looks_after_a_crash_sees_what_is_true(workspace: Workspace) -> None:
+    at_once(workspace)
+    number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
+    _, shim, job = frozen(workspace, number)
+    kill_runner(workspace)
+    kill(shim)
+    kill(job)
+    assert state(workspace, number) in ("starting", "running")  # what the dead left in the store
+    shown = tara("jobs", "show", str(number), "--json", cwd=workspace.root)
+    assert shown.status == 0
+    assert shown.json()["state"] != "running" or shown.json()["attempt"] == 2
+    assert over(workspace, number).state == "succeeded"
+    assert attempts(workspace, number)[0][:2] == ("retried", "lost")
+
+
+def test_a_runner_that_a_person_stopped_is_not_started_by_looking(workspace: Workspace) -> None:
+    number = add_job(workspace, source_folder(workspace), workspace.root / "clean")
+    _, _, job = frozen(workspace, number)
+    stop_runner(workspace)
+    shown = tara("jobs", "list", cwd=workspace.root)
+    assert shown.status == 0
+    assert "the runner was stopped" in shown.err
+    assert runner_pid(workspace) is None
+    os.kill(job, signal.SIGCONT)
+    ensure_runner(workspace)
+    assert over(workspace, number).state == "succeeded"
 
 
 def test_runner_killed_between_claim_and_start(workspace: Workspace) -> None:
