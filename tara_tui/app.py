@@ -33,7 +33,7 @@ from tara_tui.meters import Meters
 from tara_tui.panes.chat import ChatPane
 from tara_tui.panes.lists import DomainsPane, JobsPane, PhasesPane, job_counts
 from tara_tui.panes.log import LogPane
-from tara_tui.selection import MODES, Selection, bundles, cause, phase_job
+from tara_tui.selection import MODES, Selection, bundles, cause, ended_meanwhile, phase_job
 from tara_tui.widgets.log_view import LogView
 from tara_tui.widgets.row_list import RowList
 
@@ -172,10 +172,22 @@ class ConsoleApp(App[int]):
 
     def on_snapshot_arrived(self, message: SnapshotArrived) -> None:
         """Show the store as it is now."""
+        self._tell_of_ends(self.snapshot, message.snapshot)
         self.snapshot = message.snapshot
         self.trouble = ""
         self.refresh_panes()
         self._revive(message.snapshot)
+
+    def _tell_of_ends(self, before: Snapshot | None, now: Snapshot) -> None:
+        """Bell and notice for jobs that ran a while and are over since the last look; one for all of them."""
+        ended = ended_meanwhile(before, now)
+        if not ended:
+            return
+        words = [f"{present.one_line(job.title)} {job.state}" for job in ended]
+        line = words[0] if len(words) == 1 else f"{len(words)} jobs are over, the last: {words[0]}"
+        self.tell(line, failed=any(job.state in ("failed", "interrupted") for job in ended))
+        if self._driver is not None and self.on_terminal:
+            self._driver.write(terminal.notice_sequence(f"TARA: {line}", os.environ))
 
     def _revive(self, snapshot: Snapshot) -> None:
         """Where jobs should run and their runner is gone, start it, once: what is shown of them must be true."""

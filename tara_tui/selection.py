@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from core.store.views import DomainView, JobView, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle
 
+NOTICED_S = 10.0  # a job that took less is over before anybody looked away
 MODES = ("dashboard", "jobs", "logs", "chat")
 
 
@@ -76,3 +77,17 @@ def phase_job(snapshot: Snapshot, number: int) -> JobView | None:
         if found:
             return max(found, key=lambda job: job.started_at or 0.0)
     return mine[0] if mine else None
+
+
+def ended_meanwhile(before: Snapshot | None, now: Snapshot) -> list[JobView]:
+    """Jobs that were at work in the snapshot before, ran for at least NOTICED_S, and are over; newest first."""
+    if before is None:
+        return []
+    working = {job.id for job in before.jobs if job.state in ("starting", "running", "stopping")}
+    return [
+        job
+        for job in now.jobs
+        if job.id in working
+        and not job.active
+        and (job.ended_at or 0) - (job.started_at or job.ended_at or 0) >= NOTICED_S
+    ]

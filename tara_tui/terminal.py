@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping
 
 SMALLEST = (60, 18)
+LONGEST_NOTICE = 200
 LARGEST_COPY = 74_000  # bytes of text; terminals refuse more in one OSC 52
 LEAVE_TIMEOUT_S = 3.0
 USE_COMMANDS = "use the commands: tara --help, tara jobs list, tara jobs logs ID"
@@ -66,7 +67,17 @@ def clipboard_sequence(text: str, environment: Mapping[str, str]) -> str | None:
     data = text.encode()
     if len(data) > LARGEST_COPY:
         return None
-    plain = f"\x1b]52;c;{base64.b64encode(data).decode()}\x07"
+    return _passed_on(f"\x1b]52;c;{base64.b64encode(data).decode()}\x07", environment)
+
+
+def notice_sequence(text: str, environment: Mapping[str, str]) -> str:
+    """The bell, and the control sequence (OSC 9) that has the person's own terminal show a notice. `text` is one
+    clean line."""
+    return "\a" + _passed_on(f"\x1b]9;{text[:LONGEST_NOTICE]}\x07", environment)
+
+
+def _passed_on(plain: str, environment: Mapping[str, str]) -> str:
+    """A control sequence as tmux and screen hand it to the terminal outside."""
     if environment.get("TMUX"):
         return f"\x1bPtmux;{plain.replace(chr(27), chr(27) * 2)}\x1b\\"
     if environment.get("TERM", "").startswith("screen"):

@@ -278,7 +278,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
     )  # fmt: skip
     routing.only(("weights", "unsure_below"))
     crisis.only(("region", "resources"))
-    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", *_RUNNER_NUMBERS))
+    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", "hook", *_RUNNER_NUMBERS))
     resources: dict[str, str] = dict(default.crisis_resources)
     if "resources" in crisis.values:
         texts = crisis.section("resources")
@@ -303,6 +303,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         heavy_slots=runner.integer("heavy_slots", 1, 64, default.heavy_slots),
         idle_exit_s=runner.integer("idle_exit_s", 0, 10**7, default.idle_exit_s),
         disk_reserve_mb=runner.integer("disk_reserve_mb", 0, 10**7, default.disk_reserve_mb),
+        hook=runner.text("hook", default.hook, longest=2000) if runner.values.get("hook") else "",
         **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
         quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),
     )

@@ -121,6 +121,7 @@ class Settings:
     memory_reserve_mb: int = 500
     hang_after_s: int = 1800  # 0: never
     retry_delay_s: int = 5
+    hook: str = ""  # a command line, run when a job is over
     quantization: str = "Q4_K_M"
 
     def routing_dict(self) -> dict[str, Any]:

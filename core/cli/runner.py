@@ -45,6 +45,7 @@ def status(root: str | None, as_json: bool) -> None:
     """Whether the runner lives, and what the queue holds."""
     from collections import Counter
 
+    from core.runner import service as services
     from core.runner.client import runner_status
     from core.store.reads import open_reader
     from core.store.views import ACTIVE_JOB_STATES
@@ -53,9 +54,13 @@ def status(root: str | None, as_json: bool) -> None:
     found = runner_status(workspace)
     with open_reader(workspace) as reader:
         counts = Counter(job.state for job in reader.jobs(states=ACTIVE_JOB_STATES))
+    kept = services.status(workspace)
     if as_json:
-        print_json({"pid": found.pid, "log": found.log, "jobs": dict(counts)})
+        after = {"after_reboot": kept.after_reboot, "after_logout": kept.after_logout}
+        print_json({"pid": found.pid, "log": found.log, "jobs": dict(counts), **after})
         return
     click.echo(f"runner {found.pid}" if found.pid is not None else "no runner lives; the next queued job starts one")
     click.echo("jobs: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none waiting"))
     click.echo(f"log: {found.log}")
+    click.echo(f"after a restart of the machine: {kept.after_reboot}")
+    click.echo(f"after a logout: {kept.after_logout}")

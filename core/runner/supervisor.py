@@ -20,6 +20,7 @@ from core.files import STAGING_PREFIX, discard, write_atomically
 from core.runner import ledger
 from core.runner.dependencies import ready_jobs
 from core.runner.executors.local import KILLED, LocalExecutor
+from core.runner.hook import Hook
 from core.runner.presence import looked_mark, still_held, stopped_mark, wake_path
 from core.runner.shim import STOP_GRACE_S
 from core.runner.watch import Watch
@@ -49,6 +50,7 @@ class Supervisor:
         self._settings_stamp = _stamp(workspace)
         self.stopping = False
         self._watch = Watch()
+        self._hook = Hook(workspace)
         self._stop_asked: dict[str, float] = {}  # run folder: when
         self._trouble = ""
         self._paused_for_disk = False
@@ -142,6 +144,7 @@ class Supervisor:
                 state = ledger.fail(self.store, job.id, f"its end cannot be recorded: {error!r}", f"see {RUNNER_LOG}")
             log.info("job %s (%s) %s", job.id, job.title, state)
             self._watch.forget(run_dir)
+            self._tell_hook(job.id)
             if state != "succeeded" and job.out is not None:
                 _sweep(self.workspace.absolute(job.out))
             return
@@ -161,6 +164,13 @@ class Supervisor:
         elif asked is not None and now - asked > patience and self.executor.stop(run_dir, force=True):
             self._stop_asked[str(run_dir)] = now
             log.info("killed job %s (%s)", job.id, job.title)
+
+    def _tell_hook(self, job_id: int) -> None:
+        if self.settings.hook:
+            with self.store.write() as session:
+                ended = session.get(Job, job_id)
+            if ended is not None:
+                self._hook.tell(self.settings.hook, ended)
 
     def _watch_over(self, active: list[Job]) -> None:
         """End the job that takes the last memory, and those that hang; what becomes of each, its end decides."""

@@ -16,6 +16,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from sqlmodel import Session
 
 from core.errors import EnvironmentLacks, InvalidInput, TaraError
+from core.store.place import check_place
 from core.store.version import SCHEMA, read_only_uri, schema_of
 from core.workspace import Workspace
 
@@ -72,9 +73,10 @@ def open_store(workspace: Workspace, *, keep: bool = False) -> Store:
     than a transaction. It belongs to the thread that used it, and is closed by `close`.
 
     Raises InvalidInput for a file newer than this program, which is not touched; EnvironmentLacks where it cannot be
-    written.
+    written, or lies on a network file system.
     """
     path = workspace.state_db
+    check_place(path)
     try:
         found = schema_of(path)
         if found != SCHEMA:

@@ -25,6 +25,7 @@ SHOWING = (
     "jobs show 1",
     "jobs wait",
     "runner status",
+    "service status",
     "doctor",
     "clean-model adapter --dry-run",
     "validate adapter",
@@ -87,6 +88,7 @@ def test_logs(settled: Workspace) -> None:
 def test_every_command_has_help(settled: Workspace) -> None:
     assert set(SHORT_HELP) == set(COMMANDS)
     below = [f"jobs {name}" for name in ("list", "show", "logs", "wait", "pause", "resume", "cancel", "retry")]
+    below += [f"service {name}" for name in ("install", "status", "remove")]
     below += [f"runner {name}" for name in ("start", "stop", "status")]
     found = each(["--help", "-h", *(f"{name} --help" for name in (*COMMANDS, *below))], settled.root)
     for answer in found.values():

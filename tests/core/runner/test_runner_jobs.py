@@ -264,3 +264,41 @@ def test_idle_runner_leaves(workspace: Workspace) -> None:
     pid = ensure_runner(workspace)
     until(lambda: runner_pid(workspace) is None, "the idle runner has left")
     assert gone(pid)
+
+
+def test_the_hook_is_told_of_every_end_and_only_of_ends(workspace: Workspace) -> None:
+    settings = workspace.configs / "settings.yaml"
+    script = workspace.root / "told.py"
+    script.write_text(
+        "import os\n"
+        "said = {name: value for name, value in os.environ.items() if name.startswith('TARA_')}\n"
+        "open('told', 'a').write(f\"{said['TARA_JOB_ID']} {said['TARA_JOB_STATE']} {said['TARA_JOB_KIND']}"
+        " {said['TARA_JOB_EXIT_CODE']} {said['TARA_ROOT']}\\n\")\n"
+    )
+    text = settings.read_text("utf-8")
+    settings.write_text(text.replace('hook: "" ', f"hook: {sys.executable} told.py "), "utf-8")
+    source = source_folder(workspace)
+    good = add_job(workspace, source, workspace.root / "one")
+    bad = add_job(workspace, workspace.root / "absent", workspace.root / "two")
+    ensure_runner(workspace)
+    over(workspace, good)
+    over(workspace, bad)
+    told = workspace.root / "told"
+    until(lambda: told.is_file() and len(told.read_text().splitlines()) == 2, "both ends were told")
+    assert sorted(told.read_text().splitlines()) == [
+        f"{good} succeeded clean 0 {workspace.root}",
+        f"{bad} failed clean 3 {workspace.root}",
+    ]
+
+
+def test_a_hook_that_cannot_run_harms_nothing(workspace: Workspace) -> None:
+    settings = workspace.configs / "settings.yaml"
+    settings.write_text(settings.read_text("utf-8").replace('hook: "" ', "hook: /no/such/command "), "utf-8")
+    number = add_job(workspace, source_folder(workspace), workspace.root / "one")
+    ensure_runner(workspace)
+    assert over(workspace, number).state == "succeeded"
+    log = workspace.runs / "runner.log"
+    until(lambda: "the hook cannot be run: [Errno 2]" in log.read_text(), "it is told in the log")
+    again = add_job(workspace, workspace.root / "source", workspace.root / "two")
+    ensure_runner(workspace)
+    assert over(workspace, again).state == "succeeded"
