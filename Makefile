@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup lint types contracts unit screenshot bench-startup
+.PHONY: quickstart test console setup lint types contracts unit screenshot faults bench-startup
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -42,6 +42,11 @@ unit:
 
 screenshot: setup
 	@$(BIN)/python docs/make_screenshot.py
+
+N ?= 300
+SEED ?= 1
+faults: setup
+	@$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED)
 
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py

@@ -57,7 +57,7 @@ def run(ctx: Context) -> None:
         _say(f"for lack of memory before: {less.says}")
     ready = _prepare(ctx, base, less.sequence_length)
     device = best_device()
-    precision = choose_precision(preset["dtype"], device)
+    precision = choose_precision(preset["dtype"], device, ctx.workspace.runs / "precision.json")
     print(f"computing in {precision.dtype} on {device.type}: {precision.reason}", flush=True)
     plan = _plan(base, {**preset, "batch_size": less.micro_batch}, precision, ready.examples, device)
     print(f"expected memory: {plan.one_line()}", flush=True)
