@@ -56,6 +56,8 @@ def terminate(scene: Scene, order: random.Random) -> str:
 def kill_everything(scene: Scene, order: random.Random) -> str:
     """As the machine going down: all at once, in any order."""
     victims = sorted(processes(scene.workspace.root))
+    if not victims:
+        return "nobody there"
     order.shuffle(victims)
     for pid, _, _ in victims:
         _send(pid, signal.SIGKILL)
@@ -66,6 +68,8 @@ def sleep_and_wake(scene: Scene, order: random.Random) -> str:
     """Processes stand still for a while, as on a machine that slept."""
     victims = sorted(processes(scene.workspace.root))
     chosen = [one for one in victims if order.random() < 0.6]
+    if not chosen:
+        return "nobody there"
     for pid, _, _ in chosen:
         _send(pid, signal.SIGSTOP)
     time.sleep(order.uniform(0.1, 1.0))
