@@ -68,7 +68,10 @@ def test_what_json_says(shown: dict[str, Answer]) -> None:
     assert (job["state"], job["error"], job["result"]) == ("failed", "no memory", {"steps": 3})
     assert [job["id"] for job in shown["jobs list --json"].json()] == [2, 1]
     assert shown["jobs list --json"].json()[0]["depends_on"] == [1]
-    assert shown["runner status --json"].json() == {"pid": None, "log": "runs/runner.log", "jobs": {"blocked": 1}}
+    status = shown["runner status --json"].json()
+    assert (status["pid"], status["log"], status["jobs"]) == (None, "runs/runner.log", {"blocked": 1})
+    assert "go on" in status["after_logout"] or "logind ends" in status["after_logout"]
+    assert status["after_reboot"] == shown["service status --json"].json()["after_reboot"]
     assert "not measured" in shown["show-phase 1"].out
 
 
