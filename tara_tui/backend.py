@@ -259,7 +259,7 @@ class StoreBackend:
         """Start the workspace's runner where it is gone and nobody stopped it."""
         from core.runner.client import revive_runner
 
-        return "the runner was gone, so it was started again" if revive_runner(self.workspace, active=True) else ""
+        return "the runner was gone, so it was started again" if revive_runner(self.workspace) else ""
 
     def open_chat(self, bundle: Bundle) -> ChatSession:
         """A conversation through an engine process, with the deployed files where it is a release."""

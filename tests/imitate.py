@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def start_job(store: Store, job_id: int) -> Path:
 
 def end_job(store: Store, job_id: int, how: Exit = OK) -> str:
     """Record a claimed job's end; its state."""
-    return ledger.finish(store, job_id, Exit(how.code, how.signal, how.stopped, None, time.time()))
+    return ledger.finish(store, job_id, replace(how, ended=time.time()))
 
 
 def do_job(store: Store, job_id: int, how: Exit = OK, quality: float = QUALITY) -> str:
@@ -111,7 +112,7 @@ def do_job(store: Store, job_id: int, how: Exit = OK, quality: float = QUALITY) 
 def ready(store: Store) -> list[Job]:
     """Jobs that may run now."""
     with store.write() as session:
-        return dependencies.ready_jobs(session)
+        return dependencies.unblocked_jobs(session)
 
 
 def do_all(workspace: Workspace, quality: float = QUALITY) -> list[int]:

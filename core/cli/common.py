@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,6 +12,9 @@ from core.errors import TaraError
 from core.store.views import JobView, Measurement
 from core.text import clean
 from core.workspace import Workspace, find_workspace
+
+if TYPE_CHECKING:
+    from core.store.reads import Reader
 
 F = TypeVar("F", bound=Callable[..., Any])
 NOT_MEASURED = "not measured"
@@ -47,25 +51,29 @@ def workspace_of(root: str | None) -> Workspace:
     return find_workspace(root or context.find_root().obj)
 
 
-def settle(workspace: Workspace) -> None:
-    """Before states are shown: where jobs are recorded as running and their runner is gone, have one look after them.
-
-    Where that cannot be, or a person stopped the runner, it is said on standard error that states may be old.
-    """
+@contextmanager
+def true_reader(root: str | None) -> Iterator["Reader"]:
+    """A reader of the workspace whose jobs somebody looks after: where the runner is gone though there is work, it is
+    started first and has gone over all jobs. Where that cannot be, or a person stopped it, it is said on standard error
+    that states may be old."""
     from core.store.reads import open_reader
 
-    with open_reader(workspace) as reader:
-        if not reader.unwatched():
-            return
+    with open_reader(workspace_of(root)) as reader:
+        if reader.unwatched():
+            _settle(reader.workspace)
+        yield reader
+
+
+def _settle(workspace: Workspace) -> None:
     from core.runner.client import revive_runner
+    from core.runner.presence import stopped_mark
 
     try:
-        if not revive_runner(workspace, active=True):
-            click.echo(
-                "tara: the runner was stopped, so running jobs may look as they did then — tara runner start", err=True
-            )
+        revive_runner(workspace)
     except (TaraError, OSError) as error:
-        click.echo(f"tara: no runner can be started, so running jobs may look as they did before ({error})", err=True)
+        click.echo(f"tara: no runner looks after the jobs, so their states may be old ({error})", err=True)
+    if stopped_mark(workspace).exists():
+        click.echo("tara: the runner was stopped, so states of jobs may be old — tara runner start", err=True)
 
 
 def print_json(value: Any) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, settle, span, table, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, span, table, true_reader, workspace_of
 from core.errors import InvalidInput
 from core.store.views import ACTIVE_JOB_STATES, JobView
 from core.text import clean
+from core.workspace import Workspace
 
 POLL_S = 0.2
 
@@ -28,11 +29,7 @@ def jobs() -> None:
 @json_option
 def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_json: bool) -> None:
     """Jobs, newest first."""
-    from core.store.reads import open_reader
-
-    workspace = workspace_of(root)
-    settle(workspace)
-    with open_reader(workspace) as reader:
+    with true_reader(root) as reader:
         found = reader.jobs(phase=phase, states=ACTIVE_JOB_STATES if active else (), limit=limit)
     if as_json:
         print_json([job_json(job) for job in found])
@@ -50,11 +47,7 @@ def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_
 @json_option
 def show_job(job_id: int, root: str | None, as_json: bool) -> None:
     """One job: state, progress, figures, result, where its files are."""
-    from core.store.reads import open_reader
-
-    workspace = workspace_of(root)
-    settle(workspace)
-    with open_reader(workspace) as reader:
+    with true_reader(root) as reader:
         job, result = reader.job(job_id), None
         result = reader.result(job_id)
     if as_json:
@@ -160,20 +153,9 @@ def wait(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
 def cancel(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Cancel jobs: queued ones at once, running ones by ending their processes."""
     from core.runner.client import cancel_jobs
-    from core.store.reads import open_reader
 
     workspace = workspace_of(root)
-    asked = cancel_jobs(workspace, job_ids)
-    with open_reader(workspace) as reader:
-        states = {job_id: reader.job(job_id).state for job_id in asked}
-    stopping = [job_id for job_id in asked if states[job_id] == "stopping"]
-    cancelled = [job_id for job_id in asked if job_id not in stopping]
-    if as_json:
-        print_json({"cancelled": cancelled, "stopping": stopping})
-        return
-    for what, ids in (("cancelled", cancelled), ("stopping", stopping)):
-        if ids:
-            click.echo(f"{what}: {', '.join(map(str, ids))}")
+    _tell_stopped(workspace, cancel_jobs(workspace, job_ids), "cancelled", "stopping", as_json)
 
 
 @jobs.command("retry")
@@ -184,11 +166,7 @@ def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Queue failed, cancelled or interrupted jobs again, and what waits for them."""
     from core.runner.client import retry_jobs
 
-    queued = retry_jobs(workspace_of(root), job_ids)
-    if as_json:
-        print_json({"queued": queued})
-    else:
-        click.echo(f"queued again: {', '.join(map(str, queued))}")
+    _tell_queued(retry_jobs(workspace_of(root), job_ids), as_json)
 
 
 @jobs.command("pause")
@@ -198,20 +176,9 @@ def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
 def pause(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Pause jobs: a running training finishes its step, saves and leaves, and goes on from there when resumed."""
     from core.runner.client import pause_jobs
-    from core.store.reads import open_reader
 
     workspace = workspace_of(root)
-    asked = pause_jobs(workspace, job_ids)
-    with open_reader(workspace) as reader:
-        states = {job_id: reader.job(job_id).state for job_id in asked}
-    stopping = [job_id for job_id in asked if states[job_id] == "stopping"]
-    paused = [job_id for job_id in asked if job_id not in stopping]
-    if as_json:
-        print_json({"paused": paused, "stopping": stopping})
-        return
-    for what, ids in (("paused", paused), ("finishing its step, then paused", stopping)):
-        if ids:
-            click.echo(f"{what}: {', '.join(map(str, ids))}")
+    _tell_stopped(workspace, pause_jobs(workspace, job_ids), "paused", "finishing its step, then paused", as_json)
 
 
 @jobs.command("resume")
@@ -222,7 +189,25 @@ def resume(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     """Let paused jobs go on."""
     from core.runner.client import resume_jobs
 
-    queued = resume_jobs(workspace_of(root), job_ids)
+    _tell_queued(resume_jobs(workspace_of(root), job_ids), as_json)
+
+
+def _tell_stopped(workspace: Workspace, asked: list[int], at_once: str, later: str, as_json: bool) -> None:
+    """Which jobs have stopped, and which are still stopping."""
+    from core.store.reads import open_reader
+
+    with open_reader(workspace) as reader:
+        stopping = [job_id for job_id in asked if reader.job(job_id).state == "stopping"]
+    done = [job_id for job_id in asked if job_id not in stopping]
+    if as_json:
+        print_json({at_once: done, "stopping": stopping})
+        return
+    for what, ids in ((at_once, done), (later, stopping)):
+        if ids:
+            click.echo(f"{what}: {', '.join(map(str, ids))}")
+
+
+def _tell_queued(queued: list[int], as_json: bool) -> None:
     if as_json:
         print_json({"queued": queued})
     else:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, figure, json_option, print_json, root_option, settle, size, table, workspace_of
+from core.cli.common import NUMBER, figure, json_option, print_json, root_option, size, table, true_reader
 from core.store.views import DomainView, PhaseView
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
@@ -64,11 +64,7 @@ def iso(at: float) -> str:
 @json_option
 def list_phases(root: str | None, as_json: bool) -> None:
     """Show all phases."""
-    from core.store.reads import open_reader
-
-    workspace = workspace_of(root)
-    settle(workspace)
-    with open_reader(workspace) as reader:
+    with true_reader(root) as reader:
         phases = reader.phases()
     if as_json:
         current = next((phase.number for phase in phases if phase.current), None)
@@ -98,11 +94,7 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
-    from core.store.reads import open_reader
-
-    workspace = workspace_of(root)
-    settle(workspace)
-    with open_reader(workspace) as reader:
+    with true_reader(root) as reader:
         phase = reader.phase(phase_number)
     if as_json:
         print_json(phase_json(phase))

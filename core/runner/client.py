@@ -3,16 +3,13 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import core
 from core.errors import EnvironmentLacks, InvalidInput, Refused
-from core.runner.presence import looked_mark, runner_pid, stopped_mark, wake
+from core.runner.presence import CODE, looked_mark, runner_command, runner_pid, stopped_mark, wake
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
 
 START_TIMEOUT_S = 20.0
 LOOK_TIMEOUT_S = 5.0
-CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 
 
 @dataclass(frozen=True)
@@ -76,22 +72,19 @@ def stop_runner(workspace: Workspace) -> int | None:
     return pid
 
 
-def revive_runner(workspace: Workspace, active: bool) -> bool:
-    """Make sure that what is shown of running jobs is true: where jobs are `active` and their runner is gone (killed,
-    or the machine was restarted), start it and wait until it has gone over them. Returns whether it did.
+def revive_runner(workspace: Workspace) -> bool:
+    """Make sure that what is shown of jobs is true: where the runner is gone (killed, or the machine was restarted),
+    start it and wait until it has gone over all jobs. Returns whether it did.
 
-    A runner that a person stopped stays stopped.
+    A runner that a person stopped stays stopped. Raises EnvironmentLacks where none comes up, or it cannot look.
     """
-    if not active or runner_pid(workspace) is not None or stopped_mark(workspace).exists():
+    if runner_pid(workspace) is not None or stopped_mark(workspace).exists():
         return False
     pid = ensure_runner(workspace)
     deadline = time.monotonic() + LOOK_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            if looked_mark(workspace).read_text() == str(pid):
-                break
-        except FileNotFoundError:
-            pass
+    while not looked_mark(workspace).is_file():
+        if time.monotonic() > deadline:
+            raise EnvironmentLacks(f"the runner (process {pid}) has not looked after the jobs", "see runs/runner.log")
         time.sleep(0.01)
     return True
 
@@ -201,7 +194,7 @@ def _start(workspace: Workspace) -> subprocess.Popen[bytes]:
     workspace.runs.mkdir(parents=True, exist_ok=True)
     with open(workspace.runs / "runner.log", "ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "core.runner", str(workspace.root)],
+            runner_command(workspace),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -1,8 +1,6 @@
 """Which jobs wait for which: blocking what needs a job that did not succeed, and what is ready to start."""
 
-import time
-
-from sqlmodel import Session, col, or_, select
+from sqlmodel import Session, col, select
 
 from core.store.tables import Job, JobDependency
 
@@ -62,20 +60,16 @@ def block_where_needed(session: Session, job: Job) -> bool:
     return bool(parents)
 
 
-def ready_jobs(session: Session) -> list[Job]:
-    """Queued jobs whose needs all succeeded and whose waiting time is over, most urgent first, oldest first among
-    equals."""
+def unblocked_jobs(session: Session) -> list[Job]:
+    """Queued jobs whose needs all succeeded, most urgent first, oldest first among equals. Those with a `not_before`
+    in the future are among them: they wait for their next attempt."""
     undone = (
         select(JobDependency.job_id).join(Job, col(Job.id) == JobDependency.needs_id).where(Job.state != "succeeded")
     )
     return list(
         session.exec(
             select(Job)
-            .where(
-                Job.state == "queued",
-                col(Job.id).not_in(undone),
-                or_(col(Job.not_before).is_(None), col(Job.not_before) <= time.time()),
-            )
+            .where(Job.state == "queued", col(Job.id).not_in(undone))
             .order_by(col(Job.priority).desc(), col(Job.id))
         ).all()
     )

@@ -6,10 +6,10 @@ import shlex
 import subprocess
 
 from core.store.tables import Job
+from core.store.views import FINAL_JOB_STATES
 from core.workspace import Workspace
 
 HOOK_LOG = "hook.log"
-FINAL = ("succeeded", "failed", "cancelled", "interrupted")
 log = logging.getLogger("tara.runner")
 
 
@@ -24,7 +24,7 @@ class Hook:
         """Run the command for a job that is over. One that cannot be run is told in the runner's log and changes
         nothing else."""
         self._children = [child for child in self._children if child.poll() is None]
-        if not command or job.state not in FINAL:
+        if not command or job.state not in FINAL_JOB_STATES:
             return
         try:
             with open(self._workspace.runs / HOOK_LOG, "ab") as output:

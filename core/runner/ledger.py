@@ -24,7 +24,7 @@ from core.store.tables import (
     Metric,
     Release,
 )
-from core.training.smaller import smaller
+from core.training.smaller import smaller, steps_down
 
 log = logging.getLogger("tara.runner")
 
@@ -51,6 +51,7 @@ def claim(store: Store, job_id: int) -> Job | None:
         job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
         job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
         job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
+        job.failure = None  # of the attempt before: this one's end is judged by its own words
         job.metrics, job.message, job.result = "{}", "", "{}"
         session.add(JobAttempt(job_id=job_id, number=job.attempt, run_dir=job.run_dir, started_at=job.started_at))
         return job
@@ -138,10 +139,12 @@ def _decide(session: Session, job: Job, attempt: JobAttempt | None, exit_: Exit,
         attempt.failure = verdict.failure
         session.add(attempt)
         session.flush()
-    wait = wait_before_retry(verdict.failure, _failures_since_progress(session, job.id), retry_delay_s)
-    again = ""
+    failures = _failures_since_progress(session, job.id)
+    wait, again = wait_before_retry(verdict.failure, failures, retry_delay_s), ""
     if wait is not None and verdict.failure == "memory":
-        wait, again = _less_memory(job, wait)
+        again = _less_memory(job)
+        if not again and failures.count("memory") > 1:
+            wait = None  # nothing smaller, and once more as it is was tried
     if wait is None:
         job.state = POLICY[verdict.failure].left
         hint = job.hint if verdict.failure == "error" and job.hint else _HINTS.get(verdict.failure, "see the log")
@@ -152,17 +155,13 @@ def _decide(session: Session, job: Job, attempt: JobAttempt | None, exit_: Exit,
     job.hint = "started again by itself" + (f" in {wait:.0f} s" if wait > 0 else "") + again
 
 
-def _less_memory(job: Job, wait: float) -> tuple[float | None, str]:
-    """Take the next smaller way to run a training; a job that has none is tried once more as it is."""
+def _less_memory(job: Job) -> str:
+    """Have a training run in the next smaller way, and say which; empty where there is none, or for other kinds."""
     preset = json.loads(job.params).get("preset")
+    if not isinstance(preset, dict) or job.smaller >= len(steps_down(preset)):
+        return ""
     job.smaller += 1
-    if not isinstance(preset, dict):
-        return (wait, "") if job.smaller == 1 else (None, "")
-    try:
-        return wait, f", with {smaller(preset, job.smaller).says}"
-    except IndexError:
-        job.smaller -= 1
-        return None, ""
+    return f", with {smaller(preset, job.smaller).says}"
 
 
 def _failures_since_progress(session: Session, job_id: int) -> list[str]:

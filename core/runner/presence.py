@@ -4,11 +4,19 @@ import fcntl
 import os
 import stat
 import struct
+import sys
 from pathlib import Path
 
+import core
 from core.workspace import Workspace
 
+CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 _FLOCK = "@hhqqi"  # struct flock: type, whence, start, len, pid
+
+
+def runner_command(workspace: Workspace) -> list[str]:
+    """What starts a workspace's runner, in the folder CODE."""
+    return [sys.executable, "-m", "core.runner", str(workspace.root)]
 
 
 def lock_path(workspace: Workspace) -> Path:
@@ -27,7 +35,7 @@ def stopped_mark(workspace: Workspace) -> Path:
 
 
 def looked_mark(workspace: Workspace) -> Path:
-    """Holds the process id of the runner that last went over all jobs after it came up."""
+    """There once the runner has gone over all jobs since it came up."""
     return workspace.runs / "runner.looked"
 
 

@@ -10,16 +10,14 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import core
 from core.errors import EnvironmentLacks, InvalidInput
 from core.files import write_atomically
+from core.runner.presence import CODE, runner_command
 from core.workspace import Workspace
 
-CODE = Path(core.__file__).parents[1]
 TIMEOUT_S = 20.0
 SYSTEMD = Path("/run/systemd/system")  # there where systemd is the machine's first process
 LOGIND = (Path("/etc/systemd/logind.conf"), Path("/etc/systemd/logind.conf.d"))
@@ -52,7 +50,7 @@ def install(workspace: Workspace) -> ServiceStatus:
         return status(workspace)
     raise EnvironmentLacks(
         "there is neither a systemd of the user nor cron here, so nothing can start the runner with the machine",
-        f"have your own start-up run: {shlex.join(_command(workspace))}",
+        f"have your own start-up run: {shlex.join(runner_command(workspace))}",
     )
 
 
@@ -101,10 +99,6 @@ def after_logout() -> str:
     return f"logind ends runner and jobs (KillUserProcesses): loginctl enable-linger {_user()}"
 
 
-def _command(workspace: Workspace) -> list[str]:
-    return [sys.executable, "-m", "core.runner", str(workspace.root)]
-
-
 def _name(workspace: Workspace) -> str:
     return f"tara-{hashlib.sha256(str(workspace.root).encode()).hexdigest()[:8]}"
 
@@ -116,7 +110,7 @@ def _unit_file(workspace: Workspace) -> Path:
 
 def _unit(workspace: Workspace) -> str:
     # KillMode=process: stopping the unit stops the runner; its jobs go on, as after `tara runner stop`.
-    command = " ".join(_quoted(part) for part in _command(workspace))
+    command = " ".join(_quoted(part) for part in runner_command(workspace))
     return f"""[Unit]
 Description=TARA: jobs of {_plain(str(workspace.root))}
 
@@ -144,7 +138,7 @@ def _quoted(part: str) -> str:
 
 
 def _cron_line(workspace: Workspace) -> str:
-    command = f"cd {shlex.quote(str(CODE))} && {shlex.join(_command(workspace))} >/dev/null 2>&1"
+    command = f"cd {shlex.quote(str(CODE))} && {shlex.join(runner_command(workspace))} >/dev/null 2>&1"
     escaped = command.replace("%", "\\%")  # cron takes a bare % for a line's end
     return f"@reboot {escaped} # {_name(workspace)}"
 

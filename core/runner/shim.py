@@ -57,9 +57,12 @@ def main(run_dir: Path, lock: int | None = None) -> int:
     _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
     grace = _grace(run_dir)
     kill_at: float | None = None
-    killed_before = oom_kills()
+    # The kernel's counters as they were one look ago and at the last one: a kill counts for this job only where it came
+    # with its end, not where some other process was killed hours before.
+    before = latest = oom_kills()
     memory = _memory(job.pid)
     while job.poll() is None:
+        before, latest = latest, oom_kills()
         memory = _memory(job.pid) or memory  # what it held just before it ended
         wait = SAMPLE_S if kill_at is None else min(SAMPLE_S, max(0.05, kill_at - time.monotonic()))
         got = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}, wait)
@@ -84,7 +87,7 @@ def main(run_dir: Path, lock: int | None = None) -> int:
             "peak_rss_bytes": usage.ru_maxrss * 1024,
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
             "memory": memory,
-            "oom_kills": _grown(killed_before, oom_kills()),
+            "oom_kills": _grown(before, oom_kills()),
         },
         wait_for_room=True,
     )
@@ -112,7 +115,7 @@ def take_lock(run_dir: Path) -> int | None:
 
 def identity(pid: int) -> dict[str, Any]:
     """What tells a process from a later one of the same number: pid, start time in clock ticks, boot."""
-    return {"pid": pid, "start_ticks": int(_stat(pid)[19]), "boot_id": boot_id()}
+    return {"pid": pid, "start_ticks": int(stat_of(pid)[19]), "boot_id": boot_id()}
 
 
 def boot_id() -> str:
@@ -126,7 +129,7 @@ def kill_session(leader: int) -> list[int]:
     members = []
     for name in os.listdir("/proc"):
         try:
-            if name.isdigit() and int(name) != leader and int(_stat(int(name))[3]) == leader:
+            if name.isdigit() and int(name) != leader and int(stat_of(int(name))[3]) == leader:
                 os.kill(int(name), signal.SIGKILL)
                 members.append(int(name))
         except (FileNotFoundError, ProcessLookupError):
@@ -134,7 +137,7 @@ def kill_session(leader: int) -> list[int]:
     return members
 
 
-def _stat(pid: int) -> list[bytes]:
+def stat_of(pid: int) -> list[bytes]:
     """The fields of /proc/PID/stat behind the name: state, ppid, pgrp, session, …"""
     with open(f"/proc/{pid}/stat", "rb") as stream:
         return stream.read().rpartition(b")")[2].split()
@@ -159,8 +162,11 @@ def _grown(before: tuple[int | None, int | None], after: tuple[int | None, int |
 
 def _prepare() -> None:
     """In the job's process, before it becomes the job."""
-    with open("/proc/self/oom_score_adj", "wb") as stream:
-        stream.write(KILLED_FIRST)
+    try:
+        with open("/proc/self/oom_score_adj", "wb") as stream:
+            stream.write(KILLED_FIRST)
+    except OSError:
+        pass  # not allowed in this container: then the kernel chooses by size alone
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
 
 

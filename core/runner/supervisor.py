@@ -18,7 +18,7 @@ from core.catalog.loading import SETTINGS_FILE
 from core.errors import TaraError
 from core.files import STAGING_PREFIX, discard, write_atomically
 from core.runner import ledger
-from core.runner.dependencies import ready_jobs
+from core.runner.dependencies import unblocked_jobs
 from core.runner.executors.local import KILLED, LocalExecutor
 from core.runner.hook import Hook
 from core.runner.presence import looked_mark, still_held, stopped_mark, wake_path
@@ -58,6 +58,7 @@ class Supervisor:
     def run(self) -> None:
         """Work until asked to stop, or idle for the settings' `idle_exit_s`."""
         stopped_mark(self.workspace).unlink(missing_ok=True)
+        looked_mark(self.workspace).unlink(missing_ok=True)
         while self._work():
             # Nobody can wake it any more: whoever queued something before now is served by this last look, and
             # whoever comes later waits until this process is gone and starts the next.
@@ -72,9 +73,9 @@ class Supervisor:
         try:
             while not self.stopping and self._held():
                 busy = self._turn()
-                if not looked:
+                if not looked and not self._trouble:
                     looked = True
-                    write_atomically(looked_mark(self.workspace), str(os.getpid()))
+                    looked_mark(self.workspace).touch()
                 if busy:
                     idle_since = time.monotonic()
                 elif 0 < self.settings.idle_exit_s < time.monotonic() - idle_since:
@@ -189,10 +190,11 @@ class Supervisor:
     def _start_ready(self) -> bool:
         self._reload_settings()
         with self.store.write() as session:
-            ready = ready_jobs(session)
+            queued = unblocked_jobs(session)
             running = session.exec(
                 rows_of(Job.heavy).where(col(Job.state).in_(("starting", "running", "stopping")))
             ).all()
+        ready = [job for job in queued if (job.not_before or 0) <= time.time()]
         heavy = self.settings.heavy_slots - sum(running)
         light = LIGHT_SLOTS - sum(not one for one in running)
         for job in ready:
@@ -205,20 +207,21 @@ class Supervisor:
             else:
                 light -= 1
             self._start(job)
-        return bool(ready)
+        return bool(queued)  # also those that wait for their next attempt: nobody else would start them
 
     def _disk_is_short(self, ready: list[Job]) -> bool:
         """Whether the disk's reserve is touched: then nothing more is started until there is room, and it is said."""
         free = shutil.disk_usage(self.workspace.root).free
         reserve = self.settings.disk_reserve_mb * 1_000_000
         short = free < reserve
-        figures = f"{free / 1e6:.0f} MB are free, the reserve is {reserve / 1e6:.0f} MB"
         if short != self._paused_for_disk:
             self._paused_for_disk = short
-            log.info("the queue waits for disk space: %s", figures) if short else log.info("there is room again")
+            log.info("the queue %s; %.0f MB are free", "waits for disk space" if short else "goes on", free / 1e6)
         told = [job for job in ready if job.message.startswith(WAITS_FOR_DISK) != short]
         if told:
-            ledger.say_of_waiting(self.store, told, f"{WAITS_FOR_DISK}: {figures}" if short else "")
+            ledger.say_of_waiting(
+                self.store, told, f"{WAITS_FOR_DISK}: {reserve / 1e6:.0f} MB stay free" if short else ""
+            )
         return short
 
     def _reload_settings(self) -> None:

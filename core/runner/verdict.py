@@ -58,7 +58,7 @@ def judge(ended: Exit, told: str | None, told_class: str | None) -> Verdict:
         if ended.oom_kills_group:
             return Verdict("memory", f"out of memory: the kernel killed it{held}")
         if ended.oom_kills_machine:
-            return Verdict("memory", f"out of memory: the kernel killed a process of this machine for it{held}")
+            return Verdict("memory", f"killed as the kernel ended a process of this machine for lack of memory{held}")
         if ended.available_bytes is not None and ended.available_bytes < LITTLE_MEMORY:
             return Verdict("memory", f"killed, probably for lack of memory{held}")
         return Verdict("killed", f"killed by signal 9 from outside{held}")

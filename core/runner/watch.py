@@ -1,6 +1,5 @@
 """Watching running jobs from outside: which takes the last memory, which hangs, and whether the machine slept."""
 
-import json
 import os
 import time
 from dataclasses import dataclass
@@ -9,9 +8,12 @@ from typing import Any
 
 from core.catalog import Settings
 from core.memory import available_memory, resident
+from core.runner.executors.local import processes_of
+from core.runner.shim import stat_of
 
 TICK = os.sysconf("SC_CLK_TCK")
 NOTICED_SLEEP_S = 5.0
+RELIEF_S = 5.0  # until what a killed job held is free again: the next one is not the cause
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Watch:
     def __init__(self) -> None:
         self._seen: dict[Path, _Seen] = {}
         self._asleep = _asleep()
+        self._ended_for_memory = float("-inf")
 
     def look(self, run_dirs: list[Path], settings: Settings) -> list[tuple[Path, str, dict[str, Any]]]:
         """The jobs that must be ended: folder, why (memory or hung), and the figures that say so."""
@@ -49,13 +52,14 @@ class Watch:
                 doomed.append((run_dir, "hung", {"silent_s": round(silent)}))
         free, limited_by = available_memory()
         missing = settings.memory_reserve_mb * 10**6 / 2 - free
-        if held and missing > 0:
+        if held and missing > 0 and now - self._ended_for_memory > RELIEF_S:
             biggest = max(held, key=lambda one: held[one])
             figures = {"rss_bytes": held[biggest], "available_bytes": free, "limited_by": limited_by}
             doomed = [one for one in doomed if one[0] != biggest]
             # One that holds less than what is missing is not the cause, and its end would help nobody.
             if held[biggest] > missing:
                 doomed.append((biggest, "memory", figures))
+                self._ended_for_memory = now
         return doomed
 
     def forget(self, run_dir: Path) -> None:
@@ -80,17 +84,14 @@ def _asleep() -> float:
 
 
 def _job_pid(run_dir: Path) -> int | None:
-    try:
-        return int(json.loads((run_dir / "shim.json").read_text("utf-8"))["job"]["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    who = processes_of(run_dir)
+    return int(who["job"]["pid"]) if who is not None and "job" in who else None
 
 
 def _process(pid: int) -> tuple[str, float]:
     """A process's state letter and the seconds of computing time it has used, rounded to what counts as a sign."""
     try:
-        with open(f"/proc/{pid}/stat", "rb") as stream:
-            fields = stream.read().rpartition(b")")[2].split()
+        fields = stat_of(pid)
     except (FileNotFoundError, ProcessLookupError):
         return "", 0.0
     return fields[0].decode(), round((int(fields[11]) + int(fields[12])) / TICK)

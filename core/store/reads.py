@@ -16,6 +16,7 @@ import pysqlite3.dbapi2 as sqlite
 
 from core.errors import EnvironmentLacks, InvalidInput
 from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
+from core.store.place import check_place
 from core.store.version import SCHEMA, read_only_uri, schema_in
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, SeriesPoint, Snapshot
 from core.workspace import Workspace
@@ -328,6 +329,7 @@ class Reader:
         connection: sqlite.Connection | None = None
         found: str | None = None
         try:
+            check_place(path)
             connection = sqlite.connect(read_only_uri(path), uri=True, isolation_level=None)
             connection.execute("PRAGMA busy_timeout = 5000")
             found = schema_in(connection, path)
@@ -362,10 +364,10 @@ class Reader:
         return (int(self._all("PRAGMA data_version")[0][0]), float(self._runner_pid() or 0))
 
     def unwatched(self) -> bool:
-        """Whether jobs are recorded as running while nobody looks after them, so that what is shown may be old."""
+        """Whether there are jobs to run or running while nobody looks after them, so that what is shown may be old."""
         if self._connect() is None or self._runner_pid() is not None:
             return False
-        return bool(self._all("SELECT 1 FROM job WHERE state IN ('starting', 'running', 'stopping') LIMIT 1"))
+        return bool(self._all("SELECT 1 FROM job WHERE state IN ('queued', 'starting', 'running', 'stopping') LIMIT 1"))
 
     def _runner_stopped(self) -> bool:
         from core.runner.presence import stopped_mark

@@ -59,7 +59,8 @@ def run(ctx: Context) -> None:
     device = best_device()
     precision = choose_precision(preset["dtype"], device, ctx.workspace.runs / "precision.json")
     print(f"computing in {precision.dtype} on {device.type}: {precision.reason}", flush=True)
-    plan = _plan(base, {**preset, "batch_size": less.micro_batch}, precision, ready.examples, device)
+    reserve = ctx.spec.get("memory_reserve_bytes", memory.RESERVE_BYTES)
+    plan = _plan(base, {**preset, "batch_size": less.micro_batch}, precision, ready.examples, device, reserve)
     print(f"expected memory: {plan.one_line()}", flush=True)
 
     started = time.monotonic()
@@ -106,7 +107,12 @@ def _prepare(ctx: Context, base: Path, length: int) -> _Prepared:
 
 
 def _plan(
-    base: Path, preset: dict[str, Any], precision: Precision, examples: list[Rendered], device: Any
+    base: Path,
+    preset: dict[str, Any],
+    precision: Precision,
+    examples: list[Rendered],
+    device: Any,
+    reserve: int,
 ) -> memory.MemoryPlan:
     """The memory plan, refused when it does not fit."""
     longest = max(len(example.input_ids) for example in examples)
@@ -128,7 +134,8 @@ def _plan(
         memory.check_memory(plan, free, "the device's free memory", smaller="choose a smaller preset or base")
         memory.check_weights(plan, available, limited_by)
     else:
-        memory.check_memory(plan, available, limited_by, smaller="choose a smaller preset (cpu, ultra) or base")
+        advice = "choose a smaller preset (cpu, ultra) or base"
+        memory.check_memory(plan, available, limited_by, smaller=advice, reserve=reserve)
     return plan
 
 

@@ -124,15 +124,13 @@ class Checkpoints:
             weights = {name: parameter.detach().cpu().contiguous() for name, parameter in trained.items()}
             save_file(weights, staging / ADAPTER)
             save_file(_optimiser_tensors(trained, optimiser), staging / OPTIMISER)
-            save_file(_random_tensors(), staging / RNG)
+            save_file(random_state(), staging / RNG)
             device = next(iter(trained.values())).device.type
             about = {
                 "progress": asdict(at),
                 "python_rng": _plain(random.getstate()),
-                "libraries": library_versions(),
                 "threads": torch.get_num_threads(),
                 "device": device,
-                "settings": dict(self.identity.settings),
             }
             (staging / STATE).write_text(json.dumps(about, sort_keys=True), "utf-8")
             write_manifest(
@@ -284,7 +282,7 @@ def judge(path: Path, identity: Identity, trained: Mapping[str, torch.nn.Paramet
         state = json.loads((path / STATE).read_text("utf-8"))
         progress = Progress(**state["progress"])
         python_rng = _tuples(state["python_rng"])
-        libraries, threads, device = dict(state["libraries"]), int(state["threads"]), str(state["device"])
+        libraries, threads, device = dict(manifest["libraries"]), int(state["threads"]), str(state["device"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Unusable(f"{STATE} cannot be read: {error!r}") from error
     if not progress.step == manifest.get("step") == _step_of(path) == len(progress.losses):
@@ -318,10 +316,7 @@ def restore(found: Found, trained: Mapping[str, torch.nn.Parameter], optimiser: 
             "exp_avg": found.optimiser[f"exp_avg.{name}"].to(parameter.device).clone(),
             "exp_avg_sq": found.optimiser[f"exp_avg_sq.{name}"].to(parameter.device).clone(),
         }
-    torch.set_rng_state(found.rng["cpu"])
-    for name, state in found.rng.items():
-        if name.startswith("cuda.") and int(name[5:]) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(state, int(name[5:]))
+    set_random_state(found.rng)
     random.setstate(found.python_rng)
     return found.progress
 
@@ -336,11 +331,20 @@ def _optimiser_tensors(
     }
 
 
-def _random_tensors() -> dict[str, torch.Tensor]:
+def random_state() -> dict[str, torch.Tensor]:
+    """The state of torch's random numbers, on the CPU and on each device in use."""
     states = {"cpu": torch.get_rng_state()}
     for number in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
         states[f"cuda.{number}"] = torch.cuda.get_rng_state(number)
     return states
+
+
+def set_random_state(state: Mapping[str, torch.Tensor]) -> None:
+    """Put torch's random numbers back; those of a device that is not here are left out."""
+    torch.set_rng_state(state["cpu"])
+    for name, numbers in state.items():
+        if name.startswith("cuda.") and int(name[5:]) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(numbers, int(name[5:]))
 
 
 def _tensors(path: Path, *, finite: bool = True) -> dict[str, torch.Tensor]:

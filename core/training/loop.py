@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 
 from core.tasks.context import TaskError
-from core.training.checkpoints import Checkpoints, Found, Progress, restore
+from core.training.checkpoints import Checkpoints, Found, Progress, random_state, restore, set_random_state
 from core.training.loss import collate, head_by_row_is_exact, loss_sum
 from core.training.render import Rendered
 from core.training.runtime import library_versions, rss_mb
@@ -200,7 +200,7 @@ def _accumulate(
     Where memory is refused, the step is computed anew, with the same random numbers and half as many examples at once.
     """
     targets = sum(example.target_count for batch in group for example in batch)
-    state = torch.get_rng_state()
+    state = random_state()
     while True:
         loss, tokens, padding = 0.0, 0, 0
         try:
@@ -218,7 +218,7 @@ def _accumulate(
                 raise
             micro //= 2
             model.zero_grad(set_to_none=True)
-            torch.set_rng_state(state)
+            set_random_state(state)
             say(f"memory was refused at step {at.step + 1}: {micro} example{'s' * (micro > 1)} at once, accumulated")
             continue
         at.tokens, at.padding = at.tokens + tokens, at.padding + padding

@@ -83,12 +83,15 @@ def plan_training(
     )
 
 
-def check_memory(plan: MemoryPlan, available: int, limited_by: str, *, smaller: str) -> None:
-    """Refuse with the numbers what would be killed half-way. `smaller` says what to do instead."""
-    needed = plan.total + RESERVE_BYTES
+def check_memory(
+    plan: MemoryPlan, available: int, limited_by: str, *, smaller: str, reserve: int = RESERVE_BYTES
+) -> None:
+    """Refuse with the numbers what would be killed half-way. `smaller` says what to do instead; `reserve` is what the
+    runner keeps free: a training that leaves less would be ended by it."""
+    needed = plan.total + reserve
     if needed > available:
         raise TaskError(
-            f"training needs about {plan.one_line()} and {RESERVE_BYTES / 1e6:.0f} MB of reserve;"
+            f"training needs about {plan.one_line()} and {reserve / 1e6:.0f} MB of reserve;"
             f" {available / 1e6:.0f} MB are free ({limited_by})",
             smaller,
         )

@@ -113,5 +113,11 @@ def _remembered(memory: Path | None, where: str) -> tuple[float, float] | None:
 
 
 def _remember(memory: Path | None, where: str, plain: float, short: float) -> None:
-    if memory is not None:
-        write_atomically(memory, json.dumps({where: {"float32_gflops": plain, "bfloat16_gflops": short}}) + "\n")
+    if memory is None:
+        return
+    try:
+        known = dict(json.loads(memory.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    known[where] = {"float32_gflops": plain, "bfloat16_gflops": short}
+    write_atomically(memory, json.dumps(known) + "\n")

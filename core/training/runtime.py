@@ -1,5 +1,6 @@
 """Settings of the model libraries in a worker process, and their versions for provenance."""
 
+import functools
 import os
 import sys
 import warnings
@@ -26,6 +27,7 @@ def prepare(threads: int | None, seed: int = 0) -> None:
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 
+@functools.cache
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that shape a trained adapter."""
     return {"python": ".".join(map(str, sys.version_info[:3])), **{name: version(name) for name in LIBRARIES}}

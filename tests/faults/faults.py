@@ -5,13 +5,12 @@ import pty
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from core.runner.executors.local import CODE
+from core.runner.presence import CODE, runner_command
 from tests.faults.scene import TARA, Scene, processes
 
 Fault = Callable[[Scene, random.Random], str]
@@ -82,7 +81,7 @@ def second_runner(scene: Scene, order: random.Random) -> str:
     """Two more runners at once; each but one must leave by itself."""
     for _ in range(2):
         subprocess.Popen(
-            [sys.executable, "-m", "core.runner", str(scene.workspace.root)],
+            runner_command(scene.workspace),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

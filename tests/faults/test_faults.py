@@ -8,7 +8,6 @@ from sqlmodel import col, select
 from tests.conftest import end_everything
 from tests.faults.__main__ import run
 from tests.faults.check import broken_promises
-from tests.faults.faults import FAULTS
 from tests.faults.scene import Scene, build
 
 SEED = 7
@@ -60,7 +59,3 @@ def test_the_checker_sees_what_is_broken(scene: Scene) -> None:
         "differs from its manifest",
     ):
         assert words in text, words
-
-
-def test_every_fault_is_drawn() -> None:
-    assert all(weight > 0 for weight, _ in FAULTS.values())

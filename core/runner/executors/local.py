@@ -9,13 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import core
 from core.runner.events import all_events
 from core.runner.executors import Exit
+from core.runner.presence import CODE
 from core.runner.shim import LOCK, boot_id, identity, kill_session, take_lock
 
 KILLED = "killed.json"  # written before the runner kills a job of its own accord
-CODE = Path(core.__file__).parents[1]  # where `core` is found; not the workspace, whose files could hide modules
 
 
 class LocalExecutor:
@@ -87,9 +86,8 @@ class LocalExecutor:
     def stop(self, run_dir: Path, *, force: bool = False) -> bool:
         """Ask the shim, which terminates its job's group and kills it after a grace period; where the shim is gone and
         its job lives on, terminate that group. `force` kills all processes of the job."""
-        try:
-            who = json.loads((run_dir / "shim.json").read_text())
-        except FileNotFoundError:
+        who = processes_of(run_dir)
+        if who is None:
             return False  # it is just starting
         if force:
             if who["boot_id"] == identity(os.getpid())["boot_id"] and self.alive(run_dir):
@@ -115,11 +113,18 @@ def why_killed(run_dir: Path) -> str | None:
         return None
 
 
-def _another_boot(run_dir: Path) -> bool:
+def processes_of(run_dir: Path) -> dict[str, Any] | None:
+    """Who shim and (under `job`) job of a run folder are; None where that is not written yet, or damaged."""
     try:
-        return bool(json.loads((run_dir / "shim.json").read_text("utf-8"))["boot_id"] != boot_id())
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        found: dict[str, Any] = json.loads((run_dir / "shim.json").read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
+
+
+def _another_boot(run_dir: Path) -> bool:
+    who = processes_of(run_dir)
+    return who is not None and who["boot_id"] != boot_id()
 
 
 def _signal(recorded: dict[str, Any], number: int) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -267,3 +268,32 @@ def test_a_failure_after_the_build_is_the_domains_not_the_phases(built: Workspac
     assert {domain.name: domain.status for domain in phase.domains}["business"] == "failed"
     with pytest.raises(Refused):
         service.update_domain(built, "business", status="training")
+
+
+def test_each_attempt_is_judged_by_its_own_end(phase_one: Workspace, store: Store) -> None:
+    """What ended the attempt before says nothing of this one; and a kind without a preset has nothing smaller."""
+    service.build_phase(phase_one, 1)
+    base = find(phase_one, "base")
+    start_job(store, base.id)
+    assert end_job(store, base.id, replace(VANISHED, signal=9, why_killed="memory")) == "queued"
+    assert find(phase_one, "base").smaller == 0
+    start_job(store, base.id)
+    assert find(phase_one, "base").failure is None
+    assert end_job(store, base.id, replace(VANISHED, code=1)) == "failed"
+    assert find(phase_one, "base").failure == "error"
+
+
+def test_a_training_has_as_many_tries_as_there_are_smaller_ways(phase_one: Workspace, store: Store) -> None:
+    service.build_phase(phase_one, 1)
+    start_job(store, find(phase_one, "base").id)
+    training = find(phase_one, "train")
+    killed = replace(VANISHED, signal=9, oom_kills_group=1)
+    hints = []
+    for _ in range(9):
+        start_job(store, training.id)
+        if end_job(store, training.id, killed) != "queued":
+            break
+        hints.append(find(phase_one, "train").hint)
+    assert [one for one in hints if one and "examples cut to" in one]
+    assert find(phase_one, "train").state == "failed"
+    assert find(phase_one, "train").smaller == len(hints)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -175,7 +176,7 @@ def test_disk_reserve_and_settings_that_change_under_a_living_runner(workspace: 
     until(lambda: view(workspace, number).message.startswith("waits for disk space: "), "it says why it waits")
     job = view(workspace, number)
     assert (job.state, job.run_dir) == ("queued", None)
-    assert "MB are free, the reserve is 10000000 MB" in job.message
+    assert job.message == "waits for disk space: 10000000 MB stay free"
     settings.write_text(usual, "utf-8")
     assert over(workspace, number).state == "succeeded"
     assert runner_pid(workspace) == runner
@@ -302,3 +303,14 @@ def test_a_hook_that_cannot_run_harms_nothing(workspace: Workspace) -> None:
     again = add_job(workspace, workspace.root / "source", workspace.root / "two")
     ensure_runner(workspace)
     assert over(workspace, again).state == "succeeded"
+
+
+def test_an_idle_runner_does_not_leave_a_job_that_waits_for_its_next_attempt(workspace: Workspace) -> None:
+    settings = workspace.configs / "settings.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("idle_exit_s: 600", "idle_exit_s: 1"), "utf-8")
+    number = add_job(workspace, source_folder(workspace), workspace.root / "one", not_before=time.time() + 4)
+    runner = ensure_runner(workspace)
+    assert over(workspace, number).state == "succeeded"
+    assert runner_pid(workspace) in (runner, None)
+    assert f"runner {runner} " in (workspace.runs / "runner.log").read_text()
+    assert (workspace.runs / "runner.log").read_text().count(" of ") == 1  # no second one was needed

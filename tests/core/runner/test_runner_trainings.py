@@ -144,7 +144,9 @@ def test_a_training_short_of_memory_is_ended_and_tried_smaller(tiny: Workspace) 
     usual = settings.read_text("utf-8")
     # As if the machine had 100 MB less than half of the reserve.
     reserve = 2 * (available_memory()[0] + 100_000_000) // 10**6
-    settings.write_text(usual.replace("memory_reserve_mb: 500", f"memory_reserve_mb: {reserve}"), "utf-8")
+    short = usual.replace("memory_reserve_mb: 500", f"memory_reserve_mb: {reserve}")
+    # The next attempt waits, so that the machine has its memory back when it is planned.
+    settings.write_text(short.replace("retry_delay_s: 0 ", "retry_delay_s: 5 "), "utf-8")
     until(lambda: view(tiny, number).smaller == 1, "it was ended", within=60)
     settings.write_text(usual, "utf-8")
     first = attempts(tiny, number)[0]

@@ -124,5 +124,7 @@ def test_where_memory_ends_the_biggest_job_goes(jobs: Jobs, monkeypatch: pytest.
     assert (found, why) == (big, "memory")
     assert figures["rss_bytes"] > 80_000_000
     assert figures["available_bytes"] == 10_000_000
+    assert eye.look([small, big], settings) == []  # what it held comes back first; nobody else is ended meanwhile
     monkeypatch.setattr(watch, "available_memory", lambda: (1, "a test"))
+    eye = Watch()
     assert eye.look([small], replace(SETTINGS, memory_reserve_mb=1000)) == []  # its end would not help
