@@ -8,6 +8,7 @@ from textual.widgets import Input
 
 from core.errors import TaraError
 from tara_tui import present
+from tara_tui.backend import Service
 from tara_tui.commands import COMMANDS, help_lines
 from tara_tui.details import describe
 from tara_tui.dialogs import ConfirmDialog, FormDialog, FormField, PaletteDialog, TextDialog, palette_row
@@ -83,6 +84,14 @@ class Actions:
         assert job is not None
         resume = job.state == "paused"
         self.wish(lambda: self.app.backend.resume_job(job.id) if resume else self.app.backend.pause_job(job.id))
+
+    def let_in(self) -> None:
+        """Start a job whatever it needs, after a question."""
+        job = self.app.selection.job
+        assert job is not None
+        lines = [f"job {job.id}  {present.one_line(job.title)}", present.one_line(job.message)]
+        lines.append("where memory runs out, the biggest job is ended and tried again, smaller")
+        self._confirm(f"Start job {job.id} anyway?", lines, "start it", lambda: self.app.backend.let_in_job(job.id))
 
     def retry(self) -> None:
         """Queue the failed job again."""
@@ -188,6 +197,24 @@ class Actions:
     def start_runner(self) -> None:
         """Start the runner."""
         self.wish(self.app.backend.start_runner)
+
+    def service(self) -> None:
+        """Show what survives a restart, and install the service or remove it after a question."""
+
+        def read() -> str:
+            found = self.app.backend.service()
+            self.app.call_later(show, found)
+            return ""
+
+        def show(found: Service) -> None:
+            lines = [present.one_line(line) for line in found.lines]
+            if found.installed:
+                title, verb, work = "Runner with the machine", "remove the service", self.app.backend.remove_service
+            else:
+                title, verb, work = "Runner with the machine", "install the service", self.app.backend.install_service
+            self._confirm(title, lines, verb, work)
+
+        self.wish(read)
 
     # Chat.
 

@@ -67,6 +67,14 @@ class Bundle:
     version: int | None = None
 
 
+@dataclass(frozen=True)
+class Service:
+    """Whether the machine starts the runner, and what that means."""
+
+    installed: bool
+    lines: tuple[str, ...]
+
+
 class ChatSession(Protocol):
     """A conversation with one bundle, through an engine process of its own."""
 
@@ -113,6 +121,18 @@ class Backend(Protocol):
 
     def retry_job(self, job_id: int) -> str:
         """Queue a failed job again."""
+
+    def let_in_job(self, job_id: int) -> str:
+        """Have a queued job started whatever it needs."""
+
+    def service(self) -> Service:
+        """Whether the machine starts the runner."""
+
+    def install_service(self) -> str:
+        """Have the machine start the runner."""
+
+    def remove_service(self) -> str:
+        """Undo that."""
 
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Queue the deployment of a phase's newest bundle to a folder ('': the usual one, relative: to the workspace).
@@ -210,6 +230,38 @@ class StoreBackend:
         from core.runner.client import retry_jobs
 
         return jobs_line(f"retry of job {job_id}", retry_jobs(self.workspace, [job_id]))
+
+    def let_in_job(self, job_id: int) -> str:
+        """Have a queued job started whatever it needs."""
+        from core.runner.client import let_in_jobs
+
+        let_in_jobs(self.workspace, [job_id])
+        return f"job {job_id}: starts as soon as a slot is free"
+
+    def service(self) -> Service:
+        """Whether the machine starts the runner."""
+        from core.runner import service
+
+        found = service.status(self.workspace)
+        lines = (
+            f"installed: {found.kind} ({found.where})" if found.kind else "installed: nothing",
+            f"after a restart: {found.after_reboot}",
+            f"after a logout: {found.after_logout}",
+        )
+        return Service(found.kind is not None, lines)
+
+    def install_service(self) -> str:
+        """Have the machine start the runner."""
+        from core.runner import service
+
+        found = service.install(self.workspace)
+        return f"installed ({found.kind}); after a restart: {found.after_reboot}"
+
+    def remove_service(self) -> str:
+        """Undo that."""
+        from core.runner import service
+
+        return "the machine no longer starts the runner" if service.remove(self.workspace) else "nothing was installed"
 
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Queue the deployment of a phase."""

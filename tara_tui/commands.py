@@ -77,6 +77,15 @@ def can_pause(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return f"job {job.id} is {job.state}"
 
 
+def can_let_in(snapshot: Snapshot | None, selection: Selection) -> Reason:
+    job = selection.job
+    if job is None:
+        return "no job is selected"
+    if job.state != "queued" or not job.message.startswith("waits "):
+        return f"job {job.id} does not wait for memory, disk or a device"
+    return f"job {job.id} is let in already: it starts when a slot is free" if job.let_in else None
+
+
 def can_retry(snapshot: Snapshot | None, selection: Selection) -> Reason:
     job = selection.job
     if job is None:
@@ -133,6 +142,8 @@ def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
 RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
 PAUSE = "A running training finishes its step, saves and leaves; pressed again, it goes on from there."
+LET_IN = "Start the selected job though the memory, disk or device it is expected to need is not free."
+SERVICE = "Have the machine start the runner, so that a restart goes on with what it broke off; or undo that."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
@@ -152,6 +163,7 @@ COMMANDS: tuple[Command, ...] = (
         "cancel", "Cancel job", "c", "c", "Stop the job whose log is shown, after a question.", can_cancel, "cancel"
     ),
     Command("pause", "Pause or resume job", "p", "p", PAUSE, can_pause, "pause"),
+    Command("let_in", "Start the waiting job anyway", "s", "s", LET_IN, can_let_in),
     Command("retry", "Retry job", "r", "r", "Queue the failed job again, and what it blocked.", can_retry, "retry"),
     Command(
         "deploy",
@@ -186,6 +198,7 @@ COMMANDS: tuple[Command, ...] = (
         "advance", "Advance to next phase", "A", "A", "Make the next phase the current one, once deployed.", need_phase
     ),
     Command("start_runner", "Start the runner", "S", "S", RUNNER, can_start_runner),
+    Command("service", "Start with the machine", "W", "W", SERVICE, need_store),
     Command("ask", "Ask in the chat", "i", "i", "Go to the chat's question line.", can_ask, "ask"),
     Command(
         "stop_answer", "Stop the answer", "f8", "Esc F8", "Stop the answer being made; Esc in the chat.", is_generating

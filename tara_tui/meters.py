@@ -1,16 +1,15 @@
 """The machine's load: processor, memory, disk of the workspace, GPU where there is one."""
 
-import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from core import devices
 from tara_tui.present import size
 
-GPU_TIMEOUT_S = 5.0
 CGROUP = Path("/sys/fs/cgroup")
-GPU_QUERY = ("--query-gpu=utilization.gpu,memory.used,memory.total", "--format=csv,noheader,nounits")
 
 
 @dataclass(frozen=True)
@@ -68,18 +67,12 @@ def memory_limit(root: Path = CGROUP) -> tuple[int, int] | None:
     return None
 
 
-def parse_gpu(text: str) -> Gpu | None:
-    """What nvidia-smi printed, a line a GPU: percent, MiB used, MiB in all."""
-    rows = []
-    for line in text.splitlines():
-        try:
-            percent, used, total = (int(part) for part in line.split(","))
-        except ValueError:
-            continue  # a figure the device does not give is printed as [N/A]
-        rows.append((percent, used << 20, total << 20))
-    if not rows:
+def together(found: Sequence[devices.Gpu]) -> Gpu | None:
+    """All GPUs as one; None where there is none that says how busy it is."""
+    busy = [one.percent for one in found if one.percent is not None]
+    if not busy:
         return None
-    return Gpu(max(row[0] for row in rows), sum(row[1] for row in rows), sum(row[2] for row in rows))
+    return Gpu(max(busy), sum(one.used for one in found), sum(one.total for one in found))
 
 
 class Machine:
@@ -87,7 +80,7 @@ class Machine:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._program = shutil.which("nvidia-smi")
+        self._program = devices.program()
         self._gpu: Gpu | None = None
         self._count = 0
 
@@ -116,15 +109,7 @@ class Machine:
 
     def _ask_gpu(self, program: str) -> Gpu | None:
         try:
-            answer = subprocess.run(
-                [program, *GPU_QUERY],
-                capture_output=True,
-                stdin=subprocess.DEVNULL,
-                text=True,
-                timeout=GPU_TIMEOUT_S,
-                env={**os.environ, "LC_ALL": "C"},
-            )
+            return together(devices.gpus(program))
         except (OSError, subprocess.TimeoutExpired):
             self._program = None  # broken or hung: not asked again, and no meter is shown
             return None
-        return parse_gpu(answer.stdout)

@@ -256,6 +256,10 @@ def _presets(document: Document, faults: Faults) -> dict[str, TrainingPreset]:
 
 
 _RUNNER_NUMBERS = {  # and their bounds
+    "heavy_slots": (1, 64),
+    "light_slots": (1, 64),
+    "idle_exit_s": (0, 10**7),
+    "disk_reserve_mb": (0, 10**7),
     "stop_grace_s": (1, 3600),
     "memory_reserve_mb": (0, 10**7),
     "hang_after_s": (0, 10**7),
@@ -278,7 +282,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
     )  # fmt: skip
     routing.only(("weights", "unsure_below"))
     crisis.only(("region", "resources"))
-    runner.only(("heavy_slots", "idle_exit_s", "disk_reserve_mb", "hook", *_RUNNER_NUMBERS))
+    runner.only(("hook", *_RUNNER_NUMBERS))
     resources: dict[str, str] = dict(default.crisis_resources)
     if "resources" in crisis.values:
         texts = crisis.section("resources")
@@ -300,9 +304,6 @@ def _settings(document: Document, faults: Faults) -> Settings:
         crisis_resources=resources,
         keep_checkpoints=training.integer("keep_checkpoints", 1, 1000, default.keep_checkpoints),
         checkpoints_max_mb=training.integer("checkpoints_max_mb", 1, 10**9, default.checkpoints_max_mb),
-        heavy_slots=runner.integer("heavy_slots", 1, 64, default.heavy_slots),
-        idle_exit_s=runner.integer("idle_exit_s", 0, 10**7, default.idle_exit_s),
-        disk_reserve_mb=runner.integer("disk_reserve_mb", 0, 10**7, default.disk_reserve_mb),
         hook=runner.text("hook", default.hook, longest=2000) if runner.values.get("hook") else "",
         **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
         quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),

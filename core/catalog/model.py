@@ -115,6 +115,7 @@ class Settings:
     keep_checkpoints: int = 2
     checkpoints_max_mb: int = 4000
     heavy_slots: int = 1
+    light_slots: int = 3
     idle_exit_s: int = 600  # 0: never
     disk_reserve_mb: int = 500
     stop_grace_s: int = 30

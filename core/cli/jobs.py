@@ -169,6 +169,21 @@ def retry(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
     _tell_queued(retry_jobs(workspace_of(root), job_ids), as_json)
 
 
+@jobs.command("start")
+@click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
+@root_option
+@json_option
+def start(job_ids: tuple[int, ...], root: str | None, as_json: bool) -> None:
+    """Start jobs that wait for memory, disk or a device although what they are expected to need is not free."""
+    from core.runner.client import let_in_jobs
+
+    let_in = let_in_jobs(workspace_of(root), job_ids)
+    if as_json:
+        print_json({"let_in": let_in})
+    else:
+        click.echo(f"started as soon as a slot is free, whatever they need: {', '.join(map(str, let_in))}")
+
+
 @jobs.command("pause")
 @click.argument("job_ids", type=NUMBER, nargs=-1, required=True)
 @root_option
@@ -226,4 +241,6 @@ def _row(job: JobView) -> tuple[Any, ...]:
     else:
         took = span((job.ended_at or time.time()) - job.started_at)
     note = clean(job.error) if job.error else (f"left {span(job.eta_s)}" if job.eta_s and job.active else "")
+    if job.state == "queued" and not note:
+        note = clean(job.message)
     return job.id, job.state, job.title, progress, took, note[:80]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from core.files import hash_json
+from core.files import hash_json, tree_bytes
 from core.phases.kinds import KINDS
 from core.store.engine import dump, open_store
 from core.store.tables import Job
@@ -20,6 +20,7 @@ def queue_clean(workspace: Workspace, source: Path, output: Path) -> int:
             key=hash_json({"kind": "clean", "source": str(source), "output": str(output)}),
             heavy=KINDS["clean"].heavy,
             params=dump({"source": str(source), "output": str(output)}),
+            disk_bytes=tree_bytes(source),
         )
         session.add(job)
         session.flush()

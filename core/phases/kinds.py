@@ -12,21 +12,23 @@ AVAILABLE_COMPRESSION = ("standard",)
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of job. `folder` is below `artifacts/`; a heavy job takes the machine, a light one fits beside it."""
+    """One kind of job. `folder` is below `artifacts/`; a heavy job takes the machine, a light one fits beside it; one
+    with `device` computes on a device where there is one."""
 
     name: str
     version: int
     heavy: bool
     folder: str | None
     suffix: str = ""
+    device: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
     kind.name: kind
     for kind in (
         Kind("base", 1, True, "base"),
-        Kind("train", 1, True, "adapter"),
-        Kind("evaluate", 1, True, "evaluation", ".json"),
+        Kind("train", 1, True, "adapter", device=True),
+        Kind("evaluate", 1, True, "evaluation", ".json", device=True),
         Kind("merge", 1, True, "merged"),
         Kind("convert", 1, True, "gguf", ".gguf"),
         Kind("adapter-convert", 1, True, "gguf-adapter", ".gguf"),

@@ -14,12 +14,16 @@ from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.files import hash_json, sha256_of
 from core.phases.kinds import KINDS
+from core.phases.needs import need_of, shape_of
 from core.phases.prompts import verification_prompts
+from core.runner.admission import Need
 from core.store.reads import Reader
 from core.training.data import find_data, read_examples, split_examples
+from core.training.footprint import Shape
 from core.workspace import Workspace
 
 SHORT_KEY = 8
+_SIZING_OF_A_PRESET = ("batch_size", "sequence_length", "lora_r", "lora_dropout", "dtype")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,9 @@ class PlannedJob:
     domain: str | None = None
     priority: int = 0
     done: bool = False
+    subject: str | None = None  # what it is about besides the domain
+    need: Need = field(default_factory=Need)
+    footprint: str | None = None  # jobs of the same one take the same memory
 
     @property
     def heavy(self) -> bool:
@@ -73,8 +80,9 @@ class Planner:
     def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader) -> None:
         self.workspace = workspace
         self.catalog = catalog
-        self._recorded = {row["key"]: row["path"] for row in reader.artifacts()}
+        self._recorded = reader.recorded()
         self._bases: dict[str, tuple[dict[str, Any], str]] = {}
+        self._shapes: dict[str, Shape] = {}
 
     # -- whole plans ---------------------------------------------------------------------------------------------
 
@@ -100,8 +108,10 @@ class Planner:
             adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
             if source.base not in ggufs:
                 models[source.base] = self._base(plan, source.base, number)
-                f16[source.base] = self._converted(plan, source.base, models[source.base], number)
-                ggufs[source.base] = self._quantized(plan, source.base, f16[source.base], quantization, number)
+                f16[source.base] = self._converted(plan, source.base, source.base, models[source.base], number)
+                ggufs[source.base] = self._quantized(
+                    plan, source.base, source.base, f16[source.base], quantization, number
+                )
         domains = {source.name: self._domain_facts(source) for source in sources}
         prompts = {
             source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
@@ -126,12 +136,13 @@ class Planner:
             f"{source.name}",
             {"domain": source.name},
             {"base": base, "adapter": adapter},
+            bases=(source.base,),
             phase=phase,
             domain=source.name,
         )
-        whole = self._converted(plan, source.name, merged, phase, domain=source.name)
+        whole = self._converted(plan, source.name, source.base, merged, phase, domain=source.name)
         if quantization != "F16":
-            self._quantized(plan, source.name, whole, quantization, phase, domain=source.name)
+            self._quantized(plan, source.name, source.base, whole, quantization, phase, domain=source.name)
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
@@ -160,6 +171,7 @@ class Planner:
             name,
             {"base": facts},
             {},
+            bases=(name,),
             phase=phase,
             # Where the base lies does not matter for what is made of it, only what it is.
             hashed={"name": name, "identity": identity},
@@ -187,6 +199,7 @@ class Planner:
             source.name,
             params,
             {"base": self._base(plan, source.base, phase), "data": data},
+            bases=(source.base,),
             phase=phase,
             domain=source.name,
             hashed={**params, "preset": preset.hashed()},
@@ -222,6 +235,7 @@ class Planner:
                 "system_prompt": self.catalog.domain(source.name).system_prompt,
             },
             {"base": self._base(plan, source.base, phase), "adapter": adapter, "data": self._data(source)},
+            bases=(source.base,),
             phase=phase,
             domain=source.name,
         )
@@ -236,20 +250,35 @@ class Planner:
             source.name,
             {"domain": source.name, "base_name": source.base, "base_sha256": self._bases[source.base][1]},
             {"base": base, "adapter": adapter},
+            bases=(source.base,),
             phase=phase,
             domain=source.name,
         )
 
     def _converted(
-        self, plan: Plan, name: str, model: PlannedJob, phase: int | None, domain: str | None = None
+        self, plan: Plan, name: str, base: str, model: PlannedJob, phase: int | None, domain: str | None = None
     ) -> PlannedJob:
         return self._add(
-            plan, "convert", f"convert {name} to GGUF", f"{name}-F16", {"name": name}, {"model": model}, phase=phase,
+            plan,
+            "convert",
+            f"convert {name} to GGUF",
+            f"{name}-F16",
+            {"name": name},
+            {"model": model},
+            bases=(base,),
+            phase=phase,
             domain=domain,
-        )  # fmt: skip
+        )
 
     def _quantized(
-        self, plan: Plan, name: str, whole: PlannedJob, quantization: str, phase: int | None, domain: str | None = None
+        self,
+        plan: Plan,
+        name: str,
+        base: str,
+        whole: PlannedJob,
+        quantization: str,
+        phase: int | None,
+        domain: str | None = None,
     ) -> PlannedJob:
         return self._add(
             plan,
@@ -258,6 +287,7 @@ class Planner:
             f"{name}-{quantization}",
             {"name": name, "type": quantization},
             {"gguf": whole},
+            bases=(base,),
             phase=phase,
             domain=domain,
         )
@@ -286,6 +316,7 @@ class Planner:
                 "bases": {name: {"gguf": ggufs[name], "model": models[name]} for name in ggufs},
                 "adapters": dict(adapters),
             },
+            bases=tuple(ggufs),
             phase=number,
         )
 
@@ -326,6 +357,7 @@ class Planner:
                 "verification": verified,
                 "data": {source.name: self._data(source) for source in sources},
             },
+            bases=tuple(ggufs),
             phase=number,
         )
 
@@ -365,11 +397,13 @@ class Planner:
         params: dict[str, Any],
         inputs: Mapping[str, Any],
         *,
+        bases: tuple[str, ...],
         phase: int | None,
         domain: str | None = None,
         hashed: dict[str, Any] | None = None,
     ) -> PlannedJob:
-        """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those."""
+        """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those, `bases`
+        the bases it loads, by which its needs are estimated."""
         needs: list[str] = []
         stored, identity = self._resolve(inputs, needs)
         about = KINDS[kind]
@@ -384,11 +418,38 @@ class Planner:
             else None
         )
         job = PlannedJob(
-            kind, title, key, {**params, "_parents": needs}, stored, out, tuple(dict.fromkeys(needs)), phase, domain
+            kind,
+            title,
+            key,
+            {**params, "_parents": needs},
+            stored,
+            out,
+            tuple(dict.fromkeys(needs)),
+            phase,
+            domain,
+            subject=params.get("name") or params.get("base", {}).get("name"),
+            need=need_of(kind, params, self._largest(bases)),
+            footprint=self._footprint(kind, params, bases),
         )
         job = replace(job, done=self._is_done(job))
         plan.jobs[key] = job
         return job
+
+    def _largest(self, bases: tuple[str, ...]) -> Shape:
+        """The shape of the base with the most parameters."""
+        for name in bases:
+            if name not in self._shapes:
+                model = self.catalog.bases[name]
+                self._shapes[name] = shape_of(locate(model, self.workspace), model.parameters)
+        return max((self._shapes[name] for name in bases), key=lambda shape: shape.parameters)
+
+    def _footprint(self, kind: str, params: dict[str, Any], bases: tuple[str, ...]) -> str:
+        """What decides how much memory a job takes, hashed: the bases, and the settings that shape the work."""
+        sizing = ("preset", "sequence_length", "type")
+        known = {name: params[name] for name in sizing if name in params}
+        if isinstance(known.get("preset"), dict):
+            known["preset"] = {name: known["preset"][name] for name in _SIZING_OF_A_PRESET}
+        return f"{kind}-{hash_json([*sorted(self._bases[name][1] for name in bases), known])[: SHORT_KEY * 2]}"
 
     def _is_done(self, job: PlannedJob) -> bool:
         path = self._recorded.get(job.key)

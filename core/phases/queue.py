@@ -47,7 +47,10 @@ def _existing(session: Session, key: str) -> Job | None:
 def _describe(job: Job, planned: PlannedJob, workspace: Workspace) -> None:
     job.state, job.error, job.hint, job.ended_at, job.message = "queued", None, None, None, ""
     job.failure, job.not_before, job.smaller, job.stop_reason = None, None, 0, None
-    job.title, job.phase, job.domain = planned.title, planned.phase, planned.domain
+    job.title, job.phase, job.domain, job.subject = planned.title, planned.phase, planned.domain, planned.subject
+    need = planned.need
+    job.memory_bytes, job.disk_bytes, job.device_bytes = need.memory, need.disk, need.device_memory or None
+    job.on_device, job.footprint, job.let_in, job.device = need.device, planned.footprint, False, None
     job.priority, job.heavy = planned.priority, planned.heavy
     job.params, job.inputs = dump(planned.params), dump(planned.inputs)
     job.out = workspace.relative(planned.out) if planned.out is not None else None

@@ -327,11 +327,7 @@ def check_fraction(what: str, value: float) -> float:
 def check_disk(workspace: Workspace, catalog: Catalog, plan: Plan) -> None:
     """Refuse a plan whose results would not fit beside the reserve."""
     missing = plan.missing()
-    # An f16 base and its working copy dominate; adapters are small. The factory's own plan refines this later.
-    names = {job.params["base"]["name"] for job in plan.jobs.values() if job.kind == "base"}
-    parameters = max((catalog.base(name).parameters for name in names), default=0)
-    per_kind = {"base": 4.2, "convert": 2.1, "merge": 4.2, "quantize": 1.2, "package": 0.1}
-    needed = sum(per_kind.get(job.kind, 0.05) * parameters for job in missing)
+    needed = sum(job.need.disk for job in missing)
     free = shutil.disk_usage(workspace.root).free
     reserve = catalog.settings.disk_reserve_mb * 1e6
     if missing and free - needed < reserve:

@@ -161,6 +161,22 @@ def resume_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     return ids
 
 
+def let_in_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
+    """Have queued jobs started though what they are expected to need is not free; their slot and what they depend on
+    they still wait for. Raises InvalidInput for an unknown number, Refused for one that is not queued."""
+    from core.store.engine import open_store
+
+    ids = list(dict.fromkeys(ids))
+    with open_store(workspace).write() as session:
+        for job_id in ids:
+            job = _job(session, job_id)
+            if job.state != "queued":
+                raise Refused(f"job {job_id} ({job.title}) is {job.state}, not queued")
+            job.let_in = True
+    ensure_runner(workspace)
+    return ids
+
+
 def retry_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     """Queue failed, cancelled or interrupted jobs again, and what was blocked by them. One that needs a job which did
     not succeed is blocked until that one is retried too.

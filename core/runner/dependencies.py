@@ -1,5 +1,6 @@
 """Which jobs wait for which: blocking what needs a job that did not succeed, and what is ready to start."""
 
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
 from core.store.tables import Job, JobDependency
@@ -63,14 +64,17 @@ def block_where_needed(session: Session, job: Job) -> bool:
 def unblocked_jobs(session: Session) -> list[Job]:
     """Queued jobs whose needs all succeeded, most urgent first, oldest first among equals. Those with a `not_before`
     in the future are among them: they wait for their next attempt."""
+    parent = aliased(Job)
+    # Asked job by job, so that it costs what is queued, not what was ever done.
     undone = (
-        select(JobDependency.job_id).join(Job, col(Job.id) == JobDependency.needs_id).where(Job.state != "succeeded")
+        select(JobDependency.job_id)
+        .join(parent, col(parent.id) == JobDependency.needs_id)
+        .where(JobDependency.job_id == Job.id, parent.state != "succeeded")
+        .correlate(Job)
     )
     return list(
         session.exec(
-            select(Job)
-            .where(Job.state == "queued", col(Job.id).not_in(undone))
-            .order_by(col(Job.priority).desc(), col(Job.id))
+            select(Job).where(Job.state == "queued", ~undone.exists()).order_by(col(Job.priority).desc(), col(Job.id))
         ).all()
     )
 

@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +38,9 @@ _HINTS = {
 }
 
 
-def claim(store: Store, job_id: int) -> Job | None:
-    """Move a queued job to `starting` and open its next attempt; None where it is not queued any more."""
+def claim(store: Store, job_id: int, device: str | None = None) -> Job | None:
+    """Move a queued job to `starting` and open its next attempt; None where it is not queued any more. `device` is the
+    one it gets for itself."""
     with store.write() as session:
         job = session.get(Job, job_id)
         if job is None or job.state != "queued":
@@ -47,7 +48,7 @@ def claim(store: Store, job_id: int) -> Job | None:
         job.attempt += 1
         while (run_dir := store.workspace.run_folder(job_id, job.attempt)).exists():
             job.attempt += 1  # a folder of an earlier store: its exit and its events are not this job's
-        job.state, job.started_at, job.ended_at = "starting", time.time(), None
+        job.state, job.started_at, job.ended_at, job.device = "starting", time.time(), None, device
         job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
         job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
         job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
@@ -141,6 +142,8 @@ def _decide(session: Session, job: Job, attempt: JobAttempt | None, exit_: Exit,
         session.flush()
     failures = _failures_since_progress(session, job.id)
     wait, again = wait_before_retry(verdict.failure, failures, retry_delay_s), ""
+    if verdict.failure == "memory":
+        job.let_in = False  # a person let it in once, and that was too much
     if wait is not None and verdict.failure == "memory":
         again = _less_memory(job)
         if not again and failures.count("memory") > 1:
@@ -193,11 +196,11 @@ def fail(store: Store, job_id: int, error: str, hint: str) -> str:
         return job.state
 
 
-def say_of_waiting(store: Store, waiting: Iterable[Job], said: str) -> None:
-    """Tell why queued jobs are not started; an empty text: they may be again."""
+def say_of_waiting(store: Store, news: Mapping[int, str]) -> None:
+    """Tell why queued jobs are not started, by their numbers; an empty text: they may be again."""
     with store.write() as session:
-        for one in waiting:
-            job = session.get(Job, one.id)
+        for number, said in news.items():
+            job = session.get(Job, number)
             if job is not None and job.state == "queued":
                 job.message = said
 

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import select
-import shutil
 import time
 from glob import escape
 from pathlib import Path
@@ -21,6 +20,7 @@ from core.runner import ledger
 from core.runner.dependencies import unblocked_jobs
 from core.runner.executors.local import KILLED, LocalExecutor
 from core.runner.hook import Hook
+from core.runner.intake import Intake, threads_of
 from core.runner.presence import looked_mark, still_held, stopped_mark, wake_path
 from core.runner.shim import STOP_GRACE_S
 from core.runner.watch import Watch
@@ -30,9 +30,8 @@ from core.workspace import Workspace
 
 BUSY_POLL_S = 0.25
 IDLE_POLL_S = 2.0
-LIGHT_SLOTS = 1
 RUNNER_LOG = "runs/runner.log"
-WAITS_FOR_DISK = "waits for disk space"
+ACTIVE = ("starting", "running", "stopping")
 
 log = logging.getLogger("tara.runner")
 
@@ -53,7 +52,8 @@ class Supervisor:
         self._hook = Hook(workspace)
         self._stop_asked: dict[str, float] = {}  # run folder: when
         self._trouble = ""
-        self._paused_for_disk = False
+        self._intake = Intake(store)
+        self._folders: list[Path] = []  # of the jobs that are active
 
     def run(self) -> None:
         """Work until asked to stop, or idle for the settings' `idle_exit_s`."""
@@ -81,9 +81,13 @@ class Supervisor:
                 elif 0 < self.settings.idle_exit_s < time.monotonic() - idle_since:
                     log.info("idle for %d s: leaving", self.settings.idle_exit_s)
                     return True
-                readable, _, _ = select.select([wake], [], [], BUSY_POLL_S if busy else IDLE_POLL_S)
-                if readable:
-                    os.read(wake, 4096)
+                ends = self.executor.ends(self._folders) if busy else []
+                readable, _, _ = select.select([wake, *ends], [], [], BUSY_POLL_S if busy else IDLE_POLL_S)
+                for descriptor in readable:
+                    if descriptor == wake:
+                        os.read(wake, 4096)
+                    else:
+                        self.executor.seen_end(descriptor)
             return False
         finally:
             os.close(wake)
@@ -116,14 +120,15 @@ class Supervisor:
         for job in active:
             self._look_after(job)
         self._watch_over(active)
-        started = self._start_ready()
-        return bool(active) or started
+        waiting = self._start_ready()
+        self._folders = [self.workspace.absolute(job.run_dir) for job in self._active() if job.run_dir]
+        return bool(active) or waiting
 
     # -- what runs -----------------------------------------------------------------------------------------------
 
     def _active(self) -> list[Job]:
         with self.store.write() as session:
-            return list(session.exec(rows_of(Job).where(col(Job.state).in_(("starting", "running", "stopping")))).all())
+            return list(session.exec(rows_of(Job).where(col(Job.state).in_(ACTIVE))).all())
 
     def _look_after(self, job: Job) -> None:
         assert job.id is not None
@@ -191,38 +196,16 @@ class Supervisor:
         self._reload_settings()
         with self.store.write() as session:
             queued = unblocked_jobs(session)
-            running = session.exec(
-                rows_of(Job.heavy).where(col(Job.state).in_(("starting", "running", "stopping")))
-            ).all()
-        ready = [job for job in queued if (job.not_before or 0) <= time.time()]
-        heavy = self.settings.heavy_slots - sum(running)
-        light = LIGHT_SLOTS - sum(not one for one in running)
-        for job in ready:
-            if (heavy if job.heavy else light) <= 0:
-                continue
-            if self._disk_is_short(ready):
-                break
-            if job.heavy:
-                heavy -= 1
-            else:
-                light -= 1
-            self._start(job)
-        return bool(queued)  # also those that wait for their next attempt: nobody else would start them
-
-    def _disk_is_short(self, ready: list[Job]) -> bool:
-        """Whether the disk's reserve is touched: then nothing more is started until there is room, and it is said."""
-        free = shutil.disk_usage(self.workspace.root).free
-        reserve = self.settings.disk_reserve_mb * 1_000_000
-        short = free < reserve
-        if short != self._paused_for_disk:
-            self._paused_for_disk = short
-            log.info("the queue %s; %.0f MB are free", "waits for disk space" if short else "goes on", free / 1e6)
-        told = [job for job in ready if job.message.startswith(WAITS_FOR_DISK) != short]
-        if told:
-            ledger.say_of_waiting(
-                self.store, told, f"{WAITS_FOR_DISK}: {reserve / 1e6:.0f} MB stay free" if short else ""
-            )
-        return short
+            if not queued:
+                return False
+            active = session.exec(rows_of(Job).where(col(Job.state).in_(ACTIVE))).all()
+            decision = self._intake.choose(session, queued, active, self.settings)
+        by_number = {job.id: job for job in queued}
+        if news := self._intake.news(queued, decision.waits):
+            ledger.say_of_waiting(self.store, news)
+        for start in decision.start:
+            self._start(by_number[start.id], start.device)
+        return True  # also those that wait for their next attempt: nobody else would start them
 
     def _reload_settings(self) -> None:
         """Take over a changed settings.yaml; one with a fault changes nothing."""
@@ -235,9 +218,9 @@ class Supervisor:
         except TaraError as error:
             log.error("%s; the settings stay as they were", error.one_line())
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, device: str | None) -> None:
         assert job.id is not None
-        claimed = ledger.claim(self.store, job.id)
+        claimed = ledger.claim(self.store, job.id, device)
         if claimed is None:
             return
         assert claimed.run_dir is not None
@@ -266,7 +249,8 @@ class Supervisor:
             "params": json.loads(job.params),
             "inputs": _absolute(self.workspace, json.loads(job.inputs)),
             "out": str(self.workspace.absolute(job.out)) if job.out else None,
-            "threads": len(os.sched_getaffinity(0)),
+            "threads": threads_of(job.heavy, self.settings),
+            "device": job.device,
             "stop_grace_s": self.settings.stop_grace_s,
             "checkpoints": self.settings.checkpoints_dict(),
             "memory_reserve_bytes": self.settings.memory_reserve_mb * 10**6,

@@ -18,7 +18,16 @@ from core.errors import EnvironmentLacks, InvalidInput
 from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
 from core.store.place import check_place
 from core.store.version import SCHEMA, read_only_uri, schema_in
-from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, SeriesPoint, Snapshot
+from core.store.views import (
+    ACTIVE_JOB_STATES,
+    DomainView,
+    JobView,
+    Measurement,
+    PhaseView,
+    ReleaseView,
+    SeriesPoint,
+    Snapshot,
+)
 from core.workspace import Workspace
 
 _DOMAIN_MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s", "bytes")
@@ -124,6 +133,12 @@ class Reader:
         rows = self._all(f"SELECT {', '.join(_ARTIFACT)} FROM artifact WHERE {where} ORDER BY id DESC", *values)
         return [{**dict(zip(_ARTIFACT, row, strict=True)), "meta": json.loads(row[7])} for row in rows]
 
+    def recorded(self) -> dict[str, str]:
+        """The path of every artifact by its key."""
+        if self._connect() is None:
+            return {}
+        return dict(self._all("SELECT key, path FROM artifact"))
+
     def measurements(self, artifact_id: int) -> list[Measurement]:
         """What was measured of an artifact, oldest first."""
         if self._connect() is None:
@@ -175,9 +190,9 @@ class Reader:
         domains, releases = self._domains(), self._releases()
         facts: dict[int, list[JobFact]] = defaultdict(list)
         imported = {name for (name,) in self._all("SELECT name FROM domain WHERE adapter_path IS NOT NULL")}
-        for kind, state, key, domain, phase, subject in self._all(
-            "SELECT kind, state, key, domain, phase, COALESCE(json_extract(params, '$.name'), "
-            "json_extract(params, '$.base.name')) FROM job WHERE phase IS NOT NULL ORDER BY id"
+        for kind, state, key, domain, phase, subject in self._all(  # only the newest of each piece of work counts
+            "SELECT kind, state, key, domain, phase, subject FROM job WHERE id IN (SELECT MAX(id) FROM job "
+            "WHERE phase IS NOT NULL GROUP BY phase, kind, domain, subject) ORDER BY id"
         ):
             if kind != "train" or domain not in imported:  # an adapter from elsewhere makes a failed training moot
                 facts[phase].append(JobFact(kind, state, key, domain, subject))
@@ -227,19 +242,34 @@ class Reader:
 
     def _domains(self) -> dict[int | None, list[DomainView]]:
         jobs: dict[str, list[JobView]] = defaultdict(list)
-        for job in self._jobs("WHERE job.domain IS NOT NULL AND job.kind IN ('train', 'evaluate') ORDER BY job.id", ()):
+        # What counts of a domain's jobs: the newest of each kind, and those that are not over.
+        for job in self._jobs(
+            "WHERE job.id IN (SELECT MAX(id) FROM job WHERE domain IS NOT NULL AND kind IN ('train', 'evaluate') "
+            f"GROUP BY domain, kind) OR (job.state IN ({_marks(ACTIVE_JOB_STATES)}) AND job.domain IS NOT NULL AND "
+            "job.kind IN ('train', 'evaluate')) ORDER BY job.id",
+            ACTIVE_JOB_STATES,
+        ):
             jobs[job.domain or ""].append(job)
+        moved: dict[str, float] = dict(  # when a job of the domain last began, or was asked for
+            self._all(
+                "SELECT job.domain, MAX(MAX(job.created_at, COALESCE(job.started_at, 0))) FROM job JOIN domain ON "
+                "domain.name = job.domain WHERE domain.declared_at IS NOT NULL AND kind IN ('train', 'evaluate') "
+                "GROUP BY job.domain"
+            )
+        )
         adapters: dict[str, tuple[str, float]] = {}  # trained here: by domain, the newest; from elsewhere: by path
         for name, path, at, origin in self._all(
             "SELECT domain, path, created_at, json_extract(meta, '$.imported_from') FROM artifact "
-            "WHERE kind = 'adapter' ORDER BY created_at"
+            "WHERE kind = 'adapter' ORDER BY created_at DESC, id DESC"
         ):
-            if self.workspace.absolute(path).is_dir():
-                adapters[name if origin is None else path] = (path, at)
+            owner = name if origin is None else path
+            if owner not in adapters and self.workspace.absolute(path).is_dir():
+                adapters[owner] = (path, at)
         measured: dict[str, dict[str, Measurement]] = defaultdict(dict)
         for name, *row in self._all(
             "SELECT COALESCE(NULLIF(m.domain, ''), m.subject), m.name, m.value, m.text, m.method, m.measured_at, "
-            f"m.unit, m.n, m.subject FROM measurement m WHERE m.name IN ({_marks(_DOMAIN_MEASUREMENTS)}) ORDER BY m.id",
+            "m.unit, m.n, m.subject FROM measurement m WHERE m.id IN (SELECT MAX(id) FROM measurement WHERE name IN "
+            f"({_marks(_DOMAIN_MEASUREMENTS)}) GROUP BY name, domain, subject) ORDER BY m.id",
             *_DOMAIN_MEASUREMENTS,
         ):
             measured[name][row[0]] = _measurement(row)
@@ -250,8 +280,10 @@ class Reader:
         ):
             mine = jobs[name]
             # A job that is queued again keeps its number and birth, so what it did since counts as well.
-            stands = declared_at is not None and not any(
-                job.state in UNDONE or max(job.created_at, job.started_at or 0) > declared_at for job in mine
+            stands = (
+                declared_at is not None
+                and moved.get(name, 0.0) <= declared_at
+                and not any(job.state in UNDONE for job in mine)
             )
             adapter = adapters.get(imported or name)
             measurements = dict(measured[name])
@@ -302,13 +334,13 @@ class Reader:
         rows = self._all(
             "SELECT id, kind, title, state, key, phase, domain, attempt, priority, created_at, started_at, ended_at, "
             "step, total, unit, message, rate, eta_s, metrics, error, hint, exit_code, exit_signal, run_dir, failure, "
-            "not_before, smaller, "
+            "not_before, smaller, memory_bytes, disk_bytes, device, let_in, "
             "(SELECT group_concat(needs_id) FROM job_dependency WHERE job_id = job.id) FROM job " + tail,
             *values,
         )
         for row in rows:
-            needs = tuple(sorted(int(part) for part in row[27].split(","))) if row[27] else ()
-            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, *row[23:27])
+            needs = tuple(sorted(int(part) for part in row[31].split(","))) if row[31] else ()
+            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, *row[23:30], bool(row[30]))
             yield JobView(*values)
 
     def _connect(self) -> sqlite.Connection | None:

@@ -62,7 +62,13 @@ class Domain(SQLModel, table=True):
 class Job(SQLModel, table=True):
     """One piece of work and the digest of its events."""
 
-    __table_args__ = (Index("ix_job_state_priority", "state", "priority"), NEVER_AGAIN)
+    __table_args__ = (
+        Index("ix_job_state_priority", "state", "priority"),
+        Index("ix_job_newest", "phase", "kind", "domain", "subject"),  # the newest of each piece of work
+        Index("ix_job_domain_kind", "domain", "kind"),
+        Index("ix_job_footprint", "footprint"),
+        NEVER_AGAIN,
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     kind: str
@@ -71,6 +77,7 @@ class Job(SQLModel, table=True):
     key: str = Field(index=True)  # hash of kind, version, settings and inputs
     phase: int | None = Field(default=None, index=True)
     domain: str | None = None
+    subject: str | None = None  # what it is about besides the domain: the base, or the file that is made
     priority: int = 0  # higher first
     heavy: bool = True
     attempt: int = 0
@@ -100,6 +107,14 @@ class Job(SQLModel, table=True):
     # How many steps below its preset it is run, for lack of memory.
     smaller: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
     stop_reason: str | None = None  # why it is stopping: cancel or pause
+    # What it is expected to take at its peak, in bytes; absent: nothing worth counting.
+    memory_bytes: int | None = None
+    disk_bytes: int | None = None
+    device_bytes: int | None = None
+    on_device: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})
+    footprint: str | None = None  # jobs of the same one take the same: what was measured of them counts for the next
+    let_in: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})  # a person: whatever it needs
+    device: str | None = None  # the device it was given
 
 
 class JobDependency(SQLModel, table=True):
@@ -172,7 +187,7 @@ class ArtifactParent(SQLModel, table=True):
 class Measurement(SQLModel, table=True):
     """A value somebody measured, with method, date and sample count."""
 
-    __table_args__ = NEVER_AGAIN
+    __table_args__ = (Index("ix_measurement_name_domain_subject", "name", "domain", "subject"), NEVER_AGAIN)
 
     id: int | None = Field(default=None, primary_key=True)
     artifact_id: int | None = Field(default=None, foreign_key="artifact.id", ondelete="CASCADE", index=True)

@@ -9,8 +9,8 @@ import pysqlite3.dbapi2 as sqlite
 
 from core.errors import InvalidInput
 
-SCHEMA = "0002"
-KNOWN_SCHEMAS = ("0001", "0002")  # oldest first; the last is SCHEMA
+SCHEMA = "0003"
+KNOWN_SCHEMAS = ("0001", "0002", "0003")  # oldest first; the last is SCHEMA
 
 
 def read_only_uri(path: Path) -> str:

@@ -52,6 +52,10 @@ class JobView:
     failure: str | None = None  # what kind of end the newest attempt had: memory, killed, lost, reboot, hung, …
     not_before: float | None = None  # when a queued job is started again
     smaller: int = 0  # how many steps below its preset it is run, for lack of memory
+    memory_bytes: int | None = None  # what it is estimated to take at its peak; absent: not estimated
+    disk_bytes: int | None = None
+    device: str | None = None  # the device it was given, by its UUID
+    let_in: bool = False  # a person had it started whatever it needs
 
     @property
     def fraction(self) -> float | None:

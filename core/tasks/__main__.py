@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from core.devices import VISIBLE
 from core.errors import TaraError
 from core.tasks.context import Context, Stopped, TaskError
 from core.threads import wait_kindly
@@ -36,6 +37,8 @@ def _run(context: Context) -> int:
     # Set before torch is loaded: it reads them once. Nothing is fetched from a hub at run time.
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = threads
+    if context.spec.get("device") is not None:
+        os.environ[VISIBLE] = context.spec["device"]  # its own, and no other
     wait_kindly()
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
@@ -49,7 +52,7 @@ def _run(context: Context) -> int:
         task.run(context)
     except (TaskError, TaraError) as error:
         print(f"error: {error.message}" + (f" — {error.hint}" if error.hint else ""))
-        context.emit("error", message=error.message, hint=error.hint)
+        context.emit("error", message=error.message, hint=error.hint, failure=getattr(error, "failure", None))
         return EXPLAINED
     except Stopped:
         print("stopped on request")

@@ -15,12 +15,14 @@ PROGRESS_INTERVAL_S = 0.25
 
 
 class TaskError(Exception):
-    """The task cannot be done; the message is for the person, the hint says what to do next."""
+    """The task cannot be done; the message is for the person, the hint says what to do next. `failure` is the kind of
+    end this is (memory, disk), where another try can help."""
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    def __init__(self, message: str, hint: str | None = None, *, failure: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.failure = failure
 
 
 class Stopped(BaseException):

@@ -8,10 +8,10 @@ from peft import PeftModel
 from torch import nn
 from torch.nn import functional
 
+from core.training.footprint import HEAD_ROWS
 from core.training.render import Rendered
 
 IGNORED = -100
-HEAD_ROWS = 64  # target positions whose logits are held at once
 
 
 def collate(batch: Sequence[Rendered], device: torch.device) -> dict[str, torch.Tensor]:

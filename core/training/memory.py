@@ -6,22 +6,17 @@ from typing import Any
 import torch
 
 from core.tasks.context import TaskError
+from core.training.footprint import (
+    HEAD_ROWS,
+    LOADING_SLACK,
+    LORA_BYTES,
+    Shape,
+    activation_bytes,
+    logit_bytes,
+)
 from core.training.lora import linear_targets
-from core.training.loss import HEAD_ROWS
 
-LORA_BYTES = 16  # a trained parameter in float32 with its gradient and Adam's two moments
-LOADING_SLACK = 1.1  # buffers of the loader and the allocator's rounding
 RESERVE_BYTES = 200 * 10**6  # kept free for the rest of the machine
-# Values kept for the backward pass of one layer, a token, as multiples of the hidden and of the feed-forward size:
-# counted with torch's saved-tensor hooks on llama, qwen2, phi3 and gpt2 (tests/core/training/test_memory.py holds the
-# plan against that count) and rounded up. gpt2's activation function is made of many steps, each of which is kept.
-HIDDEN_COPIES = 13
-GATED_COPIES = 4
-PLAIN_COPIES = 9
-# Dropout before an adapter keeps a copy of its input and a mask: of six hidden-sized and one feed-forward input.
-DROPOUT_COPIES = 1.5
-ALLOCATOR = 1.7  # gradients on their way back, and holes between blocks of changing size: measured on the embedded base
-LOGIT_COPIES = 3  # a chunk's logits in float32, its probabilities, and a temporary
 # Settings of models whose logits are changed after the head; for these all logits are held at once.
 CHANGED_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -69,17 +64,15 @@ def plan_training(
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     gated = getattr(config, "intermediate_size", None)
     inner = int(gated or getattr(config, "n_inner", None) or 4 * hidden)
-    values = HIDDEN_COPIES * hidden + (GATED_COPIES if gated else PLAIN_COPIES) * inner
-    if dropout:
-        values += int(DROPOUT_COPIES * (6 * hidden + inner))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     changed = any(getattr(config, name, None) not in (None, 1.0) for name in CHANGED_LOGITS)
     rows = targets if changed else min(targets, HEAD_ROWS)
+    shape = Shape(parameters, layers, hidden, inner, int(config.vocab_size), gated=bool(gated))
     return MemoryPlan(
         weights=int(parameters * dtype.itemsize * LOADING_SLACK),
         lora=lora_parameters(model, r) * LORA_BYTES,
-        activations=int(batch_size * sequence_length * layers * values * 4 * ALLOCATOR),
-        logits=rows * int(config.vocab_size) * 4 * LOGIT_COPIES,
+        activations=activation_bytes(shape, tokens=batch_size * sequence_length, dropout=dropout),
+        logits=logit_bytes(shape, rows),
     )
 
 
@@ -94,6 +87,7 @@ def check_memory(
             f"training needs about {plan.one_line()} and {reserve / 1e6:.0f} MB of reserve;"
             f" {available / 1e6:.0f} MB are free ({limited_by})",
             smaller,
+            failure="memory",
         )
 
 
@@ -103,4 +97,5 @@ def check_weights(plan: MemoryPlan, available: int, limited_by: str) -> None:
         raise TaskError(
             f"loading needs about {plan.weights / 1e6:.0f} MB; {available / 1e6:.0f} MB are free ({limited_by})",
             "choose a smaller base",
+            failure="memory",
         )

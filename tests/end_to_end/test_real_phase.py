@@ -71,6 +71,20 @@ def test_every_domain_is_measurably_better_than_its_base(built: Workspace) -> No
         assert domain["measured"]["quality"]["measured_at"].startswith("20")
 
 
+def test_what_jobs_were_expected_to_take_is_near_what_they_took(built: Workspace) -> None:
+    """Estimates that are too low let too much in; those far too high keep a small machine waiting."""
+    seen = set()
+    for job in read(built, "jobs", "list"):
+        record = json.loads((built.absolute(job["run_dir"]) / "exit.json").read_text("utf-8"))
+        peak = record["peak_rss_bytes"]
+        if job["kind"] != "deploy":
+            assert 0.9 * peak < job["memory_bytes"] < 2.5 * peak, (job["kind"], job["memory_bytes"], peak)
+        seen.add(job["kind"])
+    assert seen == {
+        "base", "train", "evaluate", "convert", "adapter-convert", "quantize", "verify", "package", "deploy",
+    }  # fmt: skip
+
+
 def test_the_release_is_whole_and_of_the_type_its_header_says(built: Workspace) -> None:
     manifest = json.loads((release(built) / "manifest.json").read_text("utf-8"))
     (base,) = manifest["bases"].values()

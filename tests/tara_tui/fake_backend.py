@@ -8,7 +8,7 @@ from pathlib import Path
 
 from core.errors import Refused, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
-from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Token
+from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
 
 NOW = 1_800_000_000.0
 
@@ -195,6 +195,23 @@ class FakeBackend:
     def retry_job(self, job_id: int) -> str:
         """Remember it."""
         return self._wish("retry", job_id)
+
+    def let_in_job(self, job_id: int) -> str:
+        """Remember it."""
+        return self._wish("let in", job_id)
+
+    def service(self) -> Service:
+        """What was wished for last."""
+        installed = ("install service",) in self.wishes and ("remove service",) not in self.wishes
+        return Service(installed, ("installed: cron" if installed else "installed: nothing", "after a restart: no"))
+
+    def install_service(self) -> str:
+        """Remember it."""
+        return self._wish("install service")
+
+    def remove_service(self) -> str:
+        """Remember it."""
+        return self._wish("remove service")
 
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Remember it."""

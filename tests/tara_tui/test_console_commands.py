@@ -84,6 +84,33 @@ async def test_cancel_asks_and_names_what_waits(tmp_path: Path) -> None:
         await it.until(lambda: it.backend.wishes == [("cancel", 12)], "the wish")
 
 
+async def test_a_job_that_waits_for_memory_says_so_and_is_started_anyway_after_a_question(tmp_path: Path) -> None:
+    said = "waits for memory: it takes about 9000 MB (estimated), 3000 MB are free for it"
+    snapshot = make_snapshot()
+    waiting = make_job(40, title="train legal", message=said)
+    async with console(FakeBackend(tmp_path, replace(snapshot, jobs=(waiting, *snapshot.jobs))), (80, 24)) as it:
+        await it.press("s")
+        await it.shows("job 12 does not wait for memory")
+        await it.press("2", "g")
+        await it.shows("train legal: waits")
+        await it.press("s")
+        await it.shows("Start job 40 anyway?", "it takes about 9000 MB")
+        await it.press("y")
+        await it.until(lambda: it.backend.wishes == [("let in", 40)], "the wish")
+
+
+async def test_the_service_is_shown_installed_and_removed(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("W")
+        await it.shows("installed: nothing", "after a restart: no", "install the service")
+        await it.press("y")
+        await it.until(lambda: it.backend.wishes == [("install service",)], "the wish")
+        await it.press("W")
+        await it.shows("installed: cron", "remove the service")
+        await it.press("y")
+        await it.until(lambda: it.backend.wishes[-1] == ("remove service",), "the wish")
+
+
 async def test_retry_and_train_of_the_failed_domain(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path)) as it:
         await it.press("j", "j", "r", "t")

@@ -16,8 +16,9 @@ from pathlib import Path
 import pyte
 import pytest
 
+from core.devices import parse
 from tara_tui import terminal
-from tara_tui.meters import memory_limit, parse_gpu
+from tara_tui.meters import memory_limit, together
 from tests.tara_tui.screen import TIMEOUT_S
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,8 +203,8 @@ def test_memory_of_the_control_group(tmp_path: Path) -> None:
 
 
 def test_gpu_figures() -> None:
-    assert parse_gpu("") is None
-    assert parse_gpu("[N/A], 1, 2\n") is None
-    gpu = parse_gpu("12, 100, 1000\n97, 200, 1000\n")
+    assert together(parse("")) is None
+    assert together(parse("GPU-a, 0, A, [N/A], 1, 2\n")) is None
+    gpu = together(parse("GPU-a, 0, A, 12, 100, 1000\nGPU-b, 1, A, 97, 200, 1000\n"))
     assert gpu is not None
     assert (gpu.percent, gpu.used, gpu.total) == (97, 300 << 20, 2000 << 20)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ class LocalExecutor:
 
     def __init__(self) -> None:
         self._children: list[subprocess.Popen[bytes]] = []
+        self._ends: dict[Path, int | None] = {}  # a descriptor that reads as ready once the shim is over; None: it is
 
     def submit(self, run_dir: Path) -> None:
         """Start a shim, detached from this process's session, with the folder's lock in its hands from the start."""
@@ -30,23 +32,40 @@ class LocalExecutor:
             return  # a copy lives
         try:
             with open(run_dir / "shim.err", "ab") as errors:
-                self._children.append(
-                    subprocess.Popen(
-                        [sys.executable, "-m", "core.runner.shim", str(run_dir), str(lock)],
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.DEVNULL,
-                        stderr=errors,
-                        pass_fds=(lock,),
-                        cwd=CODE,
-                        start_new_session=True,
-                    )
+                child = subprocess.Popen(
+                    [sys.executable, "-m", "core.runner.shim", str(run_dir), str(lock)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=(lock,),
+                    cwd=CODE,
+                    start_new_session=True,
                 )
+            self._children.append(child)
+            self._ends[run_dir] = os.pidfd_open(child.pid)
         finally:
             os.close(lock)  # the shim's copy holds it on
 
     def reap(self) -> None:
         """Collect shims that ended, so that none stays a zombie."""
         self._children = [child for child in self._children if child.poll() is None]
+
+    def ends(self, run_dirs: Sequence[Path]) -> list[int]:
+        """Descriptors that become readable when a shim of these run folders is over, so that nobody has to look again
+        and again. One that was readable is not given a second time: its job may live on without it."""
+        for run_dir in [one for one in self._ends if one not in run_dirs]:
+            _close(self._ends.pop(run_dir))
+        for run_dir in run_dirs:
+            if run_dir not in self._ends:
+                self._ends[run_dir] = _open_end(run_dir)
+        return [descriptor for descriptor in self._ends.values() if descriptor is not None]
+
+    def seen_end(self, descriptor: int) -> None:
+        """A descriptor of `ends` was readable."""
+        for run_dir, known in self._ends.items():
+            if known == descriptor:
+                os.close(descriptor)
+                self._ends[run_dir] = None
 
     def alive(self, run_dir: Path) -> bool:
         """Whether shim or job holds the run folder's lock."""
@@ -95,6 +114,26 @@ class LocalExecutor:
         elif not _signal(who, signal.SIGTERM) and "job" in who and _is_still(who["job"]):
             os.killpg(who["job"]["pid"], signal.SIGTERM)
         return True
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
+
+
+def _open_end(run_dir: Path) -> int | None:
+    """A descriptor of the recorded shim's end, where it lives."""
+    who = processes_of(run_dir)
+    if who is None:
+        return None
+    try:
+        descriptor = os.pidfd_open(who["pid"])
+    except ProcessLookupError:
+        return None
+    if _is_still(who):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _last_word(run_dir: Path) -> Exit:

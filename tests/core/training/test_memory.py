@@ -7,9 +7,9 @@ import torch
 from core.tasks.context import TaskError
 from core.training import lora
 from core.training.base import empty_model, load_model
+from core.training.footprint import ALLOCATOR
 from core.training.loss import collate, loss_sum
 from core.training.memory import (
-    ALLOCATOR,
     MemoryPlan,
     check_memory,
     check_weights,

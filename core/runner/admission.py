@@ -1,0 +1,178 @@
+"""Which queued jobs may start now: pure functions over what jobs need, what running ones have taken, and what is free.
+
+A job needs a slot (heavy or light), memory, disk, and for some a device of its own. Memory that a running job has been
+promised and not yet taken is not free. A job that waits for memory, disk or a device is overtaken by others only for a
+while: after `patience_s` nothing younger that takes of what it waits for is started before it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+HEAVY, LIGHT = "heavy", "light"
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job will take at its peak, in bytes. `measured`: from earlier runs of the same kind and size, not an
+    estimate; `device`: it computes on a device where the machine has one."""
+
+    memory: int = 0
+    disk: int = 0
+    device_memory: int = 0
+    device: bool = False
+    measured: bool = False
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A queued job whose dependencies succeeded. `waited_s`: since when something it needs was lacking."""
+
+    id: int
+    heavy: bool
+    need: Need
+    waited_s: float = 0.0
+    let_in: bool = False  # a person said to start it whatever its need
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job with processes: what it was promised, what of the memory it holds now, and the device it has."""
+
+    id: int
+    heavy: bool
+    need: Need
+    held: int = 0
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device by the name that CUDA_VISIBLE_DEVICES takes; bytes."""
+
+    uuid: str
+    total: int
+    free: int
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is. Memory and disk are free bytes without the reserves; `memory_of` says what sets the limit."""
+
+    memory: int
+    disk: int
+    memory_of: str = "the machine's available memory"
+    devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slots:
+    """How many jobs may run at once. Jobs with a device of their own are bounded by the devices instead."""
+
+    heavy: int
+    light: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A job to start, with the device it gets."""
+
+    id: int
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which jobs start, in order, and why each other one that has its turn waits."""
+
+    start: tuple[Start, ...] = ()
+    waits: Mapping[int, str] = field(default_factory=dict)
+
+
+def admit(
+    queue: Sequence[Waiting], running: Sequence[Running], room: Room, slots: Slots, *, patience_s: float
+) -> Decision:
+    """Go over the queue (most urgent first) and start what fits beside what runs."""
+    there = _There(running, room, slots)
+    start: list[Start] = []
+    waits: dict[int, str] = {}
+    held_back: str | None = None  # a job that waited too long: what it lacks is kept for it
+    for job in queue:
+        on_device = job.need.device and bool(room.devices)
+        if not on_device and there.slots[HEAVY if job.heavy else LIGHT] <= 0:
+            continue
+        lacking = there.lacks(job.need, on_device)
+        if held_back is not None and (job.need.memory or job.need.disk or on_device):
+            # What waits behind an old job takes nothing that the old one is waiting for.
+            lacking = held_back
+        if lacking is not None and not job.let_in:
+            waits[job.id] = lacking
+            if job.waited_s >= patience_s and held_back is None and (running or start):
+                held_back = f"waits its turn: job {job.id} has waited longer for room"
+            continue
+        start.append(Start(job.id, there.take(job, on_device)))
+    return Decision(tuple(start), waits)
+
+
+class _There:
+    """What is still free while a queue is gone over."""
+
+    def __init__(self, running: Sequence[Running], room: Room, slots: Slots) -> None:
+        taken = {one.device for one in running if one.device is not None}
+        self.slots = {HEAVY: slots.heavy, LIGHT: slots.light}
+        for one in running:
+            if one.device is None:
+                self.slots[HEAVY if one.heavy else LIGHT] -= 1
+        self.memory = room.memory - sum(max(0, one.need.memory - one.held) for one in running)
+        self.disk = room.disk - sum(one.need.disk for one in running)
+        self.memory_of = room.memory_of
+        self.devices = [device for device in room.devices if device.uuid not in taken]
+        self.all_devices = room.devices
+
+    def lacks(self, need: Need, on_device: bool) -> str | None:
+        """What is missing for a job, with the figures; None where it fits."""
+        how = "as measured before" if need.measured else "estimated"
+        if need.disk > self.disk:
+            return f"waits for disk space: it takes about {_mb(need.disk)} ({how}), {_mb(self.disk)} are free for it"
+        if need.memory > self.memory:
+            return (
+                f"waits for memory: it takes about {_mb(need.memory)} ({how}), {_mb(self.memory)} are free for it"
+                f" ({self.memory_of})"
+            )
+        if on_device and self._device_for(need) is None:
+            largest = max(device.total for device in self.all_devices)
+            if need.device_memory > largest:
+                return (
+                    f"waits for a device: it takes about {_mb(need.device_memory)} ({how}), the largest has"
+                    f" {_mb(largest)}"
+                )
+            if not self.devices:
+                return f"waits for a device: each of the {len(self.all_devices)} has a job"
+            free = max(device.free for device in self.devices)
+            return (
+                f"waits for a device: it takes about {_mb(need.device_memory)} ({how}), {_mb(free)} are free on the"
+                " emptiest"
+            )
+        return None
+
+    def take(self, job: Waiting, on_device: bool) -> str | None:
+        """Give a job what it needs; the device it got."""
+        self.memory -= job.need.memory
+        self.disk -= job.need.disk
+        device = (self._device_for(job.need) or self._emptiest()) if on_device else None
+        if device is None:
+            self.slots[HEAVY if job.heavy else LIGHT] -= 1
+            return None
+        self.devices.remove(device)
+        return device.uuid
+
+    def _device_for(self, need: Need) -> Device | None:
+        emptiest = self._emptiest()
+        return emptiest if emptiest is not None and emptiest.free >= need.device_memory else None
+
+    def _emptiest(self) -> Device | None:
+        return max(self.devices, key=lambda device: device.free, default=None)
+
+
+def _mb(size: int) -> str:
+    return f"{max(0, size) / 1e6:.0f} MB"

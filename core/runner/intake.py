@@ -1,0 +1,154 @@
+"""Looking at the machine for admission: what is free, what running jobs hold, what was measured of their like."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy import func
+from sqlmodel import Session, col, select
+
+from core import devices
+from core.catalog import Settings
+from core.memory import available_memory, resident_of_session
+from core.runner.admission import Decision, Device, Need, Room, Running, Slots, Waiting, admit
+from core.runner.executors.local import processes_of
+from core.store.engine import Store
+from core.store.tables import Job, JobAttempt
+from core.training.smaller import steps_down
+
+MEASURED_SLACK = 1.1  # what was measured of one job may be a little more for the next of its footprint
+PATIENCE_S = 300.0
+RETELL_S = 5.0  # figures in a waiting job's message are not told anew more often
+DEVICES_STALE_S = 3.0
+WAITS_FOR_DISK = "waits for disk space"
+
+log = logging.getLogger("tara.runner")
+
+
+class Intake:
+    """Decides which queued jobs start; remembers since when each waits, and what it was told."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._since: dict[int, float] = {}
+        self._told: dict[int, tuple[str, float]] = {}
+        self._nvidia_smi = devices.program()
+        self._devices: tuple[Device, ...] = ()
+        self._devices_at = float("-inf")
+        self._short_of_disk = False
+
+    def choose(self, session: Session, queued: Sequence[Job], active: Sequence[Job], settings: Settings) -> Decision:
+        """Which of `queued` start now, and why the others wait."""
+        now = time.monotonic()
+        ready = [job for job in queued if (job.not_before or 0) <= time.time()]
+        self._since = {number: at for number, at in self._since.items() if any(job.id == number for job in ready)}
+        free_disk = shutil.disk_usage(self._store.workspace.root).free - settings.disk_reserve_mb * 10**6
+        if short := self._reserve_touched(free_disk, settings):
+            return Decision(waits={job.id or 0: short for job in ready})
+        memory, limited_by = available_memory()
+        room = Room(
+            memory=memory - settings.memory_reserve_mb * 10**6,
+            disk=free_disk,
+            memory_of=limited_by,
+            devices=self._find_devices(ready, active, now),
+        )
+        decision = admit(
+            [self._waiting(session, job, active, now) for job in ready],
+            [self._running(session, job) for job in active],
+            room,
+            Slots(settings.heavy_slots, settings.light_slots),
+            patience_s=PATIENCE_S,
+        )
+        for number in decision.waits:
+            self._since.setdefault(number, now)
+        return decision
+
+    def news(self, queued: Sequence[Job], waits: Mapping[int, str]) -> dict[int, str]:
+        """What is to be said of waiting jobs that was not said yet: their number and why they wait, or an empty text
+        where they no longer do."""
+        now = time.monotonic()
+        found = {}
+        for job in queued:
+            assert job.id is not None
+            said = waits.get(job.id, "")
+            if said == job.message or (not said and not job.message.startswith("waits ")):
+                continue
+            before, at = self._told.get(job.id, ("", float("-inf")))
+            if said and before.partition(":")[0] == said.partition(":")[0] and now - at < RETELL_S:
+                continue
+            self._told[job.id] = (said, now)
+            found[job.id] = said
+        return found
+
+    def _reserve_touched(self, free: int, settings: Settings) -> str:
+        """Why nothing at all is started: the disk's reserve is touched. Empty where it is not."""
+        short = free < 0
+        if short != self._short_of_disk:
+            self._short_of_disk = short
+            left = free + settings.disk_reserve_mb * 10**6
+            log.info("the queue %s; %.0f MB are free", WAITS_FOR_DISK if short else "goes on", left / 1e6)
+        return f"{WAITS_FOR_DISK}: {settings.disk_reserve_mb} MB stay free" if short else ""
+
+    def _waiting(self, session: Session, job: Job, active: Sequence[Job], now: float) -> Waiting:
+        assert job.id is not None
+        # A training that has the machine for itself decides by its own exact plan: what does not fit is run smaller.
+        alone = not active and bool(steps_down_of(job))
+        return Waiting(
+            job.id,
+            job.heavy,
+            self._need(session, job),
+            waited_s=now - self._since.get(job.id, now),
+            let_in=job.let_in or alone,
+        )
+
+    def _running(self, session: Session, job: Job) -> Running:
+        assert job.id is not None
+        who = processes_of(self._store.workspace.absolute(job.run_dir)) if job.run_dir else None
+        held = resident_of_session(int(who["pid"])) if who is not None else 0
+        return Running(job.id, job.heavy, self._need(session, job), held, job.device)
+
+    def _need(self, session: Session, job: Job) -> Need:
+        """What a job was estimated to take, or what others of its footprint were measured to."""
+        need = Need(
+            job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device, measured=False
+        )
+        if job.footprint is None:
+            return need
+        peak = session.exec(
+            select(func.max(JobAttempt.peak_rss_bytes))
+            .join(Job, col(Job.id) == JobAttempt.job_id)
+            .where(Job.footprint == job.footprint, Job.smaller == job.smaller, JobAttempt.outcome == "succeeded")
+        ).one()
+        return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
+
+    def _find_devices(self, ready: Sequence[Job], active: Sequence[Job], now: float) -> tuple[Device, ...]:
+        """The machine's devices; asked only where a job wants one, since asking starts a process."""
+        if self._nvidia_smi is None or not any(job.on_device for job in (*ready, *active)):
+            return ()
+        if now - self._devices_at > DEVICES_STALE_S:
+            try:
+                found = devices.gpus(self._nvidia_smi)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                log.error("nvidia-smi cannot be asked (%s): jobs run without devices of their own", error)
+                self._nvidia_smi = None
+                return ()
+            self._devices = tuple(Device(one.uuid, one.total, one.free, one.name) for one in found)
+            self._devices_at = now
+        return self._devices
+
+
+def steps_down_of(job: Job) -> int:
+    """How many smaller ways to run a job are left."""
+    preset = json.loads(job.params).get("preset")
+    return len(steps_down(preset)) - job.smaller if isinstance(preset, dict) else 0
+
+
+def threads_of(heavy: bool, settings: Settings) -> int:
+    """The threads a job computes with: the cores shared among as many heavy jobs as may run; one for a light one."""
+    cores = len(os.sched_getaffinity(0))
+    return max(1, cores // settings.heavy_slots) if heavy else 1
