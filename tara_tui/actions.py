@@ -148,7 +148,7 @@ class Actions:
 
         def work() -> str:
             line = self.app.backend.advance_phase()
-            self.app.follows_current = True
+            self.app.whereto.follows_current = True
             return line
 
         self.wish(work)
@@ -167,7 +167,10 @@ class Actions:
             if not values["number"].strip().isdigit():
                 raise TaraError(f"a phase's number is a whole number, not {values['number']!r}")
             names = values["domains"].replace(",", " ").split()
-            return self.app.backend.create_phase(int(values["number"]), names, values["quantization"].strip())
+            number = int(values["number"])
+            line = self.app.backend.create_phase(number, names, values["quantization"].strip())
+            self.app.whereto.made(number)
+            return line
 
         self._form("Create a phase", fields, [], make)
         self._note_domains()
@@ -180,14 +183,14 @@ class Actions:
             FormField("domain", "domain", choice=True),
             FormField("adapter", "adapter folder made elsewhere", "", "none: it is trained here"),
         ]
-        self._form(
-            f"Add a domain to phase {phase.number}",
-            fields,
-            [],
-            lambda values: self.app.backend.add_domain(
-                phase.number, values["domain"].strip(), values["adapter"].strip()
-            ),
-        )
+
+        def add(values: dict[str, str]) -> str:
+            name = values["domain"].strip()
+            line = self.app.backend.add_domain(phase.number, name, values["adapter"].strip())
+            self.app.whereto.made(phase.number, name)
+            return line
+
+        self._form(f"Add a domain to phase {phase.number}", fields, [], add)
         self._note_domains()
 
     def revive_runner(self) -> None:

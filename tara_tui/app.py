@@ -34,6 +34,7 @@ from tara_tui.panes.chat import ChatPane
 from tara_tui.panes.lists import DomainsPane, JobsPane, PhasesPane, job_counts
 from tara_tui.panes.log import LogPane
 from tara_tui.selection import MODES, Selection, bundles, cause, ended_meanwhile, phase_job
+from tara_tui.whereto import Whereto
 from tara_tui.widgets.log_view import LogView
 from tara_tui.widgets.row_list import RowList
 
@@ -64,8 +65,7 @@ class ConsoleApp(App[int]):
         self.trouble = ""
         self.mode = "dashboard"
         self.looked_at = "domains"  # the list whose job the log shows
-        self._current: int | None = None  # the current phase as last seen
-        self.follows_current = False
+        self.whereto = Whereto()
         self._revived = False  # tried since the runner was last seen
         self._off_since: float | None = None
         self.chat_forced = False
@@ -274,10 +274,11 @@ class ConsoleApp(App[int]):
         snapshot = self.snapshot
         if snapshot is not None:
             self.phases.show_snapshot(snapshot)
-            self._go_to_current(snapshot)
+            self.phases.select(self.whereto.phase(snapshot))
             self.jobs.show_snapshot(snapshot, time.time())
         phase = next((one for one in snapshot.phases if one.number == self.phases.key), None) if snapshot else None
         self.domains.show_phase(phase)
+        self.domains.select(self.whereto.domain(phase))
         domain = next((one for one in phase.domains if one.name == self.domains.key), None) if phase else None
         job: JobView | None = None
         if snapshot is not None:
@@ -295,16 +296,6 @@ class ConsoleApp(App[int]):
         hint = "" if phase is None else f"nothing to talk to in phase {phase.number} yet: b builds it"
         self.chat.target(bundle, domain.name if domain is not None and self.chat_forced else None, hint)
         self._lines()
-
-    def _go_to_current(self, snapshot: Snapshot) -> None:
-        """Put the cursor on the current phase when the console opens, and when a wish of this console moved on; never
-        by itself, so that no key meets a phase that nobody chose."""
-        current = next((phase.number for phase in snapshot.phases if phase.current), None)
-        if current is None or current == self._current:
-            return
-        if self._current is None or self.follows_current:
-            self.phases.select(current)
-        self._current, self.follows_current = current, False
 
     # Modes, filter, lines.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidInput
+from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
 from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog
@@ -97,6 +98,30 @@ async def test_a_job_that_waits_for_memory_says_so_and_is_started_anyway_after_a
         await it.shows("Start job 40 anyway?", "it takes about 9000 MB")
         await it.press("y")
         await it.until(lambda: it.backend.wishes == [("let in", 40)], "the wish")
+
+
+async def test_what_was_made_is_selected_so_that_the_next_key_is_for_it(tmp_path: Path) -> None:
+    snapshot = make_snapshot()
+    third = replace(snapshot.phases[1], number=3, domains=())
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("n", "tab")
+        await it.write("travel")
+        await it.press("enter")
+        await it.until(lambda: len(it.backend.wishes) == 1, "the wish")
+        it.backend.put(replace(snapshot, phases=(*snapshot.phases, third)))
+        await it.until(lambda: it.app.selection.phase is not None and it.app.selection.phase.number == 3, "it is there")
+        await it.press("a")
+        await it.shows("Add a domain to phase 3")
+        await it.write("legal")
+        await it.press("enter")
+        await it.until(lambda: len(it.backend.wishes) == 2, "the wish")
+        added = replace(
+            third, domains=(*snapshot.phases[1].domains, DomainView("legal", 3, "pending", False, "b", None, None))
+        )
+        it.backend.put(replace(snapshot, phases=(*snapshot.phases, added)))
+        await it.until(lambda: it.app.selection.domain is not None and it.app.selection.domain.name == "legal", "it is")
+        await it.press("t")
+        await it.until(lambda: it.backend.wishes[-1] == ("train", "legal"), "the training is of the new one")
 
 
 async def test_the_service_is_shown_installed_and_removed(tmp_path: Path) -> None:

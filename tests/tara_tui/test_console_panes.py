@@ -53,7 +53,7 @@ async def test_it_opens_on_the_current_phase_and_follows_only_its_own_advance(tm
         await it.put(current(1))  # somebody else's doing
         await it.shows(">1 training", "Domains of phase 2")
         await it.put(current(2))
-        it.app.follows_current = True  # as this console's own wish leaves it
+        it.app.whereto.follows_current = True  # as this console's own wish leaves it
         await it.put(current(1))
         await it.shows("Domains of phase 1", "business")
 
