@@ -193,6 +193,20 @@ class Actions:
         self._form(f"Add a domain to phase {phase.number}", fields, [], add)
         self._note_domains()
 
+    def remove_domain(self) -> None:
+        """Take the domain out of the phase after a question."""
+        phase, domain = self.app.selection.phase, self.app.selection.domain
+        assert phase is not None
+        assert domain is not None
+        name = present.one_line(domain.name)
+        lines = [f"{name}, {domain.status}", "its adapter and measurements stay; a adds it again, here or elsewhere"]
+        self._confirm(
+            f"Take {name} out of phase {phase.number}?",
+            lines,
+            "take it out",
+            lambda: self.app.backend.remove_domain(phase.number, domain.name),
+        )
+
     def revive_runner(self) -> None:
         """Start the runner that is gone."""
         self.wish(self.app.backend.revive_runner)

@@ -149,6 +149,9 @@ class Backend(Protocol):
     def add_domain(self, number: int, domain: str, adapter: str) -> str:
         """Put a domain into a phase; `adapter` is a folder made elsewhere, or ''."""
 
+    def remove_domain(self, number: int, domain: str) -> str:
+        """Take a domain out of a phase."""
+
     def advance_phase(self) -> str:
         """Make the next phase the current one."""
 
@@ -293,6 +296,13 @@ class StoreBackend:
 
         changed = add_domain(self.workspace, number, domain, adapter_path=adapter or None)
         return f"{domain} is in phase {number}" + ("" if changed else " already; nothing changed")
+
+    def remove_domain(self, number: int, domain: str) -> str:
+        """Take a domain out of a phase."""
+        from core.phases.removal import remove_domain
+
+        remove_domain(self.workspace, number, domain)
+        return f"{domain} is no longer in phase {number}"
 
     def advance_phase(self) -> str:
         """Make the next phase the current one."""

@@ -59,6 +59,15 @@ def can_train(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return None
 
 
+def can_remove(_snapshot: Snapshot | None, selection: Selection) -> Reason:
+    if selection.domain is None:
+        return "no domain is selected"
+    job = selection.domain.job
+    if job is not None and job.active and job.state != "blocked":
+        return f"{selection.domain.name} is in job {job.id} ({job.state})"
+    return None
+
+
 def can_cancel(snapshot: Snapshot | None, selection: Selection) -> Reason:
     job = selection.job
     if job is None:
@@ -142,6 +151,7 @@ def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
 RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
 PAUSE = "A running training finishes its step, saves and leaves; pressed again, it goes on from there."
+REMOVE = "Take the selected domain out of its phase, after a question; its adapter and measurements stay."
 LET_IN = "Start the selected job though the memory, disk or device it is expected to need is not free."
 SERVICE = "Have the machine start the runner, so that a restart goes on with what it broke off; or undo that."
 FORCE = "Let the router choose who answers, or the selected domain always."
@@ -194,6 +204,7 @@ COMMANDS: tuple[Command, ...] = (
         need_phase,
         "add",
     ),
+    Command("remove_domain", "Remove domain from phase", "x", "x", REMOVE, can_remove),
     Command(
         "advance", "Advance to next phase", "A", "A", "Make the next phase the current one, once deployed.", need_phase
     ),

@@ -88,6 +88,22 @@ def add_domain(
         click.echo(f"{domain} was in phase {phase_number} already; nothing changed")
 
 
+@click.command("remove-domain")
+@click.argument("phase_number", type=NUMBER)
+@click.argument("domain")
+@root_option
+@json_option
+def remove_domain(phase_number: int, domain: str, root: str | None, as_json: bool) -> None:
+    """Take DOMAIN out of phase PHASE_NUMBER; its adapter and measurements stay."""
+    from core.phases import removal
+
+    removal.remove_domain(workspace_of(root), phase_number, domain)
+    if as_json:
+        print_json({"phase": phase_number, "domain": domain})
+    else:
+        click.echo(f"{domain} is no longer in phase {phase_number}; add-domain puts it into one, with what was trained")
+
+
 @click.command("update-domain")
 @click.argument("domain")
 @click.option("--status", metavar="STATUS", help="pending, complete or failed.")

@@ -231,6 +231,10 @@ class FakeBackend:
         """Remember it."""
         return self._wish("add", number, domain, adapter)
 
+    def remove_domain(self, number: int, domain: str) -> str:
+        """Remember it."""
+        return self._wish("remove", number, domain)
+
     def advance_phase(self) -> str:
         """Refuse it."""
         raise TaraError("phase 1 is training, not deployed", "deploy it first")

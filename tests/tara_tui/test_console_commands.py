@@ -124,6 +124,16 @@ async def test_what_was_made_is_selected_so_that_the_next_key_is_for_it(tmp_path
         await it.until(lambda: it.backend.wishes[-1] == ("train", "legal"), "the training is of the new one")
 
 
+async def test_a_domain_is_taken_out_after_a_question(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("x")
+        await it.shows("business is in job 12 (running)")
+        await it.press("j", "x")
+        await it.shows("Take education out of phase 1?", "its adapter and measurements stay")
+        await it.press("y")
+        await it.until(lambda: it.backend.wishes == [("remove", 1, "education")], "the wish")
+
+
 async def test_the_service_is_shown_installed_and_removed(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("W")

@@ -11,6 +11,7 @@ import pytest
 
 from core.errors import EnvironmentLacks, InvalidInput, Refused, TaraError
 from core.phases import service
+from core.phases.removal import remove_domain
 from core.store.engine import open_store
 from core.store.tables import Domain
 from core.workspace import Workspace
@@ -240,6 +241,16 @@ def test_a_domain_in_work_is_not_updated(phase_one: Workspace) -> None:
     service.train_domain(phase_one, "business")
     with refused(phase_one, Refused, "running or queued job"):
         service.update_domain(phase_one, "business", status="failed")
+
+
+def test_remove_domain(phase_one: Workspace) -> None:
+    with refused(phase_one, InvalidInput, "there is no phase 7"):
+        remove_domain(phase_one, 7, "business")
+    with refused(phase_one, InvalidInput, "creative is not in phase 1", "business"):
+        remove_domain(phase_one, 1, "creative")
+    service.train_domain(phase_one, "business")
+    with refused(phase_one, Refused, "has a job that is not over"):
+        remove_domain(phase_one, 1, "business")
 
 
 def test_advance_phase(workspace: Workspace) -> None:

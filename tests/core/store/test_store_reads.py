@@ -11,6 +11,7 @@ import pytest
 from core.deploy.service import deploy_phase
 from core.errors import InvalidInput
 from core.phases import service
+from core.phases.removal import remove_domain
 from core.store.engine import open_store
 from core.store.reads import Reader, open_reader
 from core.store.tables import ChatTurn, Domain, Job
@@ -185,6 +186,19 @@ def test_a_declared_status_holds_until_a_job_is_newer(built: Workspace) -> None:
     assert (view.status, view.status_declared) == ("training", False)
     do_all(built)
     assert (view_of(built).status, view_of(built).status_declared) == ("complete", False)
+
+
+def test_a_domain_taken_out_and_put_back_has_what_was_measured(built: Workspace) -> None:
+    before = view_of(built)
+    remove_domain(built, 1, "business")
+    assert view_of(built).phase is None
+    with open_reader(built) as reader:
+        assert "business" not in [domain.name for domain in reader.phase(1).domains]
+    assert service.notes(built)[0]["domain"] == "business"
+    service.create_phase(built, 2, ["business"])
+    now = view_of(built)
+    assert (now.phase, now.status) == (2, "complete")
+    assert (now.adapter_path, now.measurements) == (before.adapter_path, before.measurements)
 
 
 def test_a_declared_status_gives_way_to_an_old_job_run_again(phase_one: Workspace) -> None:
