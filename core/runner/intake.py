@@ -42,8 +42,9 @@ class Intake:
         self._devices_at = float("-inf")
         self._short_of_disk = False
 
-    def choose(self, session: Session, queued: Sequence[Job], active: Sequence[Job], settings: Settings) -> Decision:
-        """Which of `queued` start now, and why the others wait."""
+    def choose(self, queued: Sequence[Job], active: Sequence[Job], settings: Settings) -> Decision:
+        """Which of `queued` start now, and why the others wait. Not to be called inside a transaction: asking for
+        devices takes a while."""
         now = time.monotonic()
         ready = [job for job in queued if (job.not_before or 0) <= time.time()]
         self._since = {number: at for number, at in self._since.items() if any(job.id == number for job in ready)}
@@ -57,9 +58,11 @@ class Intake:
             memory_of=limited_by,
             devices=self._find_devices(ready, active, now),
         )
+        with self._store.write() as session:
+            needs = {job.id: _need(session, job) for job in (*ready, *active)}
         decision = admit(
-            [self._waiting(session, job, active, now) for job in ready],
-            [self._running(session, job) for job in active],
+            [self._waiting(job, needs[job.id], active, now) for job in ready],
+            [self._running(job, needs[job.id]) for job in active],
             room,
             Slots(settings.heavy_slots, settings.light_slots),
             patience_s=PATIENCE_S,
@@ -94,37 +97,23 @@ class Intake:
             log.info("the queue %s; %.0f MB are free", WAITS_FOR_DISK if short else "goes on", left / 1e6)
         return f"{WAITS_FOR_DISK}: {settings.disk_reserve_mb} MB stay free" if short else ""
 
-    def _waiting(self, session: Session, job: Job, active: Sequence[Job], now: float) -> Waiting:
+    def _waiting(self, job: Job, need: Need, active: Sequence[Job], now: float) -> Waiting:
         assert job.id is not None
         # A training that has the machine for itself decides by its own exact plan: what does not fit is run smaller.
         alone = not active and bool(steps_down_of(job))
         return Waiting(
             job.id,
             job.heavy,
-            self._need(session, job),
+            need,
             waited_s=now - self._since.get(job.id, now),
             let_in=job.let_in or alone,
         )
 
-    def _running(self, session: Session, job: Job) -> Running:
+    def _running(self, job: Job, need: Need) -> Running:
         assert job.id is not None
         who = processes_of(self._store.workspace.absolute(job.run_dir)) if job.run_dir else None
         held = resident_of_session(int(who["pid"])) if who is not None else 0
-        return Running(job.id, job.heavy, self._need(session, job), held, job.device)
-
-    def _need(self, session: Session, job: Job) -> Need:
-        """What a job was estimated to take, or what others of its footprint were measured to."""
-        need = Need(
-            job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device, measured=False
-        )
-        if job.footprint is None:
-            return need
-        peak = session.exec(
-            select(func.max(JobAttempt.peak_rss_bytes))
-            .join(Job, col(Job.id) == JobAttempt.job_id)
-            .where(Job.footprint == job.footprint, Job.smaller == job.smaller, JobAttempt.outcome == "succeeded")
-        ).one()
-        return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
+        return Running(job.id, job.heavy, need, held, job.device)
 
     def _find_devices(self, ready: Sequence[Job], active: Sequence[Job], now: float) -> tuple[Device, ...]:
         """The machine's devices; asked only where a job wants one, since asking starts a process."""
@@ -140,6 +129,19 @@ class Intake:
             self._devices = tuple(Device(one.uuid, one.total, one.free, one.name) for one in found)
             self._devices_at = now
         return self._devices
+
+
+def _need(session: Session, job: Job) -> Need:
+    """What a job was estimated to take, or what others of its footprint were measured to."""
+    need = Need(job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device, measured=False)
+    if job.footprint is None:
+        return need
+    peak = session.exec(
+        select(func.max(JobAttempt.peak_rss_bytes))
+        .join(Job, col(Job.id) == JobAttempt.job_id)
+        .where(Job.footprint == job.footprint, Job.smaller == job.smaller, JobAttempt.outcome == "succeeded")
+    ).one()
+    return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
 
 
 def steps_down_of(job: Job) -> int:

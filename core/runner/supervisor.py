@@ -199,7 +199,7 @@ class Supervisor:
             if not queued:
                 return False
             active = session.exec(rows_of(Job).where(col(Job.state).in_(ACTIVE))).all()
-            decision = self._intake.choose(session, queued, active, self.settings)
+        decision = self._intake.choose(queued, active, self.settings)
         by_number = {job.id: job for job in queued}
         if news := self._intake.news(queued, decision.waits):
             ledger.say_of_waiting(self.store, news)

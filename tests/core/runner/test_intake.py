@@ -172,11 +172,11 @@ def test_an_old_large_job_is_not_starved_by_small_ones(workspace: Workspace, mon
     store = open_store(workspace)
     intake, settings = Intake(store), load_settings(workspace)
     with store.write() as session:
-        active = [session.get(Job, running)]
+        active = [job for job in [session.get(Job, running)] if job is not None]
         queued = unblocked_jobs(session)
-        assert [start.id for start in intake.choose(session, queued, active, settings).start] == [young]
-        later = time.monotonic() + PATIENCE_S + 1
-        monkeypatch.setattr("core.runner.intake.time.monotonic", lambda: later)
-        decision = intake.choose(session, queued, active, settings)
+    assert [start.id for start in intake.choose(queued, active, settings).start] == [young]
+    later = time.monotonic() + PATIENCE_S + 1
+    monkeypatch.setattr("core.runner.intake.time.monotonic", lambda: later)
+    decision = intake.choose(queued, active, settings)
     assert decision.start == ()
     assert decision.waits[young] == f"waits its turn: job {old} has waited longer for room"
