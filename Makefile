@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup lint types contracts unit screenshot faults bench-startup
+.PHONY: quickstart test console setup lint types contracts unit screenshot faults faults-memory bench-startup
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -47,6 +47,9 @@ N ?= 300
 SEED ?= 1
 faults: setup
 	@$(BIN)/python -m tests.faults --faults $(N) --seed $(SEED)
+
+faults-memory: setup
+	@$(BIN)/python -m tests.faults.out_of_memory
 
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py
