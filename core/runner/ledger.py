@@ -47,14 +47,20 @@ def claim(store: Store, job_id: int) -> Job | None:
         job.attempt += 1
         while (run_dir := store.workspace.run_folder(job_id, job.attempt)).exists():
             job.attempt += 1  # a folder of an earlier store: its exit and its events are not this job's
-        job.state, job.started_at, job.ended_at = "starting", time.time(), None
-        job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
-        job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
-        job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
-        job.failure = None  # of the attempt before: this one's end is judged by its own words
-        job.metrics, job.message, job.result = "{}", "", "{}"
-        session.add(JobAttempt(job_id=job_id, number=job.attempt, run_dir=job.run_dir, started_at=job.started_at))
+        begin(session, job, store.workspace.relative(run_dir), time.time())
         return job
+
+
+def begin(session: Session, job: Job, run_dir: str, at: float) -> None:
+    """Open the attempt that a job's number of attempts says, in a run folder; nothing of the one before stays."""
+    assert job.id is not None
+    job.state, job.started_at, job.ended_at = "starting", at, None
+    job.run_dir, job.events_offset = run_dir, 0
+    job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
+    job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
+    job.failure = None  # of the attempt before: this one's end is judged by its own words
+    job.metrics, job.message, job.result = "{}", "", "{}"
+    session.add(JobAttempt(job_id=job.id, number=job.attempt, run_dir=run_dir, started_at=at))
 
 
 def mark_running(store: Store, job_id: int) -> None:
@@ -282,7 +288,7 @@ def _artifact_of(session: Session, store: Store, job: Job, event: dict[str, Any]
         "job_id": job.id,
         "phase": job.phase,
         "domain": job.domain,
-        "created_at": time.time(),
+        "created_at": event["t"],  # when it was made, whenever that is read
     }
     artifact = session.exec(select(Artifact).where(Artifact.key == job.key)).first()
     if artifact is None:
@@ -314,8 +320,9 @@ def _record_release(session: Session, job: Job, event: dict[str, Any]) -> None:
             manifest_sha256=event["manifest_sha256"],
             bytes=event["bytes"],
             job_id=job.id,
+            created_at=event["t"],
         )
         session.add(release)
         session.flush()
     assert release.id is not None
-    session.add(Deployment(release_id=release.id, action="deploy"))
+    session.add(Deployment(release_id=release.id, action="deploy", at=event["t"]))
