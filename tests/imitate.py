@@ -15,6 +15,7 @@ from core.deploy.manifest import FORMAT, NAME
 from core.files import sha256_of, write_manifest
 from core.runner import dependencies, ledger
 from core.runner.executors import Exit
+from core.runner.second_copy import known_to_the_store
 from core.store.engine import Store, open_store
 from core.store.tables import Job
 from core.tasks import deploy
@@ -86,19 +87,33 @@ def start_job(store: Store, job_id: int) -> Path:
     spec = {
         "job_id": job.id,
         "kind": job.kind,
+        "attempt": job.attempt,
         "key": job.key,
+        "title": job.title,
+        "phase": job.phase,
+        "domain": job.domain,
         "workspace": str(root),
         "params": json.loads(job.params),
         "inputs": absolute(json.loads(job.inputs)),
         "out": str(root / job.out) if job.out else None,
+        "store": known_to_the_store(store, job),
     }
     (run_dir / "spec.json").write_text(json.dumps(spec))
     return run_dir
 
 
 def end_job(store: Store, job_id: int, how: Exit = OK) -> str:
-    """Record a claimed job's end; its state."""
-    return ledger.finish(store, job_id, replace(how, ended=time.time()))
+    """Record a claimed job's end, in its folder as its parent does and in the store; its state."""
+    ended = replace(how, ended=time.time())
+    with store.write() as session:
+        job = session.get(Job, job_id)
+        assert job is not None
+        assert job.run_dir is not None
+        run_dir = store.workspace.absolute(job.run_dir)
+    if ended.code is not None or ended.signal is not None:
+        record = {name: getattr(ended, name) for name in ("code", "signal", "stopped", "started", "ended")}
+        (run_dir / "exit.json").write_text(json.dumps(record))
+    return ledger.finish(store, job_id, ended)
 
 
 def do_job(store: Store, job_id: int, how: Exit = OK, quality: float = QUALITY) -> str:

@@ -71,9 +71,13 @@ def _settle(workspace: Workspace) -> None:
     try:
         revive_runner(workspace)
     except (TaraError, OSError) as error:
-        click.echo(f"tara: no runner looks after the jobs, so their states may be old ({error})", err=True)
+        click.echo(f"tara: no runner looks after the jobs, so their states may be old ({_words(error)})", err=True)
     if stopped_mark(workspace).exists():
         click.echo("tara: the runner was stopped, so states of jobs may be old — tara runner start", err=True)
+
+
+def _words(error: TaraError | OSError) -> str:
+    return error.one_line() if isinstance(error, TaraError) else str(error)
 
 
 def print_json(value: Any) -> None:

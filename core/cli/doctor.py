@@ -20,7 +20,7 @@ _LEAST_SQLITE = (3, 51, 3)
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `state` is ok, warning or missing; `fix` says how to get it."""
+    """One thing looked at. `state` is ok, warning, missing or damaged; `fix` says how to get it, or mend it."""
 
     name: str
     state: str
@@ -29,10 +29,21 @@ class Check:
 
 
 @click.command("doctor")
+@click.option("--rebuild", is_flag=True, help="Make state.db anew from what can be read of it and the run folders.")
+@click.option("--dry-run", is_flag=True, help="With --rebuild: only say what would come of it.")
+@click.option("--yes", is_flag=True, help="With --rebuild: do it without asking.")
 @root_option
 @json_option
-def doctor(root: str | None, as_json: bool) -> None:
-    """Check versions, compiler, converters, memory, disk and the workspace. Status 1 where something is missing."""
+def doctor(rebuild: bool, dry_run: bool, yes: bool, root: str | None, as_json: bool) -> None:
+    """Check versions, compiler, converters, memory, disk and the workspace. Status 1 where something is missing or
+    damaged."""
+    if rebuild:
+        from core.cli.rebuild import rebuild_store
+
+        rebuild_store(workspace_of(root), dry_run=dry_run, yes=yes, as_json=as_json)
+        return
+    if dry_run or yes:
+        raise click.UsageError("--dry-run and --yes go with --rebuild")
     checks = machine_checks()
     try:
         workspace: Workspace | None = workspace_of(root)
@@ -41,7 +52,7 @@ def doctor(root: str | None, as_json: bool) -> None:
         workspace = None
     if workspace is not None:
         checks += workspace_checks(workspace)
-    missing = any(check.state == "missing" for check in checks)
+    missing = any(check.state in ("missing", "damaged") for check in checks)
     if as_json:
         print_json({"ok": not missing, "checks": [asdict(check) for check in checks]})
     else:
@@ -79,7 +90,6 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
     from core.catalog import check_catalog, load_catalog
     from core.catalog.bases import locate
     from core.runner.presence import runner_pid
-    from core.store.engine import schema_of
 
     checks = [Check("workspace", "ok", str(workspace.root))]
     if not os.access(workspace.root, os.W_OK):
@@ -94,14 +104,26 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
                 checks.append(Check(f"base {name}", "ok", str(locate(catalog.bases[name], workspace).path)))
             except TaraError as error:
                 checks.append(Check(f"base {name}", "missing", error.message, error.hint or ""))
-    try:
-        checks.append(Check("state.db", "ok", f"schema {schema_of(workspace.state_db) or 'not made yet'}"))
-    except TaraError as error:
-        checks.append(Check("state.db", "missing", error.message, error.hint or ""))
+    checks.append(_store(workspace.state_db))
     checks.append(_disk(workspace.root))
     pid = runner_pid(workspace)
     checks.append(Check("runner", "ok", f"process {pid}" if pid else "none; the next queued job starts one"))
     return checks
+
+
+def _store(path: Path) -> Check:
+    """The store's file, read through."""
+    from core.store.integrity import faults_of
+    from core.store.version import MEND, schema_of
+
+    try:
+        faults = faults_of(path, thorough=True)
+        if faults:
+            return Check("state.db", "damaged", f"damaged: {'; '.join(faults)}", MEND)
+        schema = schema_of(path)
+    except TaraError as error:
+        return Check("state.db", "missing", error.message, error.hint or "")
+    return Check("state.db", "ok", f"whole, schema {schema}" if schema is not None else "not made yet")
 
 
 def _converters() -> Check:

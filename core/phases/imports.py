@@ -48,7 +48,9 @@ def import_adapter(
         try:
             for name in files:
                 shutil.copyfile(source / name, staged / name)
-            write_manifest(staged, {"kind": "adapter", "domain": domain, "imported_from": str(source)})
+            # With its key and base: the store's row of it can be made anew from this.
+            about = {"kind": "adapter", "domain": domain, "imported_from": str(source), "key": key, "base": base_name}
+            write_manifest(staged, about)
             sync_tree(staged)
             os.replace(staged, target)
         finally:

@@ -6,11 +6,14 @@ import signal
 import sys
 from types import FrameType
 
-from core.errors import TaraError
-from core.runner.presence import hold
+from core.errors import InvalidInput, TaraError
+from core.files import sync_tree
+from core.runner.presence import hold, still_held, unclean_mark
 from core.runner.supervisor import Supervisor
-from core.store.engine import open_store
-from core.workspace import find_workspace
+from core.store.engine import Store, open_store
+from core.store.integrity import faults_of
+from core.store.version import MEND
+from core.workspace import Workspace, find_workspace
 
 
 def main(root: str) -> int:
@@ -22,10 +25,13 @@ def main(root: str) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        supervisor = Supervisor(workspace, open_store(workspace, keep=True), lock)
+        supervisor = Supervisor(workspace, _whole_store(workspace), lock)
     except TaraError as error:
         logging.error("%s", error.one_line())
         return int(error.exit_code)
+    unclean = unclean_mark(workspace)
+    unclean.touch()
+    sync_tree(unclean.parent, recurse=False)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         # Jobs go on: the next runner finds them by their folders.
@@ -35,7 +41,21 @@ def main(root: str) -> int:
     signal.signal(signal.SIGINT, stop)
     logging.info("runner %d of %s", os.getpid(), workspace.root)
     supervisor.run()
+    if still_held(workspace, lock):  # else the mark is the next runner's
+        unclean.unlink(missing_ok=True)
     return 0
+
+
+def _whole_store(workspace: Workspace) -> Store:
+    """The open store. Where the last runner did not leave of its own accord, its file was read through before.
+
+    Raises InvalidInput where it is damaged: then nothing is started, for what it says cannot be relied upon.
+    """
+    if unclean_mark(workspace).exists():
+        faults = faults_of(workspace.state_db)
+        if faults:
+            raise InvalidInput(f"{workspace.state_db} is damaged ({faults[0]})", MEND)
+    return open_store(workspace, keep=True)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def ensure_runner(workspace: Workspace) -> int:
         # One that lives and does not listen is just starting, or leaving for good: then the next one is started.
         code = started.poll() if started is not None else None
         if code not in (None, 0) or time.monotonic() > deadline:
-            raise EnvironmentLacks(f"the runner did not start (exit {code})", f"see {workspace.runs / 'runner.log'}")
+            why = f"exit {code}{_last_words(workspace) if code else ''}"
+            raise EnvironmentLacks(f"the runner did not start ({why})", f"see {workspace.runs / 'runner.log'}")
         if pid is None and (started is None or code == 0):
             started = _start(workspace)
         time.sleep(0.01)
@@ -217,6 +218,15 @@ def _start(workspace: Workspace) -> subprocess.Popen[bytes]:
             start_new_session=True,
             cwd=CODE,
         )
+
+
+def _last_words(workspace: Workspace) -> str:
+    """What the runner said last, behind its time."""
+    try:
+        lines = (workspace.runs / "runner.log").read_bytes()[-4096:].decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return ": " + lines[-1].split(" ", 2)[-1] if lines else ""
 
 
 def _job(session: "Session", job_id: int) -> "Job":

@@ -48,14 +48,21 @@ def claim(store: Store, job_id: int, device: str | None = None) -> Job | None:
         job.attempt += 1
         while (run_dir := store.workspace.run_folder(job_id, job.attempt)).exists():
             job.attempt += 1  # a folder of an earlier store: its exit and its events are not this job's
-        job.state, job.started_at, job.ended_at, job.device = "starting", time.time(), None, device
-        job.run_dir, job.events_offset = store.workspace.relative(run_dir), 0
-        job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
-        job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
-        job.failure = None  # of the attempt before: this one's end is judged by its own words
-        job.metrics, job.message, job.result = "{}", "", "{}"
-        session.add(JobAttempt(job_id=job_id, number=job.attempt, run_dir=job.run_dir, started_at=job.started_at))
+        begin(session, job, store.workspace.relative(run_dir), time.time(), device)
         return job
+
+
+def begin(session: Session, job: Job, run_dir: str, at: float, device: str | None = None) -> None:
+    """Open the attempt that a job's number of attempts says, in a run folder; nothing of the one before stays. `device`
+    is the one it gets for itself."""
+    assert job.id is not None
+    job.state, job.started_at, job.ended_at = "starting", at, None
+    job.run_dir, job.events_offset, job.device = run_dir, 0, device
+    job.step = job.total = job.rate = job.eta_s = job.error = job.hint = None
+    job.exit_code = job.exit_signal = job.stop_requested_at = job.stop_reason = job.not_before = None
+    job.failure = None  # of the attempt before: this one's end is judged by its own words
+    job.metrics, job.message, job.result = "{}", "", "{}"
+    session.add(JobAttempt(job_id=job.id, number=job.attempt, run_dir=run_dir, started_at=at))
 
 
 def mark_running(store: Store, job_id: int) -> None:
@@ -285,7 +292,7 @@ def _artifact_of(session: Session, store: Store, job: Job, event: dict[str, Any]
         "job_id": job.id,
         "phase": job.phase,
         "domain": job.domain,
-        "created_at": time.time(),
+        "created_at": event["t"],  # when it was made, whenever that is read
     }
     artifact = session.exec(select(Artifact).where(Artifact.key == job.key)).first()
     if artifact is None:
@@ -317,8 +324,9 @@ def _record_release(session: Session, job: Job, event: dict[str, Any]) -> None:
             manifest_sha256=event["manifest_sha256"],
             bytes=event["bytes"],
             job_id=job.id,
+            created_at=event["t"],
         )
         session.add(release)
         session.flush()
     assert release.id is not None
-    session.add(Deployment(release_id=release.id, action="deploy"))
+    session.add(Deployment(release_id=release.id, action="deploy", at=event["t"]))

@@ -39,6 +39,12 @@ def looked_mark(workspace: Workspace) -> Path:
     return workspace.runs / "runner.looked"
 
 
+def unclean_mark(workspace: Workspace) -> Path:
+    """There from when a runner has the store open until it leaves of its own accord: found at a start, the one before
+    was killed, or the machine went down."""
+    return workspace.runs / "runner.open"
+
+
 def hold(workspace: Workspace) -> int | None:
     """Take the runner's lock; the descriptor to keep open, or None where another process has it.
 

@@ -22,6 +22,7 @@ from core.runner.executors.local import KILLED, LocalExecutor
 from core.runner.hook import Hook
 from core.runner.intake import Intake, threads_of
 from core.runner.presence import looked_mark, still_held, stopped_mark, wake_path
+from core.runner.second_copy import known_to_the_store, note_stop
 from core.runner.shim import STOP_GRACE_S
 from core.runner.watch import Watch
 from core.store.engine import Store
@@ -164,6 +165,7 @@ class Supervisor:
         asked = self._stop_asked.get(str(run_dir))
         now = time.monotonic()
         patience = self.settings.stop_grace_s + STOP_GRACE_S
+        note_stop(run_dir, job.stop_reason)
         if asked is None and self.executor.stop(run_dir):
             self._stop_asked[str(run_dir)] = now
             log.info("stopping job %s (%s)", job.id, job.title)
@@ -255,6 +257,7 @@ class Supervisor:
             "checkpoints": self.settings.checkpoints_dict(),
             "memory_reserve_bytes": self.settings.memory_reserve_mb * 10**6,
             "smaller": job.smaller,
+            "store": known_to_the_store(self.store, job),
         }
 
     def _open_wake(self) -> int:

@@ -17,7 +17,7 @@ from sqlmodel import Session
 
 from core.errors import EnvironmentLacks, InvalidInput, TaraError
 from core.store.place import check_place
-from core.store.version import SCHEMA, read_only_uri, schema_of
+from core.store.version import MEND, SCHEMA, read_only_uri, schema_of
 from core.workspace import Workspace
 
 BUSY_TIMEOUT_MS = 10_000
@@ -62,7 +62,7 @@ def explain(error: Exception, path: Path) -> TaraError:
     if "locked" in text or "busy" in text:
         return EnvironmentLacks(f"{path} is kept busy by another process ({cause})", "try again")
     if "malformed" in text or "not a database" in text:
-        return InvalidInput(f"{path} is damaged ({cause})", "move it away; keep the copy beside it if there is one")
+        return InvalidInput(f"{path} is damaged ({cause})", MEND)
     return TaraError(f"the store failed: {cause}")
 
 
@@ -86,7 +86,26 @@ def open_store(workspace: Workspace, *, keep: bool = False) -> Store:
     return Store(workspace, _engine(path, keep))
 
 
-def _engine(path: Path, keep: bool) -> Engine:
+def make_store(workspace: Workspace, path: Path) -> Store:
+    """A store of a workspace in a new file at `path`, which is not (yet) the workspace's own. It keeps a connection,
+    and nothing is flushed to the disk: that is for whoever gives the file its final name."""
+    try:
+        _migrate(workspace, path)
+    except (sqlite.Error, DBAPIError, OSError) as error:
+        raise explain(error, path) from error
+    return Store(workspace, _engine(path, keep=True, synchronous="OFF"))
+
+
+@contextmanager
+def no_store_is_made(workspace: Workspace) -> Iterator[None]:
+    """While inside, no process makes or migrates the workspace's store; those that would, wait."""
+    workspace.runs.mkdir(parents=True, exist_ok=True)
+    with open(workspace.runs / ".store.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _engine(path: Path, keep: bool, synchronous: str = "FULL") -> Engine:
     # Without `keep` every transaction has its own connection, which never crosses threads or outlives its store.
     pool: dict[str, Any] = {"poolclass": QueuePool, "pool_size": 1} if keep else {"poolclass": NullPool}
     engine = create_engine(URL.create("sqlite", database=str(path)), module=sqlite, **pool)
@@ -97,7 +116,7 @@ def _engine(path: Path, keep: bool) -> Engine:
         for pragma in (
             f"busy_timeout = {BUSY_TIMEOUT_MS}",
             "journal_mode = WAL",
-            "synchronous = FULL",  # at NORMAL a commit may be rolled back by a power loss
+            f"synchronous = {synchronous}",  # at NORMAL a commit may be rolled back by a power loss
             "foreign_keys = ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
@@ -114,9 +133,7 @@ def _migrate(workspace: Workspace, path: Path) -> None:
     from alembic import command
     from alembic.config import Config
 
-    workspace.runs.mkdir(parents=True, exist_ok=True)
-    with open(workspace.runs / ".store.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with no_store_is_made(workspace):
         found = schema_of(path)  # another process may have done it while this one waited
         if found == SCHEMA:
             return

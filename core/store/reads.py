@@ -17,7 +17,7 @@ import pysqlite3.dbapi2 as sqlite
 from core.errors import EnvironmentLacks, InvalidInput
 from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
 from core.store.place import check_place
-from core.store.version import SCHEMA, read_only_uri, schema_in
+from core.store.version import MEND, SCHEMA, read_only_uri, schema_in
 from core.store.views import (
     ACTIVE_JOB_STATES,
     DomainView,
@@ -47,6 +47,7 @@ class Reader:
         self.workspace = workspace
         self._connection: sqlite.Connection | None = None
         self._seen: tuple[int, float] | None = None
+        self._inode: int | None = None
         self._connect()
 
     def close(self) -> None:
@@ -63,6 +64,9 @@ class Reader:
 
     def changed(self) -> bool:
         """Whether another process has written since the last call; the first call says yes."""
+        if self._connection is not None and _inode(self.workspace.state_db) != self._inode:
+            self.close()  # the file was made anew: what this connection reads is the old one
+            self._seen = None
         version = self._version()
         changed = version != self._seen
         self._seen = version
@@ -362,6 +366,7 @@ class Reader:
         found: str | None = None
         try:
             check_place(path)
+            self._inode = _inode(path)
             connection = sqlite.connect(read_only_uri(path), uri=True, isolation_level=None)
             connection.execute("PRAGMA busy_timeout = 5000")
             found = schema_in(connection, path)
@@ -370,7 +375,7 @@ class Reader:
                 f"{path} cannot be read: {error}", "check its permissions, then try again"
             ) from error
         except sqlite.DatabaseError as error:
-            raise InvalidInput(f"{path} is damaged: {error}", "move it away; a copy may lie beside it") from error
+            raise InvalidInput(f"{path} is damaged: {error}", MEND) from error
         finally:
             if found is None and connection is not None:
                 connection.close()
@@ -384,8 +389,10 @@ class Reader:
     def _all(self, query: str, *values: Any) -> list[Any]:
         try:
             return self._connected().execute(query, values).fetchall()
+        except sqlite.OperationalError as error:
+            raise EnvironmentLacks(f"{self.workspace.state_db} cannot be read: {error}", "try again") from error
         except sqlite.DatabaseError as error:
-            raise InvalidInput(f"{self.workspace.state_db} cannot be read: {error}") from error
+            raise InvalidInput(f"{self.workspace.state_db} is damaged and cannot be read: {error}", MEND) from error
         except OverflowError as error:
             raise InvalidInput(f"a number is too large for the store ({error})") from error
 
@@ -425,6 +432,13 @@ def _transaction(connection: sqlite.Connection) -> Iterator[None]:
         yield
     finally:
         connection.execute("COMMIT")
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _where(**wanted: Sequence[Any]) -> tuple[str, list[Any]]:

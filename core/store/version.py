@@ -11,6 +11,7 @@ from core.errors import InvalidInput
 
 SCHEMA = "0003"
 KNOWN_SCHEMAS = ("0001", "0002", "0003")  # oldest first; the last is SCHEMA
+MEND = "tara doctor --rebuild makes it anew from what can be read of it and from the run folders"
 
 
 def read_only_uri(path: Path) -> str:

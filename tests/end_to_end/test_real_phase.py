@@ -184,3 +184,23 @@ def test_another_type_deploys_and_rolls_back(built: Workspace) -> None:
     assert os.readlink(release(built)).endswith("1")
     phase = read(built, "show-phase", "1")
     assert [one["version"] for one in phase["releases"] if one["active"]] == [1]
+
+
+def test_without_its_store_all_of_it_is_found_again(built: Workspace) -> None:
+    """The last of these: built, deployed twice and rolled back, then state.db is deleted."""
+    phase, jobs = read(built, "show-phase", "1"), read(built, "jobs", "list")
+    tara(built, "runner", "stop")
+    for path in built.root.glob("state.db*"):
+        path.unlink()
+    told = read(built, "doctor", "--rebuild", "--yes")
+    assert told["done"]
+    assert told["jobs"] == {"succeeded": len(jobs)}
+    assert read(built, "show-phase", "1") == phase
+    names = ("id", "kind", "title", "state", "key", "attempt", "exit_code", "ended_at", "metrics", "step", "depends_on")
+    for was, now in zip(jobs, read(built, "jobs", "list"), strict=True):
+        assert {name: now[name] for name in names} == {name: was[name] for name in names}
+    assert "nothing to do" in tara(built, "build-phase", "1", "--quantization", "Q8_0")
+    assert read(built, "jobs", "list", "--active") == []
+    back = read(built, "rollback", "1", "--to", "2", "--target", str(built.root / "out"))
+    assert (back["from"], back["to"]) == (1, 2)
+    assert "current version" in tara(built, "deploy-phase", "1", "--target", str(built.root / "out"))

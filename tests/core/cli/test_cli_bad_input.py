@@ -69,6 +69,8 @@ WRONG = {
     "jobs pause 77": (BAD, "there is no job 77"),
     "jobs pause 1 --json": (REFUSED, "job 1 (train healthcare) is failed: nothing to pause"),
     "jobs resume 1": (REFUSED, "job 1 (train healthcare) is failed, not paused"),
+    "doctor --rebuild --json": (BAD, "--yes"),
+    "doctor --yes": (USAGE, "--rebuild"),
     "jobs retry 2": (REFUSED, "job 2 (evaluate healthcare) is blocked"),
     "console": (LACKS, "needs a terminal"),
     "": (LACKS, "needs a terminal"),
