@@ -59,6 +59,40 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(answer)
 
 
+class UnfinishedDialog(ModalScreen[str | None]):
+    """An unfinished training has other settings: go on with the old ones, start afresh, or leave it. Enter leaves it.
+
+    Where it is queued, running or paused starting afresh is not possible.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "answer('old')", show=False),
+        Binding("f", "answer('fresh')", show=False),
+        Binding("n,escape,enter,q", "answer('')", show=False),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[str], *, can_leave: bool) -> None:
+        super().__init__()
+        self.heading = title
+        self.can_leave = can_leave
+        ways = ["o  go on with the old settings"]
+        if can_leave:
+            ways.append("f  start afresh at step 0; the old checkpoints stay (K shows them)")
+        else:
+            ways.append("   for the new settings cancel that job first (c)")
+        self.text = "\n".join([*lines, "", *ways, "n, Esc  leave it"])
+
+    def compose(self) -> ComposeResult:
+        """A box with what differs and the ways to go."""
+        with Window(self.heading):
+            yield Static(Content(self.text))
+
+    def action_answer(self, answer: str) -> None:
+        """Close with the answer; one that is not possible now keeps the window."""
+        if answer != "fresh" or self.can_leave:
+            self.dismiss(answer or None)
+
+
 @dataclass(frozen=True)
 class FormField:
     """A line of a form."""
