@@ -312,8 +312,8 @@ class Actions:
     def _training(self, title: str, work: Callable[["Choice | None"], str]) -> None:
         """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first."""
 
-        def answered(answer: str | None) -> None:
-            if answer == "old" or answer == "fresh":
+        def answered(answer: "Choice | None") -> None:
+            if answer is not None:
                 self.wish(lambda: work(answer))
 
         def ask(error: SettingsChanged) -> None:

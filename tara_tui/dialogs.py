@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,6 +15,9 @@ from textual.widgets import Input, Static
 
 from tara_tui.widgets.row_list import Cell, Column, Row, RowList
 from tara_tui.widgets.transcript import Entry, Transcript
+
+if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
 
 serial = count(1)
 MOST_CHOICES = 12
@@ -59,7 +62,7 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(answer)
 
 
-class UnfinishedDialog(ModalScreen[str | None]):
+class UnfinishedDialog(ModalScreen["Choice | None"]):
     """An unfinished training has other settings: go on with the old ones, start afresh, or leave it. Enter leaves it.
 
     Where it is queued, running or paused starting afresh is not possible.
@@ -68,7 +71,7 @@ class UnfinishedDialog(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("o", "answer('old')", show=False),
         Binding("f", "answer('fresh')", show=False),
-        Binding("n,escape,enter,q", "answer('')", show=False),
+        Binding("n,escape,enter,q", "answer(None)", show=False),
     ]
 
     def __init__(self, title: str, lines: Sequence[str], *, can_leave: bool) -> None:
@@ -87,10 +90,10 @@ class UnfinishedDialog(ModalScreen[str | None]):
         with Window(self.heading):
             yield Static(Content(self.text))
 
-    def action_answer(self, answer: str) -> None:
+    def action_answer(self, answer: "Choice | None") -> None:
         """Close with the answer; one that is not possible now keeps the window."""
         if answer != "fresh" or self.can_leave:
-            self.dismiss(answer or None)
+            self.dismiss(answer)
 
 
 @dataclass(frozen=True)

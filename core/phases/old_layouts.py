@@ -140,18 +140,19 @@ class _Judge:
     def __call__(self, folder: Path) -> Found:
         named = CHECKPOINT.fullmatch(folder.name)
         domain, layout, unknown = domain_of(folder, self.catalog.domains)
-        found = Found(folder, domain or self.asked, layout, int(named[1]) if named else None)
-        if found.domain is None:
+        whose = domain or self.asked
+        found = Found(folder, whose, layout, int(named[1]) if named else None)
+        if whose is None:
             why = f"its folder names {shown(unknown)}, no domain here" if unknown else "its domain is not named"
             return replace(found, reason=f"{why}: --domain NAME says it")
-        if self.asked not in (None, found.domain):
-            return replace(found, reason=f"it is of {found.domain}, not of {self.asked}")
+        if self.asked not in (None, whose):
+            return replace(found, reason=f"it is of {whose}, not of {self.asked}")
         if (fault := _weights_fault(folder)) is not None:
             return replace(found, reason=fault)
         steps, fault = _steps(folder, found.step)
         found = replace(found, steps=steps)
         if fault is None:
-            fault = self._adapter_fault(folder, self.catalog.base_for(found.domain))
+            fault = self._adapter_fault(folder, self.catalog.base_for(whose))
         return replace(found, good=fault is None, reason=fault or "")
 
     def _adapter_fault(self, folder: Path, base: BaseModel) -> str | None:

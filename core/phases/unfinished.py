@@ -173,7 +173,7 @@ def training_in(plan: Plan, domain: str) -> PlannedJob | None:
 def changes_since(workspace: Workspace, record: RunRecord, plan: Plan, planned: PlannedJob) -> tuple[Change, ...]:
     """What is not as it was when a training began, setting by setting."""
     old, new = _flat(record.params), _flat(planned.params)
-    found = [Change(name, old.get(name), new.get(name)) for name in dict.fromkeys([*old, *new])]
+    found = [Change(name, old.get(name), new.get(name)) for name in dict.fromkeys([*new, *old])]
     data = workspace.absolute(planned.inputs["data"])
     if record.data_sha256:
         now = sha256_of(data)

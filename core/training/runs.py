@@ -248,14 +248,14 @@ def _run(folder: Path, domain: str, short: str) -> Run | None:
         record = read_record(folder)
     except Malformed as error:
         fault = f"{RUN} {error}"
-    checkpoints = tuple(one for path in _folders(folder) if (one := _kept(path)) is not None)
-    backups = tuple(one for path in _folders(folder / BACKUP) if (one := _kept(path, backup=True)) is not None)
-    aside = tuple(one for path in _folders(folder / ASIDE) if (one := _aside(path)) is not None)
+    checkpoints = tuple(one for path in _folders(folder) for one in _kept(path))
+    backups = tuple(one for path in _folders(folder / BACKUP) for one in _kept(path, backup=True))
+    aside = tuple(one for path in _folders(folder / ASIDE) for one in _aside(path))
     if not (checkpoints or backups or aside or record or fault):
         return None
     left = _reason(folder / LEFT)[0] if (folder / LEFT).is_file() else None
     key = record.key if record is not None else short
-    size = sum(one.bytes for one in (*checkpoints, *backups, *aside))
+    size = sum(one.bytes for one in (*checkpoints, *backups)) + sum(one.bytes for one in aside)
     return Run(folder, domain, key, record, fault, left, checkpoints, backups, aside, size)
 
 
@@ -265,7 +265,8 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"{STEP_PREFIX}*") if path.is_dir() and not path.is_symlink())
 
 
-def _kept(path: Path, *, backup: bool = False) -> Kept | None:
+def _kept(path: Path, *, backup: bool = False) -> list[Kept]:
+    """A checkpoint; none where it went while it was looked at."""
     smoothed, fault = None, None
     try:
         at, size = path.stat().st_mtime, tree_bytes(path)
@@ -274,22 +275,22 @@ def _kept(path: Path, *, backup: bool = False) -> Kept | None:
         for name in (ADAPTER, OPTIMISER, RNG):
             read_header(path / name)
     except FileNotFoundError:
-        return None
+        return []
     except Unusable as error:
         fault = str(error)
     except Malformed as error:
         fault = f"a file of tensors {error}"
     if fault is not None and not path.is_dir():
-        return None  # it was removed meanwhile, so that what was missing is no fault
-    return Kept(path, step_of(path) or 0, at, size, smoothed, fault, backup)
+        return []  # what was missing is no fault then
+    return [Kept(path, step_of(path) or 0, at, size, smoothed, fault, backup)]
 
 
-def _aside(path: Path) -> SetAside | None:
+def _aside(path: Path) -> list[SetAside]:
     try:
         reason, at = _reason(path / REASON)
-        return SetAside(path, reason, at or path.stat().st_mtime, tree_bytes(path))
+        return [SetAside(path, reason, at or path.stat().st_mtime, tree_bytes(path))]
     except FileNotFoundError:
-        return None
+        return []
 
 
 def _reason(path: Path) -> tuple[str, float]:
