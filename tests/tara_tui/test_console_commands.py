@@ -141,7 +141,7 @@ async def test_an_unfinished_training_with_other_settings_is_asked_about(
 
 async def test_beside_an_active_training_nothing_is_started_afresh(tmp_path: Path) -> None:
     backend = FakeBackend(tmp_path)
-    line = "business: job 12 (running, step 3 of 9) has other settings: epochs 1 -> 2"
+    line = "business: job 12 (running) has other settings: epochs 1 -> 2"
     backend.settings_changed = SettingsChanged(line, "choose", (line,), can_leave=False)
     async with console(backend, (80, 24)) as it:
         await it.press("b")

@@ -36,14 +36,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator
 def alone(tiny: Workspace) -> str:
     """The adapter of a training that nobody disturbed."""
     number = start_training(tiny, "alone")
-    assert over(tiny, number, within=120).state == "succeeded"
+    assert over(tiny, number, within=300).state == "succeeded"
     return adapter(tiny, number)
 
 
 def killed_and_given_up(workspace: Workspace, name: str) -> int:
     """A training that was killed on its way, and whose next attempt was cancelled."""
     number = start_training(workspace, name)
-    until(lambda: steps_of(workspace, number) >= 40, "it gets on", within=120)
+    until(lambda: steps_of(workspace, number) >= 40, "it gets on", within=300)
     kill(processes(workspace.root / str(view(workspace, number).run_dir))["job"]["pid"])
     in_state(workspace, number, "queued")
     cancel_jobs(workspace, [number])
@@ -64,7 +64,7 @@ def test_with_the_old_settings_it_ends_with_the_adapter_of_an_undisturbed_one(ti
     reached = listed.run.newest_good.step
     assert reached >= 40
     assert number in train_domain(tiny, "healthcare", preset="changed", unfinished="old")
-    assert over(tiny, number, within=120).state == "succeeded"
+    assert over(tiny, number, within=300).state == "succeeded"
     assert result(tiny, number)["resumed_from"] == reached
     assert adapter(tiny, number) == alone
     assert not folder.exists()
@@ -78,7 +78,7 @@ def test_started_afresh_it_begins_at_step_0_and_ends(tiny: Workspace, alone: str
     numbers = train_domain(tiny, "healthcare", preset="left", unfinished="fresh")
     (training,) = [job for job in numbers if view(tiny, job).kind == "train"]
     assert training != number
-    assert over(tiny, training, within=120).state == "succeeded"
+    assert over(tiny, training, within=300).state == "succeeded"
     assert result(tiny, training)["resumed_from"] == 0
     assert result(tiny, training)["steps"] == STEPS
     assert adapter(tiny, training) != alone
