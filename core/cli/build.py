@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, size, true_reader, workspace_of
 from core.cli.follow import wait_for
+from core.text import clean
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def train_domain(
 
     workspace = workspace_of(root)
     choice = chosen(resume_old, fresh)
+    with true_reader(root):
+        pass  # whether another training of the domain is at work must be true
     ids = service.train_domain(workspace, domain, preset=preset, data=data, unfinished=choice)
     if not _followed(workspace, ids, detach, as_json, f"{domain} is trained as asked: nothing to do"):
         return
@@ -98,16 +101,23 @@ def build_phase(
     if dry_run:
         if compression_type is not None:
             service.check_compression(compression_type)
+        if choice == "old":
+            raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
         plan = service.plan_build(workspace, phase_number, quantization=quantization)
+        asked = service.asked_about(workspace, phase_number, quantization=quantization) if choice is None else ()
         jobs = [
             {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
         ]
         if as_json:
-            print_json({"phase": phase_number, "jobs": jobs})
+            print_json({"phase": phase_number, "jobs": jobs, "unfinished": list(asked)})
         else:
             for job in plan.jobs.values():
                 click.echo(f"{'there   ' if job.done else 'to do   '}{job.title}")
+            for line in asked:
+                click.echo(f"to choose, --resume-old or --fresh: {clean(line)}")
         return
+    with true_reader(root):
+        pass
     ids = service.build_phase(
         workspace, phase_number, quantization=quantization, compression_type=compression_type, unfinished=choice
     )

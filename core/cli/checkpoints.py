@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, size, span, table, workspace_of
+from core.cli.common import json_option, print_json, root_option, size, span, table, true_reader, workspace_of
 from core.errors import ExitCode, InvalidInput
 from core.text import clean
 
@@ -29,7 +29,8 @@ def list_(domain: str | None, root: str | None, as_json: bool) -> None:
     from core.phases.checkpoints import list_runs
 
     workspace = workspace_of(root)
-    found = list_runs(workspace, domain)
+    with true_reader(root):
+        found = list_runs(workspace, domain)
     if as_json:
         print_json([one.as_dict(workspace) for one in found])
         return
@@ -116,7 +117,8 @@ def remove(name: str, dry_run: bool, yes: bool, root: str | None, as_json: bool)
     if as_json and not (yes or dry_run):
         raise InvalidInput("checkpoints remove --json does not ask", "add --yes, or --dry-run to see what would go")
     workspace = workspace_of(root)
-    runs = runs_named(workspace, name)
+    with true_reader(root):
+        runs = runs_named(workspace, name)
     if not as_json:
         for run in runs:
             lost = f"step {run.newest_good.step} could no longer be gone on from" if run.newest_good else "no good step"

@@ -127,9 +127,12 @@ class Run:
 
 
 def describe_run(folder: Path, record: RunRecord, data: Path) -> None:
-    """Write a run's record and the copy of its data into its folder, once."""
-    if (folder / RUN).is_file():
-        return
+    """Write a run's record and the copy of its data into its folder, unless a record that can be read is there."""
+    try:
+        if read_record(folder) is not None:
+            return
+    except Malformed:
+        discard(folder / RUN)
     content = data.read_bytes() if data.is_file() else b""
     if hashlib.sha256(content).hexdigest() == record.data_sha256:  # else it was changed since it was read
         write_atomically(folder / DATA, content)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.phases import service
+from core.runner.client import cancel_jobs
 from core.workspace import Workspace
 from tests.conftest import use_base
 from tests.core.cli.command import assert_one_line, tara
@@ -17,7 +18,8 @@ def broken_off(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyP
     """Healthcare was trained to step 40 of 120 and cancelled; since then its preset was changed."""
     monkeypatch.setattr("core.runner.client.ensure_runner", lambda _workspace: 0)
     use_base(workspace, write_model(tmp_path / "base"))
-    service.train_domain(workspace, "healthcare")
+    ids = service.train_domain(workspace, "healthcare")
+    cancel_jobs(workspace, ids)  # nothing is left for a runner
     break_off(workspace, 40, domain="healthcare")
     edit_preset(workspace, "starter", "learning_rate: 1.0e-3", "learning_rate: 3.0e-4")
     return workspace
@@ -36,6 +38,11 @@ def test_changed_settings_are_refused_shown_and_removed(broken_off: Workspace) -
     for part in ("learning_rate 0.001 -> 0.0003", "step 40 of 120", "--resume-old", "--fresh"):
         assert part in refused.err
     assert_one_line(tara("train-domain", "healthcare", "--resume-old", "--fresh", cwd=broken_off.root), 2)
+    service.create_phase(broken_off, 1, ["healthcare"])
+    planned = tara("build-phase", "1", "--dry-run", "--json", cwd=broken_off.root).json()
+    assert [line.partition(":")[0] for line in planned["unfinished"]] == ["healthcare"]
+    assert_one_line(tara("build-phase", "1", "--dry-run", "--resume-old", cwd=broken_off.root), 2)
+    assert_one_line(tara("build-phase", "1", cwd=broken_off.root), 4)
     (run,) = tara("checkpoints", "list", "healthcare", "--json", cwd=broken_off.root).json()
     assert run["changes"] == [{"setting": "learning_rate", "old": 0.001, "new": 0.0003}]
     assert (run["step"], run["steps"], run["state"], run["goes_on"]) == (40, 120, "cancelled", False)
