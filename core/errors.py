@@ -48,3 +48,16 @@ class EnvironmentLacks(TaraError):
     """The machine lacks what the work needs."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class SettingsChanged(Refused):
+    """A training would begin anew although an unfinished one of the domain has other settings: a person must choose.
+
+    `lines` say for each domain what differs and where the old one stands; `can_leave` is whether starting afresh is
+    possible now (it is not while the old one is queued, running or paused).
+    """
+
+    def __init__(self, message: str, hint: str, lines: tuple[str, ...], *, can_leave: bool) -> None:
+        super().__init__(message, hint)
+        self.lines = lines
+        self.can_leave = can_leave

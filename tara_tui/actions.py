@@ -6,17 +6,26 @@ from typing import TYPE_CHECKING
 
 from textual.widgets import Input
 
-from core.errors import TaraError
+from core.errors import SettingsChanged, TaraError
 from tara_tui import present
 from tara_tui.backend import Service
 from tara_tui.commands import COMMANDS, help_lines
 from tara_tui.details import describe
-from tara_tui.dialogs import ConfirmDialog, FormDialog, FormField, PaletteDialog, TextDialog, palette_row
+from tara_tui.dialogs import (
+    ConfirmDialog,
+    FormDialog,
+    FormField,
+    PaletteDialog,
+    TextDialog,
+    UnfinishedDialog,
+    palette_row,
+)
 from tara_tui.messages import ActionEnded
 from tara_tui.selection import active_release, earlier_release
 from tara_tui.widgets.transcript import Entry
 
 if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
     from tara_tui.app import ConsoleApp
 
 log = logging.getLogger("tara.console")
@@ -37,12 +46,22 @@ class Actions:
             return
         getattr(self, command_id)()
 
-    def wish(self, work: Callable[[], str], dialog: int | None = None) -> None:
-        """Carry out a wish in a thread and post how it ended."""
+    def wish(
+        self,
+        work: Callable[[], str],
+        dialog: int | None = None,
+        changed: Callable[[SettingsChanged], None] | None = None,
+    ) -> None:
+        """Carry out a wish in a thread and post how it ended; `changed` asks where a choice is to be made."""
 
         def carry_out() -> None:
             try:
                 ended = ActionEnded(work(), False, dialog)
+            except SettingsChanged as error:
+                if changed is not None:
+                    self.app.call_later(changed, error)
+                    return
+                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
             except TaraError as error:
                 log.info("refused: %s", error.one_line())
                 ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
@@ -60,13 +79,15 @@ class Actions:
         """Queue what is missing of the phase."""
         phase = self.app.selection.phase
         assert phase is not None
-        self.wish(lambda: self.app.backend.build_phase(phase.number))
+        self._training(
+            f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice)
+        )
 
     def train(self) -> None:
         """Queue the domain's training."""
         domain = self.app.selection.domain
         assert domain is not None
-        self.wish(lambda: self.app.backend.train_domain(domain.name))
+        self._training(f"Train {domain.name}?", lambda choice: self.app.backend.train_domain(domain.name, choice))
 
     def cancel(self) -> None:
         """Cancel the job after a question."""
@@ -262,6 +283,22 @@ class Actions:
         heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.route)
         self.app.push_screen(TextDialog(heading, entries))
 
+    def checkpoints(self) -> None:
+        """Show the checkpoints of the domain's trainings."""
+        domain = self.app.selection.domain
+        assert domain is not None
+        title = f"Checkpoints of {domain.name}"
+
+        def read() -> str:
+            self.app.call_later(show, self.app.backend.checkpoints(domain.name))
+            return ""
+
+        def show(lines: list[str]) -> None:
+            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
+            self.app.push_screen(TextDialog(title, entries or [Entry("none: no training of it is unfinished")]))
+
+        self.wish(read)
+
     def filter(self) -> None:
         """Type words that narrow the pane."""
         self.app.open_filter()
@@ -315,6 +352,19 @@ class Actions:
     def _chosen(self, command_id: str | None) -> None:
         if command_id is not None:
             self.run(command_id)
+
+    def _training(self, title: str, work: Callable[["Choice | None"], str]) -> None:
+        """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first."""
+
+        def answered(answer: "Choice | None") -> None:
+            if answer is not None:
+                self.wish(lambda: work(answer))
+
+        def ask(error: SettingsChanged) -> None:
+            lines = [present.one_line(line) for line in error.lines]
+            self.app.push_screen(UnfinishedDialog(title, lines, can_leave=error.can_leave), answered)
+
+        self.wish(lambda: work(None), changed=ask)
 
     def _confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
         def answered(answer: bool | None) -> None:

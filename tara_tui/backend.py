@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from core.store.views import Snapshot
 from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
 
 
 class SnapshotReader(Protocol):
@@ -104,11 +107,15 @@ class Backend(Protocol):
     def domain_names(self) -> list[str]:
         """The domains that the workspace's files describe."""
 
-    def build_phase(self, number: int) -> str:
-        """Queue what is missing of a phase."""
+    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
+        """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
+        then says."""
 
-    def train_domain(self, domain: str) -> str:
-        """Queue the training of a domain."""
+    def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
+        """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
+
+    def checkpoints(self, domain: str) -> list[str]:
+        """The checkpoints of a domain's trainings as lines; those of one run are indented below its own line."""
 
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
@@ -196,17 +203,24 @@ class StoreBackend:
 
         return sorted(load_catalog(self.workspace).domains)
 
-    def build_phase(self, number: int) -> str:
+    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
         """Queue what is missing of a phase."""
         from core.phases.service import build_phase
 
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number))
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, unfinished=unfinished))
 
-    def train_domain(self, domain: str) -> str:
+    def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""
         from core.phases.service import train_domain
 
-        return jobs_line(f"training of {domain}", train_domain(self.workspace, domain))
+        return jobs_line(f"training of {domain}", train_domain(self.workspace, domain, unfinished=unfinished))
+
+    def checkpoints(self, domain: str) -> list[str]:
+        """The checkpoints of a domain's trainings as lines."""
+        from core.phases.checkpoints import list_runs
+        from tara_tui.details import checkpoint_lines
+
+        return [line for one in list_runs(self.workspace, domain) for line in checkpoint_lines(one)]
 
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""

@@ -156,6 +156,7 @@ LET_IN = "Start the selected job though the memory, disk or device it is expecte
 SERVICE = "Have the machine start the runner, so that a restart goes on with what it broke off; or undo that."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
+CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
 
 COMMANDS: tuple[Command, ...] = (
@@ -217,6 +218,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("force_domain", "Chat: routed or selected domain", "f,f6", "f F6", FORCE, can_force),
     Command("next_bundle", "Chat: next release or bundle", "v,f7", "v F7", "Talk to another of the phase's.", can_ask),
     Command("details", "Show details", "enter", "Enter", DETAILS, need_store),
+    Command("checkpoints", "Show checkpoints", "K", "K", CHECKPOINTS, can_force),
     Command("filter", "Filter this pane", "slash", "/", FILTER, always, "filter"),
     Command(
         "copy", "Copy", "y", "y", "The selected row, the log on view or the last answer, by OSC 52.", always, "copy"

@@ -1,11 +1,16 @@
 """All that is known of a phase, a domain or a job, as text: each figure with its method and date."""
 
+import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
 from tara_tui import present
 from tara_tui.selection import Selection
 from tara_tui.widgets.transcript import Entry
+
+if TYPE_CHECKING:
+    from core.phases.checkpoints import Listed
 
 MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
 
@@ -102,4 +107,20 @@ def job_lines(job: JobView) -> list[str]:
     if job.exit_code is not None or job.exit_signal is not None:
         how = f"signal {job.exit_signal}" if job.exit_signal else f"status {job.exit_code}"
         lines.append(f"exit          {how}")
+    return lines
+
+
+def checkpoint_lines(listed: "Listed") -> list[str]:
+    """A run, what would become of it, and under it its checkpoints with what is wrong with them."""
+    run, now = listed.run, time.time()
+    stands = f"step {run.newest_good.step}" if run.newest_good is not None else "no good step"
+    lines = [f"{run.name}: {stands}{f' of {listed.steps}' if listed.steps else ''}, {present.size(run.bytes)}"]
+    lines.append(f"  {'goes on' if listed.goes_on else 'not gone on with'}: {present.one_line(listed.why)}")
+    for kept in sorted((*run.checkpoints, *run.backups), key=lambda kept: (-kept.step, kept.backup)):
+        state = ", ".join(listed.marks(kept)) if kept.fault is None else f"cannot be used: {kept.fault}"
+        lines.append(
+            f"  step {kept.step:<6} {present.span(now - kept.at):>6} old {present.size(kept.bytes):>6}  "
+            f"{present.one_line(state)}"
+        )
+    lines += [f"  set aside: {aside.path.name}, {present.one_line(aside.reason)}" for aside in run.aside]
     return lines

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -15,6 +15,9 @@ from textual.widgets import Input, Static
 
 from tara_tui.widgets.row_list import Cell, Column, Row, RowList
 from tara_tui.widgets.transcript import Entry, Transcript
+
+if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
 
 serial = count(1)
 MOST_CHOICES = 12
@@ -57,6 +60,40 @@ class ConfirmDialog(ModalScreen[bool]):
     def action_answer(self, answer: bool) -> None:
         """Close with the answer."""
         self.dismiss(answer)
+
+
+class UnfinishedDialog(ModalScreen["Choice | None"]):
+    """An unfinished training has other settings: go on with the old ones, start afresh, or leave it. Enter leaves it.
+
+    Where it is queued, running or paused starting afresh is not possible.
+    """
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("o", "answer('old')", show=False),
+        Binding("f", "answer('fresh')", show=False),
+        Binding("n,escape,enter,q", "answer(None)", show=False),
+    ]
+
+    def __init__(self, title: str, lines: Sequence[str], *, can_leave: bool) -> None:
+        super().__init__()
+        self.heading = title
+        self.can_leave = can_leave
+        ways = ["o  go on with the old settings"]
+        if can_leave:
+            ways.append("f  start afresh at step 0; the old checkpoints stay (K shows them)")
+        else:
+            ways.append("   for the new settings cancel that job first (c)")
+        self.text = "\n".join([*lines, "", *ways, "n, Esc  leave it"])
+
+    def compose(self) -> ComposeResult:
+        """A box with what differs and the ways to go."""
+        with Window(self.heading):
+            yield Static(Content(self.text))
+
+    def action_answer(self, answer: "Choice | None") -> None:
+        """Close with the answer; one that is not possible now keeps the window."""
+        if answer != "fresh" or self.can_leave:
+            self.dismiss(answer)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def test_importing_loads_nothing_that_computes(module: str) -> None:
         (["jobs", "list"], True),
         (["runner", "status"], True),
         (["build-phase", "1", "--dry-run"], False),
+        (["checkpoints", "list"], False),
         (["doctor"], False),
     ],
 )

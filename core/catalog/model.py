@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from core.errors import InvalidInput
 
@@ -83,13 +83,12 @@ class TrainingPreset:
     dtype: str
     description: str = ""
 
+    # How often a checkpoint is written makes nothing stale.
+    UNHASHED: ClassVar[tuple[str, ...]] = ("save_steps",)
+
     def as_dict(self) -> dict[str, Any]:
         """The preset as a training job is given it, without its description."""
         return {key: value for key, value in asdict(self).items() if key != "description"}
-
-    def hashed(self) -> dict[str, Any]:
-        """What of it shapes the adapter: how often a checkpoint is written makes nothing stale."""
-        return {key: value for key, value in self.as_dict().items() if key != "save_steps"}
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,62 @@
 """Commands that queue work and follow it: train, build, export, deploy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, size, true_reader, workspace_of
 from core.cli.follow import wait_for
+from core.text import clean
 from core.workspace import Workspace
 
+if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
+
+F = TypeVar("F", bound=Callable[..., Any])
 detach_option = click.option("--detach", is_flag=True, help="Queue the jobs and return at once.")
+
+
+def unfinished_options(command: F) -> F:
+    """`--resume-old` and `--fresh`: what becomes of an unfinished training whose settings were others."""
+    old = click.option("--resume-old", is_flag=True, help="Go on with an unfinished training, with its old settings.")
+    fresh = click.option("--fresh", is_flag=True, help="Start at step 0; old checkpoints stay until they are removed.")
+    return old(fresh(command))
+
+
+def chosen(resume_old: bool, fresh: bool) -> "Choice | None":
+    """The choice that two options stand for. Raises UsageError where both were given."""
+    if resume_old and fresh:
+        raise click.UsageError("--resume-old and --fresh exclude each other", click.get_current_context())
+    return "old" if resume_old else "fresh" if fresh else None
 
 
 @click.command("train-domain")
 @click.argument("domain")
 @click.option("--preset", metavar="NAME", help="A training preset of configs/presets.yaml.")
 @click.option("--data", metavar="FILE", help="Training data (default: data/DOMAIN.jsonl, then the starter data).")
+@unfinished_options
 @detach_option
 @root_option
 @json_option
 def train_domain(
-    domain: str, preset: str | None, data: str | None, detach: bool, root: str | None, as_json: bool
+    domain: str,
+    preset: str | None,
+    data: str | None,
+    resume_old: bool,
+    fresh: bool,
+    detach: bool,
+    root: str | None,
+    as_json: bool,
 ) -> None:
     """Train an adapter for DOMAIN and measure it on held-out examples."""
     from core.phases import service
 
     workspace = workspace_of(root)
-    ids = service.train_domain(workspace, domain, preset=preset, data=data)
+    choice = chosen(resume_old, fresh)
+    with true_reader(root):
+        pass  # whether another training of the domain is at work must be true
+    ids = service.train_domain(workspace, domain, preset=preset, data=data, unfinished=choice)
     if not _followed(workspace, ids, detach, as_json, f"{domain} is trained as asked: nothing to do"):
         return
     from core.cli.show import domain_json
@@ -47,6 +78,7 @@ def train_domain(
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="standard.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
+@unfinished_options
 @detach_option
 @root_option
 @json_option
@@ -55,6 +87,8 @@ def build_phase(
     quantization: str | None,
     compression_type: str | None,
     dry_run: bool,
+    resume_old: bool,
+    fresh: bool,
     detach: bool,
     root: str | None,
     as_json: bool,
@@ -63,21 +97,30 @@ def build_phase(
     from core.phases import service
     from core.store.reads import open_reader
 
-    workspace = workspace_of(root)
+    workspace, choice = workspace_of(root), chosen(resume_old, fresh)
     if dry_run:
         if compression_type is not None:
             service.check_compression(compression_type)
+        if choice == "old":
+            raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
         plan = service.plan_build(workspace, phase_number, quantization=quantization)
+        asked = service.asked_about(workspace, phase_number, quantization=quantization) if choice is None else ()
         jobs = [
             {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
         ]
         if as_json:
-            print_json({"phase": phase_number, "jobs": jobs})
+            print_json({"phase": phase_number, "jobs": jobs, "unfinished": list(asked)})
         else:
             for job in plan.jobs.values():
                 click.echo(f"{'there   ' if job.done else 'to do   '}{job.title}")
+            for line in asked:
+                click.echo(f"to choose, --resume-old or --fresh: {clean(line)}")
         return
-    ids = service.build_phase(workspace, phase_number, quantization=quantization, compression_type=compression_type)
+    with true_reader(root):
+        pass
+    ids = service.build_phase(
+        workspace, phase_number, quantization=quantization, compression_type=compression_type, unfinished=choice
+    )
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
         return
     with open_reader(workspace) as reader:

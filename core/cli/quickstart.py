@@ -8,6 +8,7 @@ import click
 
 from core.cli.common import figure, json_option, print_json, root_option, size, span, table, workspace_of
 from core.cli.follow import wait_for
+from core.errors import Refused, SettingsChanged
 from core.store.views import JobView, PhaseView
 from core.text import clean
 from core.workspace import Workspace
@@ -37,7 +38,11 @@ def quickstart(root: str | None, as_json: bool) -> None:
     if not exists:
         service.create_phase(workspace, PHASE, DOMAINS)
         _say(as_json, f"phase {PHASE} created: {', '.join(DOMAINS)}")
-    built = service.build_phase(workspace, PHASE)
+    try:
+        built = service.build_phase(workspace, PHASE)
+    except SettingsChanged as error:
+        hint = f"tara build-phase {PHASE} --resume-old or --fresh comes first"
+        raise Refused(error.message, hint) from error
     _say(as_json, f"{len(built)} jobs to do" if built else f"phase {PHASE} is built: no work to do")
     wait_for(workspace, built, quiet=as_json)
     job = deploying.deploy_phase(workspace, PHASE)

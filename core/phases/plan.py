@@ -60,6 +60,7 @@ class DomainSource:
     preset: str | None = None
     data_path: str | None = None
     adapter_path: str | None = None  # an imported adapter, relative to the workspace
+    shaping: Mapping[str, Any] | None = None  # settings of an older training, to be used in place of the present ones
 
 
 @dataclass
@@ -180,18 +181,11 @@ class Planner:
     def _adapter(self, plan: Plan, source: DomainSource, phase: int | None) -> PlannedJob:
         if source.adapter_path is not None:
             return self._imported(plan, source, phase)
-        preset = self.preset_of(source)
+        preset = self.preset_of(source).as_dict() if source.shaping is None else source.shaping["preset"]
         data = self._data(source)
-        seed = self.catalog.settings.seed
-        examples = read_examples(data)
-        split_examples(examples, seed, self.catalog.settings.held_out_fraction)
-        params = {
-            "domain": source.name,
-            "preset": preset.as_dict(),
-            "seed": seed,
-            "held_out_fraction": self.catalog.settings.held_out_fraction,
-            "system_prompt": self.catalog.domain(source.name).system_prompt,
-        }
+        params = {**self._taught(source), "preset": preset}
+        split_examples(read_examples(data), params["seed"], params["held_out_fraction"])
+        hashed = {name: value for name, value in preset.items() if name not in TrainingPreset.UNHASHED}
         return self._add(
             plan,
             "train",
@@ -202,7 +196,7 @@ class Planner:
             bases=(source.base,),
             phase=phase,
             domain=source.name,
-            hashed={**params, "preset": preset.hashed()},
+            hashed={**params, "preset": hashed},
         )
 
     def _imported(self, plan: Plan, source: DomainSource, phase: int | None) -> PlannedJob:
@@ -227,13 +221,7 @@ class Planner:
             "evaluate",
             f"evaluate {source.name}",
             source.name,
-            {
-                "domain": source.name,
-                "seed": self.catalog.settings.seed,
-                "held_out_fraction": self.catalog.settings.held_out_fraction,
-                "sequence_length": self.catalog.settings.evaluation_sequence_length,
-                "system_prompt": self.catalog.domain(source.name).system_prompt,
-            },
+            {**self._taught(source), "sequence_length": self.catalog.settings.evaluation_sequence_length},
             {"base": self._base(plan, source.base, phase), "adapter": adapter, "data": self._data(source)},
             bases=(source.base,),
             phase=phase,
@@ -367,6 +355,16 @@ class Planner:
         """The preset a domain is trained with."""
         return self.catalog.preset(source.preset or self.catalog.settings.preset)
 
+    def _taught(self, source: DomainSource) -> dict[str, Any]:
+        """What shapes a domain's adapter besides preset, base and data."""
+        now = {
+            "domain": source.name,
+            "seed": self.catalog.settings.seed,
+            "held_out_fraction": self.catalog.settings.held_out_fraction,
+            "system_prompt": self.catalog.domain(source.name).system_prompt,
+        }
+        return now if source.shaping is None else {name: source.shaping[name] for name in now}
+
     def _data(self, source: DomainSource) -> Path:
         if source.data_path is not None:
             path = self.workspace.absolute(source.data_path)
@@ -384,7 +382,7 @@ class Planner:
             "keywords": list(domain.keywords),
             "emotional_profile": dict(domain.emotional_profile),
             "safety_tier": domain.safety_tier,
-            "system_prompt": domain.system_prompt,
+            "system_prompt": self._taught(source)["system_prompt"],
             "example_question": domain.example_question or f"What can you help me with in {domain.title}?",
         }
 

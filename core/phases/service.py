@@ -5,7 +5,6 @@ Every function either does all it says or raises a TaraError and leaves the stor
 
 import json
 import math
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,13 +13,13 @@ from sqlmodel import Session, col, select
 
 from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
-from core.catalog.model import QUANTIZATIONS
-from core.errors import EnvironmentLacks, InvalidInput, Refused
+from core.errors import InvalidInput, Refused, SettingsChanged
 from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
+from core.phases.checks import check_compression, check_disk, check_fraction, check_quantization
 from core.phases.imports import import_adapter
-from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
 from core.phases.plan import DomainSource, Plan, Planner
 from core.phases.queue import enqueue
+from core.phases.unfinished import Choice, carry_out, settle, source_of
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import Domain, Fact, Note, Phase
@@ -118,32 +117,65 @@ def without_data(workspace: Workspace, number: int) -> list[str]:
 
 def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:
     """What building a phase would do, without doing it."""
-    return _plan_build(workspace, load_catalog(workspace), number, quantization)
+    catalog = load_catalog(workspace)
+    return _plan_build(workspace, catalog, number, quantization, sources(workspace, catalog, number))
 
 
-def _plan_build(workspace: Workspace, catalog: Catalog, number: int, quantization: str | None) -> Plan:
+def asked_about(workspace: Workspace, number: int, *, quantization: str | None = None) -> tuple[str, ...]:
+    """What `build_phase` would refuse to decide alone: a line for each unfinished training with other settings."""
+    catalog = load_catalog(workspace)
+
+    def make(domains: Sequence[DomainSource]) -> Plan:
+        return _plan_build(workspace, catalog, number, quantization, domains)
+
+    try:
+        settle(workspace, catalog, sources(workspace, catalog, number), make, None)
+    except SettingsChanged as error:
+        return error.lines
+    return ()
+
+
+def _plan_build(
+    workspace: Workspace, catalog: Catalog, number: int, quantization: str | None, domains: Sequence[DomainSource]
+) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         planner = Planner(workspace, catalog, reader)
         check_compression(phase.compression_type)
         wanted = check_quantization(quantization or phase.quantization)
-        return planner.phase(number, sources(workspace, catalog, number), wanted)
+        return planner.phase(number, domains, wanted)
 
 
 def build_phase(
-    workspace: Workspace, number: int, *, quantization: str | None = None, compression_type: str | None = None
+    workspace: Workspace,
+    number: int,
+    *,
+    quantization: str | None = None,
+    compression_type: str | None = None,
+    unfinished: Choice | None = None,
 ) -> list[int]:
-    """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there."""
+    """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there.
+
+    `unfinished` is what becomes of unfinished trainings with other settings. Raises SettingsChanged where there is one
+    and nothing was said.
+    """
     if compression_type is not None:
         check_compression(compression_type)
     catalog = load_catalog(workspace)
-    plan = _plan_build(workspace, catalog, number, quantization)
+
+    def make(domains: Sequence[DomainSource]) -> Plan:
+        return _plan_build(workspace, catalog, number, quantization, domains)
+
+    settled = settle(workspace, catalog, sources(workspace, catalog, number), make, unfinished)
+    plan = settled.plan
     check_disk(workspace, catalog, plan)
+    bases = {source.name: source.base for source in settled.sources}
     store = open_store(workspace)
     with store.write() as session:
         phase = _phase(session, number)
+        carry_out(session, workspace, settled)
         for row in session.exec(select(Domain).where(Domain.phase == number)).all():
-            row.base = _source(row, catalog).base
+            row.base = bases.get(row.name, row.base)
         phase.bundle_key = plan.bundle
         if quantization is not None:
             phase.quantization = quantization
@@ -153,8 +185,19 @@ def build_phase(
     return ids
 
 
-def train_domain(workspace: Workspace, name: str, *, preset: str | None = None, data: str | None = None) -> list[int]:
-    """Queue a domain's training and evaluation. Returns the jobs' numbers; none where it is trained as asked."""
+def train_domain(
+    workspace: Workspace,
+    name: str,
+    *,
+    preset: str | None = None,
+    data: str | None = None,
+    unfinished: Choice | None = None,
+) -> list[int]:
+    """Queue a domain's training and evaluation. Returns the jobs' numbers; none where it is trained as asked.
+
+    `unfinished` is what becomes of an unfinished training: `old` goes on with one of other settings, `fresh` leaves it
+    and starts at step 0. Raises SettingsChanged where there is one of other settings and nothing was said.
+    """
     catalog = load_catalog(workspace)
     catalog.domain(name)
     if preset is not None:
@@ -175,12 +218,20 @@ def train_domain(workspace: Workspace, name: str, *, preset: str | None = None, 
             stored or (row.data_path if row else None),
         )
         phase = row.phase if row else None
-    with open_reader(workspace) as reader:
-        plan = Planner(workspace, catalog, reader).training(source, phase)
+
+    def make(domains: Sequence[DomainSource]) -> Plan:
+        with open_reader(workspace) as reader:
+            return Planner(workspace, catalog, reader).training(domains[0], phase)
+
+    settled = settle(workspace, catalog, [source], make, unfinished, anew=True)
+    plan, chosen = settled.plan, settled.sources[0]
     check_disk(workspace, catalog, plan)
     with store.write() as session:
         row = session.get(Domain, name) or _put_domain(session, catalog, name, None, 0)
-        row.base, row.preset, row.data_path = source.base, source.preset, source.data_path
+        carry_out(session, workspace, settled)
+        row.base = chosen.base
+        if chosen is source:  # with the settings of before nothing is remembered for the next time
+            row.preset, row.data_path = source.preset, source.data_path
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)
@@ -198,11 +249,20 @@ def export_domain(workspace: Workspace, name: str, quantization: str = "F16") ->
         if row is None:
             catalog.domain(name)
             raise Refused(f"{name} has not been trained", f"tara train-domain {name}")
-        source, phase = _source(row, catalog), row.phase
-    with open_reader(workspace) as reader:
-        plan = Planner(workspace, catalog, reader).export(source, phase, quantization)
+        source, phase = source_of(row, catalog), row.phase
+
+    def make(domains: Sequence[DomainSource]) -> Plan:
+        with open_reader(workspace) as reader:
+            return Planner(workspace, catalog, reader).export(domains[0], phase, quantization)
+
+    try:
+        settled = settle(workspace, catalog, [source], make, None)
+    except SettingsChanged as error:
+        raise Refused(error.message, f"tara train-domain {name} --resume-old or --fresh comes first") from error
+    plan = settled.plan
     check_disk(workspace, catalog, plan)
     with store.write() as session:
+        carry_out(session, workspace, settled)
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)
@@ -295,47 +355,7 @@ def sources(workspace: Workspace, catalog: Catalog, number: int) -> list[DomainS
         rows = session.exec(
             select(Domain).where(Domain.phase == number).order_by(col(Domain.position), col(Domain.name))
         ).all()
-        return [_source(row, catalog) for row in rows]
-
-
-def check_quantization(name: str) -> str:
-    """The type, where it is one of the four."""
-    if name not in QUANTIZATIONS:
-        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}")
-    return name
-
-
-def check_compression(name: str) -> str:
-    """The technique, where this version has it."""
-    if name not in COMPRESSION_TYPES:
-        raise InvalidInput(f"unknown compression type {name}", f"one of {', '.join(COMPRESSION_TYPES)}")
-    if name not in AVAILABLE_COMPRESSION:
-        raise Refused(
-            f"compression type {name} is not available in this version",
-            f"available: {', '.join(AVAILABLE_COMPRESSION)}",
-        )
-    return name
-
-
-def check_fraction(what: str, value: float) -> float:
-    """The value, where it lies in 0..1."""
-    if not 0.0 <= value <= 1.0:
-        raise InvalidInput(f"{what} must be between 0 and 1, not {value:g}")
-    return value
-
-
-def check_disk(workspace: Workspace, catalog: Catalog, plan: Plan) -> None:
-    """Refuse a plan whose results would not fit beside the reserve."""
-    missing = plan.missing()
-    needed = sum(job.need.disk for job in missing)
-    free = shutil.disk_usage(workspace.root).free
-    reserve = catalog.settings.disk_reserve_mb * 1e6
-    if missing and free - needed < reserve:
-        raise EnvironmentLacks(
-            f"this needs about {needed / 1e6:.0f} MB and leaves a reserve of {reserve / 1e6:.0f} MB; "
-            f"{free / 1e6:.0f} MB are free",
-            "free disk space; nothing was changed",
-        )
+        return [source_of(row, catalog) for row in rows]
 
 
 def _start(workspace: Workspace) -> None:
@@ -364,12 +384,6 @@ def _put_domain(session: Session, catalog: Catalog, name: str, phase: int | None
         raise Refused(f"{name} belongs to phase {row.phase}", "a domain is in one phase; choose another domain")
     session.add(row)
     return row
-
-
-def _source(row: Domain, catalog: Catalog) -> DomainSource:
-    # The mapping says on which base a domain is trained; an adapter from elsewhere stays on the one it was made for.
-    mapped = catalog.mapping.get(row.name) if row.adapter_path is None else None
-    return DomainSource(row.name, mapped.current if mapped else row.base, row.preset, row.data_path, row.adapter_path)
 
 
 def _checked_data(workspace: Workspace, data: str) -> str:

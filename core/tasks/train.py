@@ -13,7 +13,7 @@ from core.training import lora, memory
 from core.training.base import PROVENANCE, empty_model, load_model, load_tokenizer, name_and_sha256
 from core.training.checkpoints import Checkpoints, Identity, Retention
 from core.training.data import read_examples, split_examples
-from core.training.loop import Companions, Interrupted, Recipe, StepReport, TrainingOutcome, train
+from core.training.loop import Companions, Interrupted, Recipe, StepReport, TrainingOutcome, total_steps, train
 from core.training.precision import Precision, choose_precision
 from core.training.render import (
     CHAT_TEMPLATE_FILE,
@@ -23,6 +23,7 @@ from core.training.render import (
     render_all,
     template_hash,
 )
+from core.training.runs import RunRecord, describe_run
 from core.training.runtime import best_device, library_versions, prepare
 from core.training.smaller import Smaller, smaller
 
@@ -144,11 +145,22 @@ def _checkpoints(ctx: Context, base_sha256: str, ready: _Prepared) -> Checkpoint
     settings = {name: ctx.params[name] for name in ("domain", "seed", "system_prompt")}
     settings |= {"preset": shaping, "held_out_fraction": ctx.params.get("held_out_fraction", HELD_OUT_FRACTION)}
     settings["chat_template_sha256"] = template_hash(ready.tokenizer)
+    record = RunRecord(
+        domain=ctx.params["domain"],
+        key=ctx.key,
+        params=ctx.params,
+        base=ctx.workspace.relative(Path(ctx.inputs["base"])),
+        data=ctx.workspace.relative(Path(ctx.inputs["data"])),
+        data_sha256=ready.data_sha256,
+        base_sha256=base_sha256,
+        steps=total_steps(len(ready.examples), _recipe(ctx)),
+    )
     return Checkpoints(
         ctx.workspace.checkpoint_folder(ctx.params["domain"], ctx.key),
         Identity(base_sha256, ready.data_sha256, settings),
         Retention(**ctx.spec.get("checkpoints", {})),
         _say,
+        lambda folder: describe_run(folder, record, Path(ctx.inputs["data"])),
     )
 
 

@@ -10,9 +10,8 @@ import json
 import os
 import random
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,44 +19,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from core.errors import InvalidInput
 from core.files import (
-    MANIFEST,
     STAGING_PREFIX,
-    check_manifest,
     discard,
     hash_json,
     link_tree,
     staging_beside,
     sync_tree,
     tree_bytes,
-    write_atomically,
     write_manifest,
 )
+from core.training.runs import (
+    ADAPTER,
+    ASIDE,
+    BACKUP,
+    FORMAT,
+    OPTIMISER,
+    RNG,
+    STATE,
+    STEP_PREFIX,
+    Progress,
+    Unusable,
+    drop_description,
+    read_whole,
+    set_aside,
+)
 from core.training.runtime import library_versions
-
-FORMAT = 1
-STEP_PREFIX = "step-"
-ASIDE = "aside"
-BACKUP = "backup"
-REASON = "REASON.json"
-ADAPTER, OPTIMISER, RNG, STATE = "adapter.safetensors", "optimizer.safetensors", "rng.safetensors", "state.json"
-
-
-@dataclass
-class Progress:
-    """Where the loop stands at a step's end, besides weights, optimiser and random numbers.
-
-    `step` optimiser steps are done; the order of examples follows from the seed, so it is the data's position too.
-    """
-
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # of every step, nats a token
-    smoothed: float = 0.0
-    tokens: int = 0
-    padding: int = 0
-    seconds: float = 0.0  # spent in the loop, all attempts together
-    peak_rss_mb: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,18 +85,25 @@ class Found:
     device: str
 
 
-class Unusable(Exception):
-    """Why a checkpoint cannot be gone on from."""
-
-
 class Checkpoints:
-    """The checkpoints of one run, in a folder of its own: `step-00000024` and so on, `backup`, `aside`."""
+    """The checkpoints of one run, in a folder of its own: `step-00000024` and so on, `backup`, `aside`.
 
-    def __init__(self, folder: Path, identity: Identity, retention: Retention, say: Callable[[str], None]) -> None:
+    `describe` is called with the folder before a checkpoint is written into it: it leaves the run's settings there.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        retention: Retention,
+        say: Callable[[str], None],
+        describe: Callable[[Path], None] = lambda _folder: None,
+    ) -> None:
         self.folder = folder
         self.identity = identity
         self.retention = retention
         self._say = say
+        self._describe = describe
 
     # -- writing -------------------------------------------------------------------------------------------------
 
@@ -117,6 +111,7 @@ class Checkpoints:
         """Write a checkpoint of this moment, then remove those that the retention no longer keeps."""
         final = self.folder / f"{STEP_PREFIX}{at.step:08d}"
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._describe(self.folder)
         staging = staging_beside(final)
         try:
             discard(staging)
@@ -217,26 +212,13 @@ class Checkpoints:
             try:
                 found = judge(path, self.identity, trained, total)
             except Unusable as reason:
-                aside = self.set_aside(path, str(reason))
+                aside = set_aside(self.folder, path, str(reason))
                 self._say(f"checkpoint {path.name} cannot be used: {reason}; set aside as {ASIDE}/{aside.name}")
                 continue
             if path.parent == self.folder:
                 self._back_up(path)
             return found
         return None
-
-    def set_aside(self, path: Path, reason: str) -> Path:
-        """Move a checkpoint out of the way, with the reason in a file beside its own. Returns where it is now."""
-        aside = self.folder / ASIDE
-        aside.mkdir(exist_ok=True)
-        target, number = aside / path.name, 1
-        while target.exists():
-            number += 1
-            target = aside / f"{path.name}.{number}"
-        os.replace(path, target)
-        write_atomically(target / REASON, json.dumps({"reason": reason, "at": time.time()}) + "\n")
-        sync_tree(self.folder, recurse=False)
-        return target
 
     def _back_up(self, path: Path) -> None:
         """Keep a copy of what is gone on from: links where the file system has them, so it costs nothing."""
@@ -259,37 +241,23 @@ class Checkpoints:
         """Remove all checkpoints of the run, once its adapter is safe; what was set aside stays."""
         for path in (*self.steps(), self.folder / BACKUP):
             discard(path)
+        drop_description(self.folder)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             shutil.rmtree(self.folder)
 
 
 def judge(path: Path, identity: Identity, trained: Mapping[str, torch.nn.Parameter], total: int) -> Found:
     """Read a checkpoint whole and hold it against the run. Raises Unusable with the reason."""
-    try:
-        manifest = check_manifest(path)
-    except InvalidInput as error:
-        raise Unusable(error.message) from error
-    if manifest.get("kind") != "checkpoint" or manifest.get("format") != FORMAT:
-        raise Unusable(f"{MANIFEST} is not that of a checkpoint of format {FORMAT}")
-    missing = {ADAPTER, OPTIMISER, RNG, STATE} - set(manifest["files"])
-    if missing:
-        raise Unusable(f"its manifest lists no {', '.join(sorted(missing))}")
+    manifest, progress, state = read_whole(path)
     for what in ("base_sha256", "data_sha256", "settings_sha256"):
         wanted, had = getattr(identity, what), manifest.get(what)
         if had != wanted:
             raise Unusable(f"it is of another run: {what} {str(had)[:12]}, here {wanted[:12]}")
     try:
-        state = json.loads((path / STATE).read_text("utf-8"))
-        progress = Progress(**state["progress"])
         python_rng = _tuples(state["python_rng"])
         libraries, threads, device = dict(manifest["libraries"]), int(state["threads"]), str(state["device"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise Unusable(f"{STATE} cannot be read: {error!r}") from error
-    if not progress.step == manifest.get("step") == _step_of(path) == len(progress.losses):
-        raise Unusable(
-            f"its step is told in different ways: folder {_step_of(path)}, manifest {manifest.get('step')}, state"
-            f" {progress.step}, losses {len(progress.losses)}"
-        )
     if not 0 < progress.step <= total:
         raise Unusable(f"step {progress.step} of a run of {total} steps")
     tensors = _tensors(path / ADAPTER)
@@ -366,11 +334,6 @@ def _compare(file: str, tensors: Mapping[str, torch.Tensor], wanted: Mapping[str
     for name, shape in wanted.items():
         if tuple(tensors[name].shape) != shape:
             raise Unusable(f"{file}: {name} is {tuple(tensors[name].shape)}, here {shape}")
-
-
-def _step_of(path: Path) -> int | None:
-    digits = path.name.removeprefix(STEP_PREFIX)
-    return int(digits) if digits.isdigit() else None
 
 
 def _plain(value: Any) -> Any:

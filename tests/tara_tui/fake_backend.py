@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from core.errors import Refused, TaraError
+from core.errors import Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
 
@@ -119,6 +119,7 @@ class FakeBackend:
         self.wishes: list[tuple[object, ...]] = []
         self.error: Exception | None = None
         self.reading_error: Exception | None = None
+        self.settings_changed: SettingsChanged | None = None
         self.words = ["Hello ", "there, ", "this ", "is ", "an ", "answer."]
         self.hold = False
         self.chats: list[FakeChat] = []
@@ -168,13 +169,22 @@ class FakeBackend:
             raise self.error
         return f"done: {' '.join(map(str, what))}"
 
-    def build_phase(self, number: int) -> str:
+    def build_phase(self, number: int, unfinished: str | None = None) -> str:
         """Remember it."""
-        return self._wish("build", number)
+        return self._training("build", number, unfinished)
 
-    def train_domain(self, domain: str) -> str:
+    def train_domain(self, domain: str, unfinished: str | None = None) -> str:
         """Remember it."""
-        return self._wish("train", domain)
+        return self._training("train", domain, unfinished)
+
+    def _training(self, what: str, of: int | str, unfinished: str | None) -> str:
+        if self.settings_changed is not None and unfinished is None:
+            raise self.settings_changed
+        return self._wish(what, of, *([unfinished] if unfinished is not None else []))
+
+    def checkpoints(self, domain: str) -> list[str]:
+        """Those of business."""
+        return ["business-1a2b3c4d: step 40 of 120, 12M", "  goes on: from step 40"] if domain == "business" else []
 
     def cancel_job(self, job_id: int) -> str:
         """Remember it."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import InvalidInput
+from core.errors import InvalidInput, SettingsChanged
 from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
-from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog
+from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog, UnfinishedDialog
 from tara_tui.widgets.row_list import RowList
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import console, idle
@@ -183,6 +183,43 @@ async def test_roll_back_asks(tmp_path: Path) -> None:
         await it.shows("Roll back phase 1?", "from v2 back to v1")
         await it.press("y")
         await it.until(lambda: it.backend.wishes == [("rollback", 1, 1, "releases/phase-1")], "the wish")
+
+
+@pytest.mark.parametrize(("key", "answer"), [("o", "old"), ("f", "fresh"), ("escape", None)])
+async def test_an_unfinished_training_with_other_settings_is_asked_about(
+    tmp_path: Path, key: str, answer: str | None
+) -> None:
+    backend = FakeBackend(tmp_path)
+    line = "healthcare: an unfinished training stands at step 40 of 120: learning_rate 0.001 -> 0.0003"
+    backend.settings_changed = SettingsChanged(line, "choose", (line,), can_leave=True)
+    async with console(backend, (80, 24)) as it:
+        await it.press("j", "j", "t")
+        await it.shows("Train healthcare?", "learning_rate 0.001 -> 0.0003", "old settings", "start afresh at step 0")
+        await it.press(key)
+        await it.until(lambda: not isinstance(it.app.screen, UnfinishedDialog), "it closes")
+        wanted = [("train", "healthcare", answer)] if answer else []
+        await it.until(lambda: backend.wishes == wanted, "the wish")
+
+
+async def test_beside_an_active_training_nothing_is_started_afresh(tmp_path: Path) -> None:
+    backend = FakeBackend(tmp_path)
+    line = "business: job 12 (running) has other settings: epochs 1 -> 2"
+    backend.settings_changed = SettingsChanged(line, "choose", (line,), can_leave=False)
+    async with console(backend, (80, 24)) as it:
+        await it.press("b")
+        await it.shows("Build phase 1?", "epochs 1 -> 2", "cancel that job first")
+        await it.press("f")
+        assert isinstance(it.app.screen, UnfinishedDialog)
+        await it.press("o")
+        await it.until(lambda: backend.wishes == [("build", 1, "old")], "the wish")
+
+
+async def test_checkpoints_of_the_selected_domain_are_shown(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("K")
+        await it.shows("Checkpoints of business", "business-1a2b3c4d: step 40 of 120", "goes on: from step 40")
+        await it.press("escape", "j", "K")
+        await it.shows("Checkpoints of education", "no training of it is unfinished")
 
 
 async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:

@@ -15,20 +15,10 @@ from safetensors.torch import load_file, save_file
 from core.files import MANIFEST, sha256_of, write_manifest
 from core.training import checkpoints, loop, lora
 from core.training.base import load_model
-from core.training.checkpoints import (
-    ADAPTER,
-    ASIDE,
-    BACKUP,
-    OPTIMISER,
-    REASON,
-    RNG,
-    STATE,
-    Checkpoints,
-    Identity,
-    Retention,
-)
+from core.training.checkpoints import Checkpoints, Identity, Retention
 from core.training.loop import Companions, Interrupted, Recipe, StepReport, TrainingOutcome, train
 from core.training.render import Rendered
+from core.training.runs import ADAPTER, ASIDE, BACKUP, OPTIMISER, REASON, RNG, STATE
 from core.training.runtime import prepare
 
 CPU = torch.device("cpu")

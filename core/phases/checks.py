@@ -1,0 +1,50 @@
+"""What is checked of a request before anything is changed: names, fractions, disk space."""
+
+import shutil
+
+from core.catalog import Catalog
+from core.catalog.model import QUANTIZATIONS
+from core.errors import EnvironmentLacks, InvalidInput, Refused
+from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
+from core.phases.plan import Plan
+from core.workspace import Workspace
+
+
+def check_quantization(name: str) -> str:
+    """The type, where it is one of the four."""
+    if name not in QUANTIZATIONS:
+        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}")
+    return name
+
+
+def check_compression(name: str) -> str:
+    """The technique, where this version has it."""
+    if name not in COMPRESSION_TYPES:
+        raise InvalidInput(f"unknown compression type {name}", f"one of {', '.join(COMPRESSION_TYPES)}")
+    if name not in AVAILABLE_COMPRESSION:
+        raise Refused(
+            f"compression type {name} is not available in this version",
+            f"available: {', '.join(AVAILABLE_COMPRESSION)}",
+        )
+    return name
+
+
+def check_fraction(what: str, value: float) -> float:
+    """The value, where it lies in 0..1."""
+    if not 0.0 <= value <= 1.0:
+        raise InvalidInput(f"{what} must be between 0 and 1, not {value:g}")
+    return value
+
+
+def check_disk(workspace: Workspace, catalog: Catalog, plan: Plan) -> None:
+    """Refuse a plan whose results would not fit beside the reserve."""
+    missing = plan.missing()
+    needed = sum(job.need.disk for job in missing)
+    free = shutil.disk_usage(workspace.root).free
+    reserve = catalog.settings.disk_reserve_mb * 1e6
+    if missing and free - needed < reserve:
+        raise EnvironmentLacks(
+            f"this needs about {needed / 1e6:.0f} MB and leaves a reserve of {reserve / 1e6:.0f} MB; "
+            f"{free / 1e6:.0f} MB are free",
+            "free disk space; nothing was changed",
+        )
