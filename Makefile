@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup lint types contracts unit screenshot faults bench-startup
+.PHONY: quickstart test console setup lint types contracts unit screenshot faults bench-startup bench-runner
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -50,3 +50,6 @@ faults: setup
 
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py
+
+bench-runner: setup
+	@$(BIN)/python benchmarks/runner.py
