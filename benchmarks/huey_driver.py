@@ -18,7 +18,7 @@ from core.runner.presence import CODE
 from core.workspace import Workspace
 
 HUEY = "huey==3.5.4"
-PEER = Path(__file__).resolve().with_name("huey_peer.py")
+CLIENT = Path(__file__).resolve().with_name("huey_client.py")
 TARA_JOB = [sys.executable, "-u", "-m", "core.tasks"]  # what the shim starts, with a run folder behind it
 SHIPPED: tuple[str, ...] = ()  # the consumer's polling as it comes: every 0.1 s, when idle up to every 10 s
 EAGER = ("-d", "0.01", "-m", "0.01", "-b", "1")  # polling a hundred times a second, always
@@ -39,7 +39,7 @@ class Huey:
         (self.folder / "out").mkdir(parents=True)
         own = {"BENCH_HUEY_FOLDER": str(self.folder), "BENCH_TARA_COMMAND": json.dumps(TARA_JOB)}
         # The job's process must find `core`, as the shim's working folder lets it; huey itself needs nothing of it.
-        self.environment = {**os.environ, **own, "PYTHONPATH": f"{CODE}{os.pathsep}{PEER.parent}"}
+        self.environment = {**os.environ, **own, "PYTHONPATH": f"{CODE}{os.pathsep}{CLIENT.parent}"}
 
     def prepare_jobs(self, workspace: Workspace, count: int) -> None:
         """The run folders that the tasks `job` 1 … `count` need."""
@@ -50,7 +50,7 @@ class Huey:
         """The process id of the consumer, running for the block."""
         with open(self.folder / "consumer.log", "ab") as log:
             process = subprocess.Popen(
-                [str(self.python), "-m", "huey.bin.huey_consumer", "huey_peer.huey", "--workers", str(self.workers),
+                [str(self.python), "-m", "huey.bin.huey_consumer", "huey_tasks.huey", "--workers", str(self.workers),
                  "--worker-type", "process", *self.polling],
                 env=self.environment, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
@@ -65,7 +65,7 @@ class Huey:
                 process.wait()
 
     def requests(self, kind: str, count: int, seed: int) -> list[dict[str, float]]:
-        """Seconds since each of `count` requests, one at a time; see huey_peer.py."""
+        """Seconds since each of `count` requests, one at a time; see huey_client.py."""
         return list(self._client("request", kind, str(count), str(seed)))
 
     def fill(self, kind: str, count: int) -> None:
@@ -78,7 +78,7 @@ class Huey:
 
     def _client(self, *arguments: str) -> Any:
         done = subprocess.run(
-            [str(self.python), str(PEER), *arguments], env=self.environment, stdin=subprocess.DEVNULL,
+            [str(self.python), str(CLIENT), *arguments], env=self.environment, stdin=subprocess.DEVNULL,
             capture_output=True, text=True,
         )  # fmt: skip
         if done.returncode:

@@ -25,7 +25,7 @@ from core.store.tables import Job
 from core.store.version import read_only_uri
 from core.workspace import Workspace
 
-GAP_S = (0.1, 0.5)  # between requests, as huey_peer.py
+GAP_S = (0.1, 0.5)  # between requests, as huey_client.py
 LOOK_S = 0.005
 PATIENCE_S = 3600.0
 BAD = ("failed", "cancelled", "interrupted", "blocked")
