@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup lint types contracts unit screenshot faults faults-memory bench-startup
+.PHONY: quickstart test console setup lint types contracts unit screenshot faults faults-memory bench-startup bench-runner
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -53,3 +53,6 @@ faults-memory: setup
 
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py
+
+bench-runner: setup
+	@$(BIN)/python benchmarks/runner.py

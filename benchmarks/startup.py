@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peer_app import MARKER
+from peer_environment import install
 from terminal_timer import NotPainted, terminal_environment, time_to_text
 
 from core.catalog import load_catalog
@@ -112,7 +113,8 @@ def _subjects(scratch: Path, workspace: Workspace) -> list[Subject]:
             "peer_app.py", lambda: _paint([sys.executable, str(HERE / "peer_app.py")], MARKER, scratch), ours=False
         ),
     ]
-    viewer, error = _install_toolong()
+    program, error = install(TOOLONG, "tl")
+    viewer = str(program)
     subjects += [
         Subject("tl --version", lambda: _command([viewer, "--version"], scratch), ours=False, error=error),
         Subject("tl FILE", lambda: _paint([viewer, str(log)], LOG_MARKER, scratch), ours=False, error=error),
@@ -137,27 +139,6 @@ def _list_phases(tara: list[str], cwd: Path) -> float:
 
 def _paint(argv: list[str], text: str, cwd: Path) -> float:
     return time_to_text(argv, text, cwd=cwd).text_s
-
-
-def _install_toolong() -> tuple[str, str | None]:
-    """The viewer's program, and why it cannot be used. It gets an environment of its own: it wants another Textual."""
-    folder = HERE.parent / ".bench-venv" / "toolong"
-    program, done = folder / "bin" / "tl", folder / ".installed"
-    if done.is_file() and done.read_text() == TOOLONG and program.is_file():
-        return str(program), None
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder.parent / ".gitignore").write_text("*\n")
-    print(f"installing {TOOLONG} for the comparison, once", flush=True)
-    for command in (
-        [sys.executable, "-m", "venv", str(folder)],
-        [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", TOOLONG],
-    ):
-        made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-        if made.returncode:
-            reason = next((line for line in made.stderr.splitlines() if line.startswith("ERROR")), "no reason given")
-            return str(program), f"{TOOLONG} could not be installed: {reason}"
-    done.write_text(TOOLONG)
-    return str(program), None
 
 
 def _filled_workspace(root: Path) -> Workspace:

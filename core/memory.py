@@ -1,14 +1,18 @@
 """The machine's memory as a process may use it: what is free, what a process holds, and what the kernel had to kill.
 
-Standard library only and no state: the shim of every job asks here once a second.
+Standard library only and no state: the shim of every job asks here once a second. Nor pathlib: the shim would wait for
+it before each job's start.
 """
 
 import os
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
-CGROUP = Path("/sys/fs/cgroup")
-MEMBERSHIP = Path("/proc/self/cgroup")
+CGROUP = "/sys/fs/cgroup"
+MEMBERSHIP = "/proc/self/cgroup"
 _FILES = {
     1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: ("memory.max", "memory.current", "inactive_file"),
@@ -49,14 +53,14 @@ def resident_of_session(leader: int) -> int:
     return held
 
 
-def oom_kills(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> tuple[int | None, int | None]:
+def oom_kills(root: "Path | str" = CGROUP, membership: "Path | str" = MEMBERSHIP) -> tuple[int | None, int | None]:
     """How many processes the kernel's out-of-memory killer has ended so far: in this process's control group, and on
     the whole machine. None where it is not counted."""
     counts = (
-        _field(folder / ("memory.events" if version == 2 else "memory.oom_control"), "oom_kill")
+        _field(f"{folder}/{'memory.events' if version == 2 else 'memory.oom_control'}", "oom_kill")
         for folder, version in _memory_groups(root, membership)
     )
-    return next((count for count in counts if count is not None), None), _field(Path("/proc/vmstat"), "oom_kill")
+    return next((count for count in counts if count is not None), None), _field("/proc/vmstat", "oom_kill")
 
 
 def available_memory() -> tuple[int, str]:
@@ -68,37 +72,37 @@ def available_memory() -> tuple[int, str]:
     return free, "the machine's available memory"
 
 
-def cgroup_available(root: Path = CGROUP, membership: Path = MEMBERSHIP) -> int | None:
+def cgroup_available(root: "Path | str" = CGROUP, membership: "Path | str" = MEMBERSHIP) -> int | None:
     """Bytes left under the tightest memory limit of this process's control groups (version 2, else 1); None where
     there is no limit. Cached file pages count as free: the kernel drops them first."""
     left = [free for folder, version in _memory_groups(root, membership) if (free := _left(folder, _FILES[version]))]
     return min(left) if left else None
 
 
-def _memory_groups(root: Path, membership: Path) -> list[tuple[Path, int]]:
+def _memory_groups(root: "Path | str", membership: "Path | str") -> list[tuple[str, int]]:
     """The folders of this process's memory control groups, innermost first, each with the version it speaks."""
     try:
-        lines = membership.read_text("utf-8").splitlines()
+        lines = _text(os.fspath(membership)).splitlines()
     except OSError:
         return []
-    found: list[tuple[Path, int]] = []
+    found: list[tuple[str, int]] = []
     for line in lines:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
-            top, version = root, 2
+            top, version = os.fspath(root), 2
         elif "memory" in controllers.split(","):
-            top, version = root / "memory", 1
+            top, version = f"{os.fspath(root)}/memory", 1
         else:
             continue
-        folder = top / path.strip("/")
-        found += [(each, version) for each in (folder, *folder.parents) if each.is_relative_to(top)]
+        names = [name for name in path.split("/") if name]
+        found += [("/".join((top, *names[:depth])), version) for depth in range(len(names), -1, -1)]
     return found
 
 
-def _field(file: Path, name: str) -> int | None:
+def _field(file: str, name: str) -> int | None:
     """The number behind a name in a file of `name number` lines."""
     try:
-        for line in file.read_text("utf-8").splitlines():
+        for line in _text(file).splitlines():
             first, _, rest = line.partition(" ")
             if first == name:
                 return int(rest)
@@ -107,14 +111,19 @@ def _field(file: Path, name: str) -> int | None:
     return None
 
 
-def _left(folder: Path, names: tuple[str, str, str]) -> int | None:
+def _left(folder: str, names: tuple[str, str, str]) -> int | None:
     limit, current, cached = names
     try:
-        most = (folder / limit).read_text("utf-8").strip()
-        used = int((folder / current).read_text("utf-8"))
-        statistics = dict(line.split() for line in (folder / "memory.stat").read_text("utf-8").splitlines())
+        most = _text(f"{folder}/{limit}").strip()
+        used = int(_text(f"{folder}/{current}"))
+        statistics = dict(line.split() for line in _text(f"{folder}/memory.stat").splitlines())
     except (OSError, ValueError):
         return None  # this level has no limit of its own (the root), or is not visible from here
     if most == "max" or int(most) >= 1 << 60:
         return None
     return max(1, int(most) - used + int(statistics.get(cached, 0)))
+
+
+def _text(file: str) -> str:
+    with open(file, encoding="utf-8") as stream:
+        return stream.read()

@@ -5,21 +5,25 @@ who it is to `shim.json`, starts the job in a process group of its own with its 
 the true exit in `exit.json`. Usage: python -m core.runner.shim RUN_DIR [LOCK_DESCRIPTOR]
 
 Whoever starts it may hand over the lock, held: then there is no moment in which the job is started and not locked.
+
+A job waits until this process is up, so what it loads is chosen: no pathlib, typing or subprocess (together three times
+what Python itself takes), and json only once the job has been started.
 """
 
 import errno
 import fcntl
-import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 from core.memory import available_memory, oom_kills, resident
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 LOCK = "job.lock"
 STOP_GRACE_S = 10.0
@@ -27,57 +31,50 @@ REFUSED_DOUBLE = 75
 ROOM_POLL_S = 1.0
 SAMPLE_S = 1.0
 KILLED_FIRST = b"500"  # oom_score_adj of a job: where memory runs out it goes before runner, console and login
+_TAKEN = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
 
-def main(run_dir: Path, lock: int | None = None) -> int:
+def main(run_dir: "Path | str", lock: int | None = None) -> int:
     """Run the job of a folder to its end. Returns 0 when its exit was recorded, 75 where it runs already or is over."""
+    run_dir = os.fspath(run_dir)
     if lock is None and (lock := take_lock(run_dir)) is None:
         return REFUSED_DOUBLE
-    if (run_dir / "exit.json").exists():
+    if os.path.exists(f"{run_dir}/exit.json"):
         return REFUSED_DOUBLE
     os.set_inheritable(lock, True)
     stopped = False
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # Blocked until the job exists, then taken with sigtimedwait: a stop that comes early is not lost.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
+    before_me = signal.pthread_sigmask(signal.SIG_BLOCK, _TAKEN)
     started = time.time()
-    # Written before the job exists too: its session is this process's, so it can be found whatever happens next.
-    me = {**identity(os.getpid()), "started": started}
-    _write(run_dir / "shim.json", me)
-    with open(run_dir / "log", "ab", buffering=0) as log:
-        job = subprocess.Popen(
-            [sys.executable, "-u", "-m", "core.tasks", str(run_dir)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(lock,),
-            process_group=0,
-            preexec_fn=_prepare,
-        )
-    _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
+    # Written before the job exists too: its session is this process's, so it can be found whatever happens next. Not
+    # flushed, as the next is a moment later: what it says is of use only while the machine runs.
+    me = _plain({**identity(os.getpid()), "started": started})
+    _replace(f"{run_dir}/shim.json", f"{{{me}}}", flush=False)
+    pid = _start(run_dir, before_me - _TAKEN)
+    _replace(f"{run_dir}/shim.json", f'{{{me}, "job": {{{_plain(identity(pid))}}}}}')
     grace = _grace(run_dir)
     kill_at: float | None = None
     # The kernel's counters as they were one look ago and at the last one: a kill counts for this job only where it came
     # with its end, not where some other process was killed hours before.
     before = latest = oom_kills()
-    memory = _memory(job.pid)
-    while job.poll() is None:
+    memory = _memory(pid)
+    while (code := _ended(pid)) is None:
         before, latest = latest, oom_kills()
-        memory = _memory(job.pid) or memory  # what it held just before it ended
+        memory = _memory(pid) or memory  # what it held just before it ended
         wait = SAMPLE_S if kill_at is None else min(SAMPLE_S, max(0.05, kill_at - time.monotonic()))
-        got = signal.sigtimedwait({signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}, wait)
+        got = signal.sigtimedwait(_TAKEN, wait)
         if got is not None and got.si_signo in (signal.SIGTERM, signal.SIGINT) and not stopped:
             stopped = True
             kill_at = time.monotonic() + grace
-            _signal_group(job.pid, signal.SIGTERM)
+            _signal_group(pid, signal.SIGTERM)
         elif kill_at is not None and time.monotonic() >= kill_at:
-            _signal_group(job.pid, signal.SIGKILL)
+            _signal_group(pid, signal.SIGKILL)
             kill_at = time.monotonic() + 1.0
     kill_session(os.getpid())  # what the job left behind, in its group or in others
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    code = job.returncode
     _write(
-        run_dir / "exit.json",
+        f"{run_dir}/exit.json",
         {
             "code": code if code >= 0 else None,
             "signal": -code if code < 0 else None,
@@ -94,17 +91,51 @@ def main(run_dir: Path, lock: int | None = None) -> int:
     return 0
 
 
-def _grace(run_dir: Path) -> float:
-    """Seconds the job has to stop by itself, as its spec says."""
+def _start(run_dir: str, mask: "set[int | signal.Signals]") -> int:
+    """Start the job in a process group of its own, with `mask` of signals blocked; its process id."""
+    log = os.open(f"{run_dir}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    pid = os.posix_spawn(
+        sys.executable,
+        [sys.executable, "-u", "-m", "core.tasks", run_dir],
+        os.environ,
+        file_actions=(
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, log, 1),
+            (os.POSIX_SPAWN_DUP2, log, 2),
+        ),
+        setpgroup=0,
+        setsigmask=mask,
+        setsigdef=(signal.SIGPIPE, signal.SIGXFSZ),  # Python ignores them for itself
+    )
+    os.close(log)
     try:
-        return float(json.loads((run_dir / "spec.json").read_text("utf-8")).get("stop_grace_s", STOP_GRACE_S))
+        with open(f"/proc/{pid}/oom_score_adj", "wb") as stream:
+            stream.write(KILLED_FIRST)
+    except OSError:
+        pass  # not allowed in this container, or over already: then the kernel chooses by size alone
+    return pid
+
+
+def _ended(pid: int) -> int | None:
+    """How the job ended: its exit code, or the number of its signal below zero; None while it runs."""
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _grace(run_dir: str) -> float:
+    """Seconds the job has to stop by itself, as its spec says."""
+    import json
+
+    try:
+        with open(f"{run_dir}/spec.json", encoding="utf-8") as stream:
+            return float(json.load(stream).get("stop_grace_s", STOP_GRACE_S))
     except (OSError, ValueError, AttributeError):
         return STOP_GRACE_S
 
 
-def take_lock(run_dir: Path) -> int | None:
+def take_lock(run_dir: "Path | str") -> int | None:
     """The held lock of a run folder, or None where a shim or a job holds it."""
-    lock = os.open(run_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    lock = os.open(f"{os.fspath(run_dir)}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -113,7 +144,7 @@ def take_lock(run_dir: Path) -> int | None:
     return lock
 
 
-def identity(pid: int) -> dict[str, Any]:
+def identity(pid: int) -> "dict[str, Any]":
     """What tells a process from a later one of the same number: pid, start time in clock ticks, boot."""
     return {"pid": pid, "start_ticks": int(stat_of(pid)[19]), "boot_id": boot_id()}
 
@@ -143,7 +174,7 @@ def stat_of(pid: int) -> list[bytes]:
         return stream.read().rpartition(b")")[2].split()
 
 
-def _memory(pid: int) -> dict[str, Any] | None:
+def _memory(pid: int) -> "dict[str, Any] | None":
     """What the job holds and what is still free, in bytes; None where it is over."""
     held = resident(pid)
     if not held:
@@ -160,16 +191,6 @@ def _grown(before: tuple[int | None, int | None], after: tuple[int | None, int |
     return {"group": group, "machine": machine}
 
 
-def _prepare() -> None:
-    """In the job's process, before it becomes the job."""
-    try:
-        with open("/proc/self/oom_score_adj", "wb") as stream:
-            stream.write(KILLED_FIRST)
-    except OSError:
-        pass  # not allowed in this container: then the kernel chooses by size alone
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD})
-
-
 def _signal_group(group: int, number: int) -> None:
     try:
         os.killpg(group, number)
@@ -177,25 +198,41 @@ def _signal_group(group: int, number: int) -> None:
         return  # the group is empty
 
 
-def _write(path: Path, content: dict[str, Any], *, wait_for_room: bool = False) -> None:
+def _plain(record: "dict[str, Any]") -> str:
+    """The inside of a JSON object of numbers and of words that need no escapes, such as a boot's."""
+    return ", ".join(
+        f'"{name}": ' + (f'"{one}"' if isinstance(one, str) else repr(one)) for name, one in record.items()
+    )
+
+
+def _write(path: "Path | str", content: "dict[str, Any]", *, wait_for_room: bool = False) -> None:
     """Write a whole file. With `wait_for_room` a full disk is waited for: how a job ended is not to be lost."""
-    temporary = path.with_name(f".tmp-{path.name}")
+    import json
+
     while True:
         try:
-            with open(temporary, "w") as stream:
-                json.dump(content, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            break
+            return _replace(os.fspath(path), json.dumps(content))
         except OSError as error:
             if not wait_for_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             time.sleep(ROOM_POLL_S)
+
+
+def _replace(path: str, text: str, *, flush: bool = True) -> None:
+    """A whole file under its name at once, and, with `flush`, on the disk."""
+    folder, name = os.path.split(path)
+    temporary = f"{folder}/.tmp-{name}"
+    with open(temporary, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        if flush:
+            os.fsync(stream.fileno())
     os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
+    if flush:
+        descriptor = os.open(folder, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None))
+    sys.exit(main(sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else None))

@@ -33,7 +33,8 @@ class LocalExecutor:
         try:
             with open(run_dir / "shim.err", "ab") as errors:
                 child = subprocess.Popen(
-                    [sys.executable, "-m", "core.runner.shim", str(run_dir), str(lock)],
+                    # Without `site`: the shim needs no package, and looking for them takes longer than Python's start.
+                    [sys.executable, "-S", "-m", "core.runner.shim", str(run_dir), str(lock)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
