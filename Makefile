@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test console setup lint types contracts unit screenshot faults faults-memory bench-startup bench-runner
+.PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
+	bench-startup bench-runner
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -39,6 +40,11 @@ contracts:
 
 unit:
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+# The ssh tests once more, with OpenSSH's own server and client.
+test-openssh: setup
+	@for tool in sshd ssh ssh-keygen; do PATH="$$PATH:/usr/sbin:/sbin" command -v $$tool >/dev/null || { echo "$$tool is missing: install OpenSSH (Debian: apt-get install openssh-server openssh-client)" >&2; exit 1; }; done
+	$(BIN)/python -m pytest -m openssh tests/terminal
 
 screenshot: setup
 	@$(BIN)/python docs/make_screenshot.py

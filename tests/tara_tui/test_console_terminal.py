@@ -2,7 +2,6 @@
 
 import fcntl
 import os
-import pty
 import select
 import signal
 import struct
@@ -10,76 +9,27 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import pyte
 import pytest
 
 from core.devices import parse
 from tara_tui import terminal
 from tara_tui.meters import memory_limit, together
-from tests.tara_tui.screen import TIMEOUT_S
+from tests.conftest import ROOT
+from tests.terminal.pseudo_terminal import TIMEOUT_S, Terminal
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("sqlmodel", "sqlalchemy", "torch", "llama_cpp", "transformers", "peft", "numpy", "yaml", "psutil")
 
 
-class Terminal:
-    """A program on a pseudo-terminal, and the screen it draws."""
-
-    def __init__(self, *argv: str, columns: int = 80, rows: int = 24, **environment: str) -> None:
-        self.screen = pyte.Screen(columns, rows)
-        self.stream = pyte.ByteStream(self.screen)
-        self.raw = b""
-        variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment}
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.chdir(ROOT)
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execve(sys.executable, [sys.executable, *argv], variables)
-
-    def read_until(self, holds: Callable[[], bool]) -> None:
-        """Read what the program writes until the condition holds."""
-        deadline = time.monotonic() + TIMEOUT_S
-        while not holds():
-            assert time.monotonic() < deadline, "\n".join(self.screen.display)
-            if select.select([self.master], [], [], 0.05)[0] and not self.take():
-                return
-
-    def take(self) -> bool:
-        """Take what was written; False where the other side is closed."""
-        try:
-            data = os.read(self.master, 65536)
-        except OSError:
-            return False
-        self.raw += data
-        self.stream.feed(data)
-        return bool(data)
-
-    def shows(self, text: str) -> None:
-        """Read until the screen shows the text."""
-        self.read_until(lambda: any(text in line for line in self.screen.display))
-        assert any(text in line for line in self.screen.display)
-
-    def ended(self) -> int:
-        """Read until the program closed the terminal; its exit status."""
-        self.read_until(lambda: False)
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = 0
-        return os.waitstatus_to_exitcode(status)
-
-    def close(self) -> None:
-        """End what is left."""
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self.master)
+def program(*arguments: str, **environment: str) -> Terminal:
+    """Python on a pseudo-terminal."""
+    return Terminal(sys.executable, *arguments, **environment)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_restore_the_terminal(number: signal.Signals) -> None:
-    it = Terminal("-m", "tests.tara_tui.demo")
+    it = program("-m", "tests.tara_tui.demo")
     try:
         it.shows("train business: running")
         assert b"\x1b[?1049h" in it.raw
@@ -94,10 +44,10 @@ def test_signals_restore_the_terminal(number: signal.Signals) -> None:
 
 
 def test_quit_says_that_jobs_go_on() -> None:
-    it = Terminal("-m", "tests.tara_tui.demo", NO_COLOR="1")
+    it = program("-m", "tests.tara_tui.demo", NO_COLOR="1")
     try:
         it.shows("train business: running")
-        os.write(it.master, b"q")
+        it.write("q")
         assert it.ended() == 0
         assert b"jobs go on: 1 running, 1 queued" in it.raw
         assert b"\x1b[38;2;" not in it.raw
@@ -106,7 +56,7 @@ def test_quit_says_that_jobs_go_on() -> None:
 
 
 def test_lost_terminal_ends_the_console_even_where_hang_ups_are_ignored() -> None:
-    it = Terminal("-c", IGNORING_DEMO)
+    it = program("-c", IGNORING_DEMO)
     it.shows("train business: running")
     os.close(it.master)
     deadline = time.monotonic() + TIMEOUT_S
@@ -121,7 +71,7 @@ def test_lost_terminal_ends_the_console_even_where_hang_ups_are_ignored() -> Non
 
 
 def test_resize_and_a_hostile_log_on_a_real_terminal() -> None:
-    it = Terminal("-c", HOSTILE_DEMO)
+    it = program("-c", HOSTILE_DEMO)
     try:
         it.shows("after the attack")
         attack = it.raw[it.raw.index(b"\x1b[?1049h") :]
@@ -134,7 +84,7 @@ def test_resize_and_a_hostile_log_on_a_real_terminal() -> None:
         os.kill(it.pid, signal.SIGWINCH)
         it.shows("─Log  job 12 train business: running 140/400 35%")
         it.shows("after the attack")
-        os.write(it.master, b"q")
+        it.write("q")
         assert it.ended() == 0
     finally:
         it.close()
@@ -160,7 +110,7 @@ sys.exit(run_console(Workspace(folder), backend))
 
 @pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"TERM": ""}])
 def test_refuses_a_dumb_terminal_with_a_hint(environment: dict[str, str]) -> None:
-    it = Terminal("-m", "tests.tara_tui.demo", **environment)
+    it = program("-m", "tests.tara_tui.demo", **environment)
     try:
         assert it.ended() == 5
         assert b"use the commands: tara --help" in it.raw
