@@ -5,6 +5,7 @@ Raise a version when a change to the task makes its old results stale: it is par
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
 AVAILABLE_COMPRESSION = ("standard",)
@@ -39,3 +40,10 @@ KINDS: Mapping[str, Kind] = {
         Kind("clean", 1, False, None),
     )
 }
+
+
+def subject_of(params: Mapping[str, Any]) -> str | None:
+    """What a job is about besides its domain, from its settings: the base, or the file that is made."""
+    base = params.get("base")
+    name = params.get("name") or (base.get("name") if isinstance(base, Mapping) else None)
+    return str(name) if name is not None else None

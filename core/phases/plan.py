@@ -13,7 +13,7 @@ from core.catalog import Catalog, TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.files import hash_json, sha256_of
-from core.phases.kinds import KINDS
+from core.phases.kinds import KINDS, subject_of
 from core.phases.needs import need_of, shape_of
 from core.phases.prompts import verification_prompts
 from core.runner.admission import Need
@@ -425,7 +425,7 @@ class Planner:
             tuple(dict.fromkeys(needs)),
             phase,
             domain,
-            subject=params.get("name") or params.get("base", {}).get("name"),
+            subject=subject_of(params),
             need=need_of(kind, params, self._largest(bases)),
             footprint=self._footprint(kind, params, bases),
         )

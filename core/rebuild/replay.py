@@ -6,10 +6,11 @@ from typing import Any
 
 from sqlmodel import Session, col, delete, select
 
-from core.phases.kinds import KINDS
+from core.phases.kinds import KINDS, subject_of
 from core.rebuild.folders import Attempt
 from core.runner import ledger
 from core.runner.dependencies import block_where_needed
+from core.runner.second_copy import EXPECTED
 from core.store.engine import Store, dump
 from core.store.salvage import Salvage
 from core.store.tables import Artifact, Job, JobAttempt, JobDependency, Measurement
@@ -30,7 +31,7 @@ _OF_JOB = (
     "message",
     "stop_reason",
 )
-_AS_ASKED = ("title", "phase", "domain", "priority", "heavy", "created_at")
+_AS_ASKED = ("title", "phase", "domain", "subject", "priority", "heavy", "created_at", *EXPECTED)
 
 
 class Replay:
@@ -231,6 +232,8 @@ def job_of(spec: dict[str, Any], number: int, started: float, row: dict[str, Any
         inputs=dump(_relative(root, spec["inputs"])),
         out=root.relative(Path(spec["out"])) if spec.get("out") else None,
         created_at=float(known.get("created_at") or started),
+        subject=subject_of(spec["params"]),
+        **{name: known[name] for name in EXPECTED if name in known},
     )
     if row is not None and row["key"] == spec["key"]:
         job.sqlmodel_update({name: row[name] for name in _AS_ASKED})

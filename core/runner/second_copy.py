@@ -13,6 +13,7 @@ from core.store.engine import Store
 from core.store.tables import Domain, Fact, Job, JobDependency, Phase
 
 STOP = "stop.json"  # written before a job is asked to end: why
+EXPECTED = ("memory_bytes", "disk_bytes", "device_bytes", "on_device", "footprint")  # columns: what the job takes
 log = logging.getLogger("tara.runner")
 
 
@@ -31,6 +32,7 @@ def known_to_the_store(store: Store, job: Job) -> dict[str, Any]:
             "priority": job.priority,
             "heavy": job.heavy,
             "created_at": job.created_at,
+            **{name: getattr(job, name) for name in EXPECTED},
             "needs": list(needs),
             "phase": phase.model_dump() if phase is not None else None,
             "domains": [domain.model_dump() for domain in domains],
