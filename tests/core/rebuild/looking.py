@@ -12,8 +12,8 @@ from core.workspace import Workspace
 PAGE = 4096
 JOB = (
     "id, kind, title, state, key, phase, domain, subject, memory_bytes, footprint, priority, heavy, attempt, params, "
-    "inputs, out, created_at, ended_at, step, total, unit, message, metrics, result, error, hint, exit_code, exit_signal, run_dir, failure, smaller, "
-    "stop_reason"
+    "inputs, out, created_at, ended_at, step, total, unit, message, metrics, result, error, hint, exit_code, "
+    "exit_signal, run_dir, failure, smaller, stop_reason"
 )
 QUESTIONS = {
     "jobs": f"SELECT {JOB} FROM job ORDER BY id",
