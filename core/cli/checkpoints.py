@@ -1,5 +1,6 @@
 """`tara checkpoints`: what unfinished trainings left, checkpoints of trainings done elsewhere, and removal."""
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,7 +78,7 @@ def import_(path: str, domain: str | None, replacing: bool, dry_run: bool, root:
     if as_json:
         print_json(
             {
-                "path": str(Path(path).expanduser().absolute()),
+                "path": os.path.abspath(Path(path).expanduser()),
                 "dry_run": dry_run,
                 "taken_over": WEIGHTS_ONLY,
                 "checkpoints": [one.as_dict() for one in found],
@@ -101,7 +102,7 @@ def import_(path: str, domain: str | None, replacing: bool, dry_run: bool, root:
 
 def _below(folder: Path, path: str) -> str:
     """A folder relative to the one that was looked through."""
-    return str(folder.relative_to(Path(path).expanduser().absolute()))
+    return os.path.relpath(folder, Path(path).expanduser())
 
 
 @checkpoints.command("remove")

@@ -131,7 +131,7 @@ def _listed(workspace: Workspace, run: Run, job: Training | None, plan: Plan | s
         return said(f"{run.domain} uses an adapter from elsewhere (tara update-domain {run.domain} --train-here)")
     if is_of(workspace, run, run.domain, planned.key):
         if job is not None and job.active:
-            return said(f"of job {job.id}, which is {job.state}", goes_on=True)
+            return said(f"job {job.id} is {job.state}", goes_on=True)
         if planned.done:
             return said("its adapter is made already")
         if run.newest_good is None:
@@ -142,7 +142,7 @@ def _listed(workspace: Workspace, run: Run, job: Training | None, plan: Plan | s
     if not what:
         what = f"its settings are not on record{f': {run.record_fault}' if run.record_fault else ''}"
     if job is not None and job.active:
-        return said(f"of job {job.id}, which is {job.state}, with other settings: {what}", changes=changes)
+        return said(f"job {job.id} is {job.state}, with other settings: {what}", changes=changes)
     if run.left is not None:
         what += "; left when its training was started afresh"
     elif run.newest_good is None:

@@ -94,7 +94,7 @@ def import_checkpoints(
     catalog = load_catalog(workspace)
     if domain is not None:
         catalog.domain(domain)
-    path = path.expanduser().absolute()
+    path = Path(os.path.abspath(path.expanduser()))  # as it is named, not where a link in it leads
     if not path.is_dir():
         raise InvalidInput(f"there is no folder {path}", "give a folder of the old tree, or one checkpoint-N folder")
     folders = _checkpoint_folders(path)

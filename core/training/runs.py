@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidInput
-from core.files import MANIFEST, check_manifest, discard, sha256_of, sync_tree, tree_bytes, write_atomically
+from core.files import (
+    MANIFEST,
+    STAGING_PREFIX,
+    check_manifest,
+    discard,
+    sha256_of,
+    sync_tree,
+    tree_bytes,
+    write_atomically,
+)
 from core.hygiene.reading import Malformed, read_object
 from core.hygiene.safetensors_file import read_header
 from core.workspace import Workspace
@@ -237,7 +246,13 @@ def find_runs(workspace: Workspace, domain: str | None = None) -> list[Run]:
     found = []
     for folder in sorted(workspace.checkpoints.iterdir()):
         named, _, short = folder.name.rpartition("-")
-        if not named or folder.is_symlink() or not folder.is_dir() or (domain is not None and named != domain):
+        if (
+            folder.name.startswith(STAGING_PREFIX)
+            or not named
+            or folder.is_symlink()
+            or not folder.is_dir()
+            or (domain is not None and named != domain)
+        ):
             continue
         run = _run(folder, named, short)
         if run is not None:
