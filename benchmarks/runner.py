@@ -46,6 +46,12 @@ SEED = 1
 GOALS = {"dispatch_ms": 100.0, "idle_cpu_percent": 0.3, "idle_rss_mb": 60.0}
 OURS, FULL = "tara, empty store", "tara, {jobs} finished jobs"
 WAYS = {"function": "huey, function call", "process": "huey, bare process", "job": "huey, the same process"}
+WHAT_THEY_DO = """\
+  tara                    a row flushed to disk; run folder and spec flushed; a parent of its own in a session of its own
+                          starts the job, flushes how it ended; artifact and measurement recorded
+  huey, function call     the row is deleted when a worker takes it, then the worker runs a function; no process, no record
+  huey, bare process      that function starts `python -c` and waits for it
+  huey, the same process  that function starts what tara's parent starts, on a run folder made beforehand, and waits"""
 POLLING = {"as it comes": SHIPPED, "polling every 10 ms": EAGER}
 
 
@@ -54,7 +60,7 @@ class Bench:
 
     def __init__(self, scratch: Path, options: argparse.Namespace) -> None:
         self.scratch, self.options = scratch, options
-        self.workers = len(os.sched_getaffinity(0))
+        self.workers, self.load_before = len(os.sched_getaffinity(0)), round(os.getloadavg()[0], 2)
         self.result: dict[str, Any] = {name: {} for name in ("dispatch_ms", "after_idle_ms", "idle", "throughput")}
         self.errors: dict[str, str] = {}
         self.full_name = FULL.format(jobs=f"{options.finished:,}")
@@ -167,7 +173,7 @@ class Bench:
             "met": {name: name in worst and worst[name] <= goal for name, goal in GOALS.items()},
             "ratio": self._ratios(), "errors": self.errors, "peer": HUEY, "python": platform.python_version(),
             "cores": self.workers, "file_system": place[0] if place else None,
-            "load_1m": round(os.getloadavg()[0], 2),
+            "load_1m": round(os.getloadavg()[0], 2), "load_1m_before": self.load_before,
         }  # fmt: skip
         print("RESULT " + json.dumps(self.result, sort_keys=True))
         return not any("huey" not in what for what in self.errors)
@@ -203,9 +209,9 @@ def main() -> int:
     parser.add_argument("--finished", type=int, default=10_000, help="jobs in the full store (default 10000)")
     parser.add_argument("--idle", type=float, default=20.0, help="seconds of idling that are watched (default 20)")
     options = parser.parse_args()
-    print(f"load before: {os.getloadavg()[0]:.2f} on {len(os.sched_getaffinity(0))} cores")
     with tempfile.TemporaryDirectory(prefix="tara-bench-") as folder:
         bench = Bench(Path(folder), options)
+        print(f"load before: {bench.load_before} on {bench.workers} cores")
         bench.attempt("an empty and a full store", bench.stores)
         bench.attempt("dispatch and idling of huey", bench.peer_dispatch)
         bench.attempt(f"{options.jobs} trivial jobs", bench.throughput)
@@ -271,6 +277,7 @@ def _print_dispatch(dispatch: dict[str, Any], after_idle: dict[str, float]) -> N
         print(f"  {name:<44}{''.join(f'{cell:>16}' for cell in cells)}")
     said = ", ".join(f"{name}: {value:.0f} ms" for name, value in after_idle.items())
     print(f"  the first one after idling, once each: {said}")
+    print(WHAT_THEY_DO)
 
 
 def _print_idle(idle: dict[str, Any]) -> None:
