@@ -97,11 +97,11 @@ class OpenSsh:
             "LogLevel": "VERBOSE",
         }
         config = folder / "sshd_config"
-        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
-        tolerant = "PerSourcePenalties no\n"  # from 9.8 on a client whose session was killed would be kept out a while
-        config.write_text(config.read_text() + tolerant)
+        text = "".join(f"{name} {value}\n" for name, value in settings.items())
+        # From 9.8 on a client whose session was killed may be kept out for a while; older ones do not know the word.
+        config.write_text(f"{text}PerSourcePenalties no\n")
         if subprocess.run([self._sshd, "-t", "-f", config], capture_output=True, timeout=START_S).returncode != 0:
-            config.write_text(config.read_text().replace(tolerant, ""))
+            config.write_text(text)
 
     def start(self) -> None:
         if self._process is not None and self._process.poll() is None:
