@@ -47,9 +47,9 @@ GOALS = {"dispatch_ms": 100.0, "idle_cpu_percent": 0.3, "idle_rss_mb": 60.0}
 OURS, FULL = "tara, empty store", "tara, {jobs} finished jobs"
 WAYS = {"function": "huey, function call", "process": "huey, bare process", "job": "huey, the same process"}
 WHAT_THEY_DO = """\
-  tara                    a row flushed to disk; run folder and spec flushed; a parent of its own in a session of its own
-                          starts the job, flushes how it ended; artifact and measurement recorded
-  huey, function call     the row is deleted when a worker takes it, then the worker runs a function; no process, no record
+  tara                    a row flushed to disk; run folder and spec flushed; a parent in its own session starts the
+                          job and flushes how it ended; artifact and measurement recorded
+  huey, function call     the row is deleted when a worker takes it, which then runs a function; no process, no record
   huey, bare process      that function starts `python -c` and waits for it
   huey, the same process  that function starts what tara's parent starts, on a run folder made beforehand, and waits"""
 POLLING = {"as it comes": SHIPPED, "polling every 10 ms": EAGER}

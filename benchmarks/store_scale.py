@@ -56,7 +56,7 @@ def _command(argv: list[str]) -> float:
 
 def _snapshots(empty: Workspace, full: Workspace, runs: int) -> Compared:
     with open_reader(empty) as first, open_reader(full) as second:
-        return _in_turn("Reader.snapshot(), as the console", first.snapshot, second.snapshot, runs)
+        return _in_turn("Reader.snapshot(), newest 200 jobs", first.snapshot, second.snapshot, runs)
 
 
 def _turns(empty: Workspace, full: Workspace, runs: int) -> Compared:
