@@ -48,3 +48,7 @@ class EnvironmentLacks(TaraError):
     """The machine lacks what the work needs."""
 
     exit_code = ExitCode.ENVIRONMENT
+
+
+class NoRoom(EnvironmentLacks):
+    """The disk has no room for what the work makes; a job that meets it waits for room and tries again."""

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from core.memory import available_memory, oom_kills, resident
 
@@ -26,6 +26,7 @@ STOP_GRACE_S = 10.0
 REFUSED_DOUBLE = 75
 ROOM_POLL_S = 1.0
 SAMPLE_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 KILLED_FIRST = b"500"  # oom_score_adj of a job: where memory runs out it goes before runner, console and login
 
 
@@ -43,8 +44,8 @@ def main(run_dir: Path, lock: int | None = None) -> int:
     started = time.time()
     # Written before the job exists too: its session is this process's, so it can be found whatever happens next.
     me = {**identity(os.getpid()), "started": started}
-    _write(run_dir / "shim.json", me)
-    with open(run_dir / "log", "ab", buffering=0) as log:
+    _write(run_dir / "shim.json", me, wait_for_room=True)
+    with _log(run_dir / "log") as log:
         job = subprocess.Popen(
             [sys.executable, "-u", "-m", "core.tasks", str(run_dir)],
             stdin=subprocess.DEVNULL,
@@ -54,7 +55,8 @@ def main(run_dir: Path, lock: int | None = None) -> int:
             process_group=0,
             preexec_fn=_prepare,
         )
-    _write(run_dir / "shim.json", {**me, "job": identity(job.pid)})
+    whole = {**me, "job": identity(job.pid)}
+    told = _write_where_there_is_room(run_dir / "shim.json", whole)
     grace = _grace(run_dir)
     kill_at: float | None = None
     # The kernel's counters as they were one look ago and at the last one: a kill counts for this job only where it came
@@ -62,6 +64,7 @@ def main(run_dir: Path, lock: int | None = None) -> int:
     before = latest = oom_kills()
     memory = _memory(job.pid)
     while job.poll() is None:
+        told = told or _write_where_there_is_room(run_dir / "shim.json", whole)
         before, latest = latest, oom_kills()
         memory = _memory(job.pid) or memory  # what it held just before it ended
         wait = SAMPLE_S if kill_at is None else min(SAMPLE_S, max(0.05, kill_at - time.monotonic()))
@@ -177,6 +180,28 @@ def _signal_group(group: int, number: int) -> None:
         return  # the group is empty
 
 
+def _log(path: Path) -> IO[bytes]:
+    """The job's log, to be appended to; a full disk is waited for."""
+    while True:
+        try:
+            return open(path, "ab", buffering=0)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        time.sleep(ROOM_POLL_S)
+
+
+def _write_where_there_is_room(path: Path, content: dict[str, Any]) -> bool:
+    """Write a whole file, or see that there is no room for it now."""
+    try:
+        _write(path, content)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return False
+    return True
+
+
 def _write(path: Path, content: dict[str, Any], *, wait_for_room: bool = False) -> None:
     """Write a whole file. With `wait_for_room` a full disk is waited for: how a job ended is not to be lost."""
     temporary = path.with_name(f".tmp-{path.name}")
@@ -188,7 +213,7 @@ def _write(path: Path, content: dict[str, Any], *, wait_for_room: bool = False) 
                 os.fsync(stream.fileno())
             break
         except OSError as error:
-            if not wait_for_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not wait_for_room or error.errno not in _FULL:
                 raise
             time.sleep(ROOM_POLL_S)
     os.replace(temporary, path)
