@@ -61,3 +61,7 @@ class SettingsChanged(Refused):
         super().__init__(message, hint)
         self.lines = lines
         self.can_leave = can_leave
+
+
+class NoRoom(EnvironmentLacks):
+    """The disk has no room for what the work makes; a job that meets it waits for room and tries again."""

@@ -3,6 +3,7 @@
 The source is never written to. The copy grows under a temporary name and gets its own only when it has passed.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from core.errors import EnvironmentLacks, InvalidInput, Refused
+from core.errors import EnvironmentLacks, InvalidInput, NoRoom, Refused
 from core.files import MANIFEST, discard, staging_beside, sync_tree, write_atomically, write_manifest
 from core.hygiene.findings import Finding, Report, shown
 from core.hygiene.fixes import Fixes, apply_fixes, find_fixes
@@ -191,7 +192,7 @@ def clean(
 ) -> CleanResult:
     """Make a clean copy of `source` at `output`; the source stays as it is.
 
-    `about` is added to the copy's manifest. Raises what `plan_clean` does, EnvironmentLacks when the disk is too small
+    `about` is added to the copy's manifest. Raises what `plan_clean` does, NoRoom when the disk is too small
     and NotClean when errors remain after fixing, in which case nothing is left behind.
     """
     plan = plan_clean(source, output)
@@ -199,7 +200,7 @@ def clean(
     output.parent.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(output.parent).free
     if free < plan.bytes_after:
-        raise EnvironmentLacks(
+        raise NoRoom(
             f"the copy needs {plan.bytes_after} bytes, {output.parent} has {free} free",
             "free some space, or copy elsewhere",
         )
@@ -220,7 +221,7 @@ def clean(
         os.replace(staging, output)  # only an empty folder can be replaced by one, so nothing is overwritten
         sync_tree(output.parent, recurse=False)
     except OSError as error:
-        raise EnvironmentLacks(
+        raise (NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else EnvironmentLacks)(
             f"the copy to {output} failed: {error.filename or staging}: {error.strerror or error}",
             "check space and permissions",
         ) from error

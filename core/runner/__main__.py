@@ -30,8 +30,11 @@ def main(root: str) -> int:
         logging.error("%s", error.one_line())
         return int(error.exit_code)
     unclean = unclean_mark(workspace)
-    unclean.touch()
-    sync_tree(unclean.parent, recurse=False)
+    try:
+        unclean.touch()
+        sync_tree(unclean.parent, recurse=False)
+    except OSError as error:  # a full disk is no reason not to look after what runs
+        logging.warning("%s cannot be written: %s", unclean, error)
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         # Jobs go on: the next runner finds them by their folders.

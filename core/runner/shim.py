@@ -30,6 +30,7 @@ STOP_GRACE_S = 10.0
 REFUSED_DOUBLE = 75
 ROOM_POLL_S = 1.0
 SAMPLE_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 KILLED_FIRST = b"500"  # oom_score_adj of a job: where memory runs out it goes before runner, console and login
 _TAKEN = {signal.SIGTERM, signal.SIGINT, signal.SIGCHLD}
 
@@ -50,9 +51,10 @@ def main(run_dir: "Path | str", lock: int | None = None) -> int:
     # Written before the job exists too: its session is this process's, so it can be found whatever happens next. Not
     # flushed, as the next is a moment later: what it says is of use only while the machine runs.
     me = _plain({**identity(os.getpid()), "started": started})
-    _replace(f"{run_dir}/shim.json", f"{{{me}}}", flush=False)
+    _replace_when_there_is_room(f"{run_dir}/shim.json", f"{{{me}}}", flush=False)
     pid = _start(run_dir, before_me - _TAKEN)
-    _replace(f"{run_dir}/shim.json", f'{{{me}, "job": {{{_plain(identity(pid))}}}}}')
+    whole = f'{{{me}, "job": {{{_plain(identity(pid))}}}}}'
+    told = _replace_where_there_is_room(f"{run_dir}/shim.json", whole)
     grace = _grace(run_dir)
     kill_at: float | None = None
     # The kernel's counters as they were one look ago and at the last one: a kill counts for this job only where it came
@@ -60,6 +62,7 @@ def main(run_dir: "Path | str", lock: int | None = None) -> int:
     before = latest = oom_kills()
     memory = _memory(pid)
     while (code := _ended(pid)) is None:
+        told = told or _replace_where_there_is_room(f"{run_dir}/shim.json", whole)
         before, latest = latest, oom_kills()
         memory = _memory(pid) or memory  # what it held just before it ended
         wait = SAMPLE_S if kill_at is None else min(SAMPLE_S, max(0.05, kill_at - time.monotonic()))
@@ -86,14 +89,13 @@ def main(run_dir: "Path | str", lock: int | None = None) -> int:
             "memory": memory,
             "oom_kills": _grown(before, oom_kills()),
         },
-        wait_for_room=True,
     )
     return 0
 
 
 def _start(run_dir: str, mask: "set[int | signal.Signals]") -> int:
     """Start the job in a process group of its own, with `mask` of signals blocked; its process id."""
-    log = os.open(f"{run_dir}/log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+    log = _log(f"{run_dir}/log")
     pid = os.posix_spawn(
         sys.executable,
         [sys.executable, "-u", "-m", "core.tasks", run_dir],
@@ -114,6 +116,17 @@ def _start(run_dir: str, mask: "set[int | signal.Signals]") -> int:
     except OSError:
         pass  # not allowed in this container, or over already: then the kernel chooses by size alone
     return pid
+
+
+def _log(path: str) -> int:
+    """The job's log, to be appended to; a full disk is waited for."""
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        time.sleep(ROOM_POLL_S)
 
 
 def _ended(pid: int) -> int | None:
@@ -205,17 +218,28 @@ def _plain(record: "dict[str, Any]") -> str:
     )
 
 
-def _write(path: "Path | str", content: "dict[str, Any]", *, wait_for_room: bool = False) -> None:
-    """Write a whole file. With `wait_for_room` a full disk is waited for: how a job ended is not to be lost."""
+def _write(path: str, content: "dict[str, Any]") -> None:
+    """Write a whole file of JSON; a full disk is waited for: how a job ended is not to be lost."""
     import json
 
-    while True:
-        try:
-            return _replace(os.fspath(path), json.dumps(content))
-        except OSError as error:
-            if not wait_for_room or error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            time.sleep(ROOM_POLL_S)
+    _replace_when_there_is_room(path, json.dumps(content))
+
+
+def _replace_when_there_is_room(path: str, text: str, *, flush: bool = True) -> None:
+    """As `_replace`; a full disk is waited for."""
+    while not _replace_where_there_is_room(path, text, flush=flush):
+        time.sleep(ROOM_POLL_S)
+
+
+def _replace_where_there_is_room(path: str, text: str, *, flush: bool = True) -> bool:
+    """As `_replace`; False where the disk has no room for it now."""
+    try:
+        _replace(path, text, flush=flush)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        return False
+    return True
 
 
 def _replace(path: str, text: str, *, flush: bool = True) -> None:

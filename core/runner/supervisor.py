@@ -1,5 +1,6 @@
 """The runner's loop: recover, read events, end what ended, stop what must stop, start what may start."""
 
+import errno
 import json
 import logging
 import os
@@ -76,7 +77,7 @@ class Supervisor:
                 busy = self._turn()
                 if not looked and not self._trouble:
                     looked = True
-                    looked_mark(self.workspace).touch()
+                    _touch(looked_mark(self.workspace))
                 if busy:
                     idle_since = time.monotonic()
                 elif 0 < self.settings.idle_exit_s < time.monotonic() - idle_since:
@@ -189,7 +190,10 @@ class Supervisor:
             job = folders[run_dir]
             log.info("ending job %s (%s): %s, %s", job.id, job.title, why, figures)
             # The reason is on disk before the kill: whoever reads its end, this runner or the next, knows it.
-            write_atomically(run_dir / KILLED, json.dumps({"why": why, "at": time.time(), **figures}))
+            try:
+                write_atomically(run_dir / KILLED, json.dumps({"why": why, "at": time.time(), **figures}))
+            except OSError as error:
+                log.warning("why it was ended is not on record: %s", error)
             self.executor.stop(run_dir, force=True)
 
     # -- what may run --------------------------------------------------------------------------------------------
@@ -234,6 +238,11 @@ class Supervisor:
             self.executor.submit(run_dir)
         except (OSError, TaraError, ValueError) as error:
             log.exception("job %s (%s)", job.id, job.title)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # The disk filled since it was looked at: nothing was started, and it waits for room like all others.
+                (run_dir / "spec.json").unlink(missing_ok=True)
+                ledger.never_started(self.store, job.id)
+                return
             ledger.fail(self.store, job.id, f"it cannot be started: {error}", f"see {RUNNER_LOG}")
             return
         log.info("started job %s (%s), attempt %s", claimed.id, claimed.title, claimed.attempt)
@@ -277,6 +286,13 @@ def _stamp(workspace: Workspace) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_mtime_ns, found.st_size
+
+
+def _touch(mark: Path) -> None:
+    try:
+        mark.touch()
+    except OSError as error:
+        log.warning("%s cannot be written: %s", mark, error)
 
 
 def _inode(path: Path) -> int | None:

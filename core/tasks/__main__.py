@@ -4,22 +4,24 @@ Exit 0: done, and its artifact has its final name. Exit 3: a failure explained b
 TARA; the traceback is in the log.
 """
 
-import errno
 import importlib
 import logging
 import os
+import shutil
 import signal
 import sys
 import traceback
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from core.devices import VISIBLE
-from core.errors import TaraError
-from core.tasks.context import Context, Stopped, TaskError
+from core.errors import NoRoom, TaraError
+from core.tasks.context import FULL, Context, PatientLog, Stopped, TaskError
 from core.threads import wait_kindly
 
 EXPLAINED = 3
+NO_ROOM = 1 << 20  # bytes free, below which a failure is the disk's
 
 
 def main(run_dir: Path) -> int:
@@ -32,6 +34,8 @@ def main(run_dir: Path) -> int:
 
 
 def _run(context: Context) -> int:
+    output: Any = PatientLog(sys.stdout)
+    sys.stdout = sys.stderr = output
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(levelname)s %(name)s: %(message)s")
     threads = str(context.spec.get("threads") or os.cpu_count() or 1)
     # Set before torch is loaded: it reads them once. Nothing is fetched from a hub at run time.
@@ -52,7 +56,8 @@ def _run(context: Context) -> int:
         task.run(context)
     except (TaskError, TaraError) as error:
         print(f"error: {error.message}" + (f" — {error.hint}" if error.hint else ""))
-        context.emit("error", message=error.message, hint=error.hint, failure=getattr(error, "failure", None))
+        failure = getattr(error, "failure", None) or _of_the_disk(error, context)
+        context.emit("error", message=error.message, hint=error.hint, failure=failure)
         return EXPLAINED
     except Stopped:
         print("stopped on request")
@@ -65,19 +70,41 @@ def _run(context: Context) -> int:
     except OSError as error:
         traceback.print_exc()
         where = f" ({error.filename})" if error.filename else ""
-        full = "disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        context.emit("error", message=f"{error.strerror or error}{where}", hint="see the log", failure=full)
+        context.emit(
+            "error",
+            message=f"{error.strerror or error}{where}",
+            hint="see the log",
+            failure=_of_the_disk(error, context),
+        )
         return EXPLAINED
     except Exception as error:  # noqa: BLE001 - the last door: said in the event, whole in the log, and the exit is 1
         traceback.print_exc()
         if _refused_memory(error):
             context.emit("error", message=f"out of memory: {error}", hint="use a smaller preset", failure="memory")
             return EXPLAINED
+        if _of_the_disk(error, context) is not None:
+            context.emit("error", message=str(error), hint="free disk space", failure="disk")
+            return EXPLAINED
         context.emit(
             "error", message=f"{type(error).__name__}: {error}", hint="a fault in TARA or its parts; see the log"
         )
         return 1
     return 0
+
+
+def _of_the_disk(error: BaseException, context: Context) -> str | None:
+    """`disk` where an error came of a full disk: by its kind or its cause's, by its words, or, for native code that
+    only says that it could not, because there is no room now."""
+    if shutil.disk_usage(context.workspace.root).free < NO_ROOM:
+        return "disk"
+    one: BaseException | None = error
+    while one is not None:
+        if isinstance(one, NoRoom) or (isinstance(one, OSError) and one.errno in FULL):
+            return "disk"
+        if "No space left on device" in str(one):  # safetensors has an error of its own for it
+            return "disk"
+        one = one.__cause__ or one.__context__
+    return None
 
 
 def _refused_memory(error: BaseException) -> bool:

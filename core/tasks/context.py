@@ -1,17 +1,20 @@
 """What a task is given, and the only way it speaks: events appended to its own file."""
 
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
 from core.files import discard, staging_beside, sync_tree
 from core.workspace import Workspace
 
 PROGRESS_INTERVAL_S = 0.25
+ROOM_POLL_S = 0.5
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TaskError(Exception):
@@ -69,9 +72,10 @@ class Context:
             raise Stopped
 
     def emit(self, event: str, **fields: Any) -> None:
-        """Append one event; a single write of one line, so a reader never sees half of it joined to another."""
+        """Append one event, a whole line, so a reader never sees half of it joined to another. On a full disk the task
+        waits here for room: what it did is not to be lost."""
         line = json.dumps({"t": round(time.time(), 3), "event": event, **fields}, allow_nan=False, default=str)
-        self._events.write(line.encode() + b"\n")
+        _append(self._events, line.encode() + b"\n")
 
     def progress(self, step: int, total: int, *, unit: str = "step", message: str = "", force: bool = False) -> None:
         """Say how far the work is: `step` of `total` in `unit`s. Calls closer than a quarter second are dropped,
@@ -136,3 +140,36 @@ class Context:
             sync_tree(target.parent, recurse=False)
         finally:
             discard(temporary)
+
+
+class PatientLog:
+    """A job's standard output, of which what does not fit on a full disk is dropped: it is for people, and no reason to
+    fail."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it."""
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _append(stream: BinaryIO, line: bytes) -> None:
+    before = os.fstat(stream.fileno()).st_size
+    while True:
+        try:
+            if stream.write(line) == len(line):
+                return
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+        os.ftruncate(stream.fileno(), before)  # what did fit would be joined to the next
+        time.sleep(ROOM_POLL_S)

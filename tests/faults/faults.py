@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from core.runner.presence import CODE, runner_command
-from tests.faults.scene import TARA, Scene, processes
+from tests.faults.scene import RESERVE_MB, TARA, Scene, processes
+from tests.faults.small_disk import filled, on_small_disk
 
 Fault = Callable[[Scene, random.Random], str]
 
@@ -58,6 +59,7 @@ def kill_everything(scene: Scene, order: random.Random) -> str:
     if not victims:
         return "nobody there"
     order.shuffle(victims)
+    scene.consoles.killed.update(pid for pid, _, _ in victims)
     for pid, _, _ in victims:
         _send(pid, signal.SIGKILL)
     return f"SIGKILL to all {len(victims)}"
@@ -169,6 +171,26 @@ def console(scene: Scene, order: random.Random) -> str:
     return "console hung up"
 
 
+def three_consoles(scene: Scene, order: random.Random) -> str:
+    """Three consoles at once, on terminals of different sizes, that stay for some faults."""
+    return scene.consoles.start(order)
+
+
+def full_disk(scene: Scene, order: random.Random) -> str:
+    """Somebody else fills the disk for a while: to the last byte, or to less than the reserve; perhaps somebody is
+    killed meanwhile."""
+    leave = order.choice((0, 0, 300_000, RESERVE_MB * 500_000))
+    hold_s, killing = order.uniform(0.5, 2.0), order.random() < 0.3
+    if not on_small_disk():
+        return "nobody: not on a small disk"
+    with filled(scene.workspace.root, leave) as taken:
+        started = time.monotonic()
+        also = _kill(scene, order, ("job", "shim", "runner"), signal.SIGKILL) if killing else ""
+        time.sleep(max(0.0, hold_s - (time.monotonic() - started)))
+    also = f", {also}" if also else ""
+    return f"{taken / 1e6:.0f} MB taken, {leave / 1e6:g} left, for {hold_s:.1f} s{also}"
+
+
 FAULTS: dict[str, tuple[float, Fault]] = {  # weight, what
     "kill job": (4, kill_job),
     "kill shim": (3, kill_shim),
@@ -180,4 +202,6 @@ FAULTS: dict[str, tuple[float, Fault]] = {  # weight, what
     "spoil checkpoint": (3, spoil_checkpoint),
     "command": (5, command),
     "console": (1, console),
+    "three consoles": (1, three_consoles),
+    "full disk": (2, full_disk),
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -24,7 +24,11 @@ from tests.conftest import ROOT, use_base
 from tests.core.hygiene.folders import write_adapter
 from tests.core.runner.watch import add_job, over
 
+if TYPE_CHECKING:
+    from tests.faults.consoles import Consoles
+
 TARA = Path(sys.executable).with_name("tara")
+RESERVE_MB = 60  # of a disk of a few hundred
 DOMAINS = ("healthcare", "business", "education", "creative", "leadership")
 
 
@@ -36,6 +40,12 @@ class Scene:
     accepted: list[int] = field(default_factory=list)
     trainings: dict[int, str] = field(default_factory=dict)  # job: hash of the adapter it must end with
     to_come: list[Callable[[], None]] = field(default_factory=list)  # what is queued while faults are done
+    consoles: "Consoles" = field(init=False)
+
+    def __post_init__(self) -> None:
+        from tests.faults.consoles import Consoles
+
+        self.consoles = Consoles(self.workspace.root)
 
     def tara(self, *arguments: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -56,7 +66,8 @@ def build(folder: Path, tiny: Path, synthetic: int, trainings: int, steps: int) 
     use_base(workspace, tiny)
     settings = workspace.configs / "settings.yaml"
     text = settings.read_text("utf-8").replace("retry_delay_s: 5 ", "retry_delay_s: 0 ")
-    settings.write_text(text.replace("stop_grace_s: 30 ", "stop_grace_s: 5 "), "utf-8")
+    text = text.replace("stop_grace_s: 30 ", "stop_grace_s: 5 ")
+    settings.write_text(text.replace("disk_reserve_mb: 500 ", f"disk_reserve_mb: {RESERVE_MB} "), "utf-8")
     presets = workspace.configs / "presets.yaml"
     known = yaml.safe_load(presets.read_text("utf-8"))
     for name in ("reference", "disturbed"):

@@ -77,10 +77,10 @@ def test_exit_record_waits_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(shim, "ROOM_POLL_S", 0.0)
     monkeypatch.setattr(os, "fsync", full)
-    shim._write(tmp_path / "exit.json", {"code": 0}, wait_for_room=True)
+    shim._write(str(tmp_path / "exit.json"), {"code": 0})
     assert json.loads((tmp_path / "exit.json").read_text()) == {"code": 0}
     assert not failures
     failures.append(errno.EIO)
     with pytest.raises(OSError, match="full"):
-        shim._write(tmp_path / "exit.json", {"code": 1}, wait_for_room=True)
+        shim._write(str(tmp_path / "exit.json"), {"code": 1})
     assert json.loads((tmp_path / "exit.json").read_text()) == {"code": 0}
