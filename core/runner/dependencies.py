@@ -6,6 +6,21 @@ from sqlmodel import Session, col, select
 from core.store.tables import Job, JobDependency
 
 BAD = ("failed", "cancelled", "interrupted")
+MOST = 200  # more would only be read again and again while they wait
+_PARENT = aliased(Job)
+# Asked job by job, so that it costs what is queued, not what was ever done.
+_UNDONE = (
+    select(JobDependency.job_id)
+    .join(_PARENT, col(_PARENT.id) == JobDependency.needs_id)
+    .where(JobDependency.job_id == Job.id, _PARENT.state != "succeeded")
+    .correlate(Job)
+)
+_UNBLOCKED = (
+    select(Job)
+    .where(Job.state == "queued", ~_UNDONE.exists())
+    .order_by(col(Job.priority).desc(), col(Job.id))
+    .limit(MOST)
+)
 _HOW = {"failed": "failed", "cancelled": "was cancelled", "interrupted": "was interrupted"}
 
 
@@ -63,20 +78,8 @@ def block_where_needed(session: Session, job: Job) -> bool:
 
 def unblocked_jobs(session: Session) -> list[Job]:
     """Queued jobs whose needs all succeeded, most urgent first, oldest first among equals. Those with a `not_before`
-    in the future are among them: they wait for their next attempt."""
-    parent = aliased(Job)
-    # Asked job by job, so that it costs what is queued, not what was ever done.
-    undone = (
-        select(JobDependency.job_id)
-        .join(parent, col(parent.id) == JobDependency.needs_id)
-        .where(JobDependency.job_id == Job.id, parent.state != "succeeded")
-        .correlate(Job)
-    )
-    return list(
-        session.exec(
-            select(Job).where(Job.state == "queued", ~undone.exists()).order_by(col(Job.priority).desc(), col(Job.id))
-        ).all()
-    )
+    in the future are among them: they wait for their next attempt. Of very many the first MOST are returned."""
+    return list(session.exec(_UNBLOCKED).all())
 
 
 def _block(job: Job, culprit: Job) -> None:

@@ -25,6 +25,7 @@ MEASURED_SLACK = 1.1  # what was measured of one job may be a little more for th
 PATIENCE_S = 300.0
 RETELL_S = 5.0  # figures in a waiting job's message are not told anew more often
 DEVICES_STALE_S = 3.0
+PEAKS_STALE_S = 5.0
 WAITS_FOR_DISK = "waits for disk space"
 
 log = logging.getLogger("tara.runner")
@@ -41,6 +42,8 @@ class Intake:
         self._devices: tuple[Device, ...] = ()
         self._devices_at = float("-inf")
         self._short_of_disk = False
+        self._peaks: dict[tuple[str, int], int | None] = {}  # by footprint, and steps below the preset
+        self._peaks_at = float("-inf")
 
     def choose(self, queued: Sequence[Job], active: Sequence[Job], settings: Settings) -> Decision:
         """Which of `queued` start now, and why the others wait. Not to be called inside a transaction: asking for
@@ -58,8 +61,9 @@ class Intake:
             memory_of=limited_by,
             devices=self._find_devices(ready, active, now),
         )
-        with self._store.write() as session:
-            needs = {job.id: _need(session, job) for job in (*ready, *active)}
+        if not self._any_slot(ready, active, settings, room):
+            return Decision()  # as on most looks: all slots are taken
+        needs = self._needs([*ready, *active])
         decision = admit(
             [self._waiting(job, needs[job.id], active, now) for job in ready],
             [self._running(job, needs[job.id]) for job in active],
@@ -70,6 +74,25 @@ class Intake:
         for number in decision.waits:
             self._since.setdefault(number, now)
         return decision
+
+    def _any_slot(self, ready: Sequence[Job], active: Sequence[Job], settings: Settings, room: Room) -> bool:
+        """Whether one of these jobs could have a slot, or a device of its own."""
+        free = {
+            True: settings.heavy_slots - sum(job.heavy and job.device is None for job in active),
+            False: settings.light_slots - sum(not job.heavy and job.device is None for job in active),
+        }
+        return any(free[job.heavy] > 0 or (job.on_device and bool(room.devices)) for job in ready)
+
+    def _needs(self, jobs: Sequence[Job]) -> dict[int | None, Need]:
+        """What jobs will take, by their numbers: as estimated, or as others of their footprint were measured to."""
+        now = time.monotonic()
+        if now - self._peaks_at > PEAKS_STALE_S:
+            self._peaks, self._peaks_at = {}, now
+        wanted = {(job.footprint, job.smaller) for job in jobs if job.footprint is not None} - set(self._peaks)
+        if wanted:
+            with self._store.write() as session:
+                self._peaks |= {one: _peak(session, *one) for one in wanted}
+        return {job.id: _need(job, self._peaks.get((job.footprint or "", job.smaller))) for job in jobs}
 
     def news(self, queued: Sequence[Job], waits: Mapping[int, str]) -> dict[int, str]:
         """What is to be said of waiting jobs that was not said yet: their number and why they wait, or an empty text
@@ -131,17 +154,18 @@ class Intake:
         return self._devices
 
 
-def _need(session: Session, job: Job) -> Need:
-    """What a job was estimated to take, or what others of its footprint were measured to."""
-    need = Need(job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device, measured=False)
-    if job.footprint is None:
-        return need
-    peak = session.exec(
+def _need(job: Job, peak: int | None) -> Need:
+    need = Need(job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device)
+    return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
+
+
+def _peak(session: Session, footprint: str, smaller: int) -> int | None:
+    """The most memory that a job of a footprint, run as much smaller, was measured to hold; None where none was."""
+    return session.exec(
         select(func.max(JobAttempt.peak_rss_bytes))
         .join(Job, col(Job.id) == JobAttempt.job_id)
-        .where(Job.footprint == job.footprint, Job.smaller == job.smaller, JobAttempt.outcome == "succeeded")
+        .where(Job.footprint == footprint, Job.smaller == smaller, JobAttempt.outcome == "succeeded")
     ).one()
-    return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
 
 
 def steps_down_of(job: Job) -> int:

@@ -33,7 +33,7 @@ from core.workspace import Workspace
 BUSY_POLL_S = 0.25
 IDLE_POLL_S = 2.0
 RUNNER_LOG = "runs/runner.log"
-ACTIVE = ("starting", "running", "stopping")
+_ACTIVE_JOBS = rows_of(Job).where(col(Job.state).in_(("starting", "running", "stopping")))
 
 log = logging.getLogger("tara.runner")
 
@@ -55,6 +55,7 @@ class Supervisor:
         self._stop_asked: dict[str, float] = {}  # run folder: when
         self._trouble = ""
         self._intake = Intake(store)
+        self._idle_version: int | None = None  # of the store, when the last turn found nothing to do
         self._folders: list[Path] = []  # of the jobs that are active
 
     def run(self) -> None:
@@ -116,30 +117,38 @@ class Supervisor:
         return busy
 
     def turn(self) -> bool:
-        """One round over all jobs; whether any is active or waiting for its turn."""
+        """One round over all jobs; whether any is active or waiting for its turn.
+
+        Where the last one found nothing to do and nobody has written since, there is nothing to find.
+        """
+        self._reload_settings()
+        version = self.store.data_version()
+        if version == self._idle_version:
+            return False
+        self._idle_version = None
         self.executor.reap()
-        active = self._active()
-        for job in active:
-            self._look_after(job)
+        with self.store.write() as session:
+            found = list(session.exec(_ACTIVE_JOBS).all())
+        active = [job for job in found if self._look_after(job)]
         self._watch_over(active)
-        waiting = self._start_ready()
-        self._folders = [self.workspace.absolute(job.run_dir) for job in self._active() if job.run_dir]
-        return bool(active) or waiting
+        waiting, started = self._start_ready(active)
+        self._folders = [self.workspace.absolute(job.run_dir) for job in (*active, *started) if job.run_dir]
+        if found or waiting:
+            return True
+        self._idle_version = version
+        return False
 
     # -- what runs -----------------------------------------------------------------------------------------------
 
-    def _active(self) -> list[Job]:
-        with self.store.write() as session:
-            return list(session.exec(rows_of(Job).where(col(Job.state).in_(ACTIVE))).all())
-
-    def _look_after(self, job: Job) -> None:
+    def _look_after(self, job: Job) -> bool:
+        """Take in what a job has said, and its end; whether it goes on."""
         assert job.id is not None
         assert job.run_dir is not None
         run_dir = self.workspace.absolute(job.run_dir)
         if not (run_dir / "spec.json").exists():
             # Claimed, but the runner died before the spec was written: nothing was started.
             ledger.never_started(self.store, job.id)
-            return
+            return False
         if ledger.pending_events(self.store, job):
             ledger.take_events(self.store, job.id)
         ended = self.executor.exit_of(run_dir)
@@ -155,11 +164,12 @@ class Supervisor:
             self._tell_hook(job.id)
             if state != "succeeded" and job.out is not None:
                 _sweep(self.workspace.absolute(job.out))
-            return
+            return False
         if job.state == "starting":
             ledger.mark_running(self.store, job.id)
         if job.state == "stopping":
             self._stop(job, run_dir)
+        return True
 
     def _stop(self, job: Job, run_dir: Path) -> None:
         """Ask a job to end, once; where that did not help well past the shim's own grace period, kill it."""
@@ -198,20 +208,19 @@ class Supervisor:
 
     # -- what may run --------------------------------------------------------------------------------------------
 
-    def _start_ready(self) -> bool:
-        self._reload_settings()
+    def _start_ready(self, active: list[Job]) -> tuple[bool, list[Job]]:
+        """Start what may start. Whether any job waits, and those that were started."""
         with self.store.write() as session:
             queued = unblocked_jobs(session)
-            if not queued:
-                return False
-            active = session.exec(rows_of(Job).where(col(Job.state).in_(ACTIVE))).all()
+        if not queued:
+            return False, []
         decision = self._intake.choose(queued, active, self.settings)
         by_number = {job.id: job for job in queued}
         if news := self._intake.news(queued, decision.waits):
             ledger.say_of_waiting(self.store, news)
-        for start in decision.start:
-            self._start(by_number[start.id], start.device)
-        return True  # also those that wait for their next attempt: nobody else would start them
+        started = [self._start(by_number[start.id], start.device) for start in decision.start]
+        # Also those that wait for their next attempt: nobody else would start them.
+        return True, [job for job in started if job is not None]
 
     def _reload_settings(self) -> None:
         """Take over a changed settings.yaml; one with a fault changes nothing."""
@@ -224,11 +233,11 @@ class Supervisor:
         except TaraError as error:
             log.error("%s; the settings stay as they were", error.one_line())
 
-    def _start(self, job: Job, device: str | None) -> None:
+    def _start(self, job: Job, device: str | None) -> Job | None:
         assert job.id is not None
         claimed = ledger.claim(self.store, job.id, device)
         if claimed is None:
-            return
+            return None
         assert claimed.run_dir is not None
         run_dir = self.workspace.absolute(claimed.run_dir)
         try:
@@ -242,10 +251,11 @@ class Supervisor:
                 # The disk filled since it was looked at: nothing was started, and it waits for room like all others.
                 (run_dir / "spec.json").unlink(missing_ok=True)
                 ledger.never_started(self.store, job.id)
-                return
+                return None
             ledger.fail(self.store, job.id, f"it cannot be started: {error}", f"see {RUNNER_LOG}")
-            return
+            return None
         log.info("started job %s (%s), attempt %s", claimed.id, claimed.title, claimed.attempt)
+        return claimed
 
     def _spec(self, job: Job) -> dict[str, Any]:
         return {

@@ -42,6 +42,18 @@ class Store:
         except OverflowError as error:
             raise InvalidInput(f"a number is too large for the store ({error})") from error
 
+    def data_version(self) -> int:
+        """A number that changes with every commit of another connection. Of use where the store keeps its own."""
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                row = connection.cursor().execute("PRAGMA data_version").fetchone()
+            finally:
+                connection.close()  # back to the pool
+        except sqlite.Error as error:
+            raise explain(error, self.workspace.state_db) from error
+        return int(row[0])
+
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()

@@ -256,9 +256,9 @@ class Reader:
             jobs[job.domain or ""].append(job)
         moved: dict[str, float] = dict(  # when a job of the domain last began, or was asked for
             self._all(
-                "SELECT job.domain, MAX(MAX(job.created_at, COALESCE(job.started_at, 0))) FROM job JOIN domain ON "
-                "domain.name = job.domain WHERE domain.declared_at IS NOT NULL AND kind IN ('train', 'evaluate') "
-                "GROUP BY job.domain"
+                "SELECT name, COALESCE((SELECT MAX(MAX(job.created_at, COALESCE(job.started_at, 0))) FROM job WHERE "
+                "job.domain = domain.name AND kind IN ('train', 'evaluate')), 0) FROM domain "
+                "WHERE declared_at IS NOT NULL"
             )
         )
         adapters: dict[str, tuple[str, float]] = {}  # trained here: by domain, the newest; from elsewhere: by path
