@@ -96,7 +96,7 @@ def nobody_works(workspace: Workspace) -> Iterator[None]:
         if folders:
             names = ", ".join(f"job {name.partition('.')[0]} (runs/{name})" for name in folders)
             raise Refused(
-                f"{len(folders)} jobs still run, and are not to be disturbed: {names}",
+                f"what still runs is not to be disturbed: {names}",
                 "wait until they are over; kill the processes in their shim.json if they never end",
             )
         yield

@@ -46,7 +46,9 @@ def run(scene: Scene, faults: int, seed: int, mean_s: float, patience_s: float) 
         if number == 1:
             ensure_runner(scene.workspace)
         name = order.choices(names, weights)[0]
-        said = FAULTS[name][1](scene, order)
+        # A generator of its own: how much of it a fault uses depends on whom it meets, what comes next does not.
+        own = random.Random(f"{seed}/{number}")
+        said = FAULTS[name][1](scene, own)
         done[name] += 1
         met[name] += not said.startswith(("nobody", "no checkpoint", "the checkpoint"))
         print(f"{time.monotonic() - started:7.1f} s  {number:4}  {name}: {said}", flush=True)
@@ -54,7 +56,7 @@ def run(scene: Scene, faults: int, seed: int, mean_s: float, patience_s: float) 
         while time.monotonic() < pause:
             broken += [line for line in copies(scene) if line not in broken]
             time.sleep(0.05)
-        scene.consoles.step(order)
+        scene.consoles.step(own)
         if number % 3 == 0:
             scene.tara("jobs", "list", "--json")  # somebody looks: where the runner is gone it is started
     print(f"{time.monotonic() - started:7.1f} s  the faults are over", flush=True)
