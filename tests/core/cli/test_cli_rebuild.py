@@ -13,6 +13,7 @@ from core.runner.client import ensure_runner, stop_runner
 from core.runner.presence import runner_pid, stopped_mark, unclean_mark
 from core.store.engine import open_store
 from core.store.tables import ChatTurn
+from core.store.version import SCHEMA
 from core.workspace import Workspace
 from tara_tui.backend import StoreBackend
 from tara_tui.feed import watch_store
@@ -45,7 +46,7 @@ def test_doctor_says_whether_the_store_is_whole(busy: Workspace) -> None:
         return answer.status, next(one for one in json.loads(answer.out)["checks"] if one["name"] == "state.db")
 
     _, whole = check()
-    assert (whole["state"], whole["found"]) == ("ok", "whole, schema 0002")
+    assert (whole["state"], whole["found"]) == ("ok", f"whole, schema {SCHEMA}")
     looking.overwrite_the_middle(busy.state_db)
     status, middle = check()
     assert status == 1
