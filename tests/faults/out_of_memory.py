@@ -28,7 +28,7 @@ from tests.core.runner.watch import attempts, processes, until, view
 from tests.models import build_tiny
 
 LIMIT = 2_000 * 10**6  # bytes of the group: a training of the full batch fits, and half of it beside the other program
-LEFT = 150 * 10**6  # what the other program leaves free, less than the next step of the training needs
+MORE = 150 * 10**6  # what the other program wants beyond what is free
 HOG = "import sys, time; held = bytearray(int(sys.argv[1])); print('held', flush=True); time.sleep(600)"
 
 
@@ -93,7 +93,7 @@ def run(workspace: Workspace) -> dict[str, Any]:
     held = resident_of_session(int(processes(workspace.absolute(job.run_dir))["pid"]))
     free = cgroup_available() or 0
     print(f"at step {job.step}: the training holds {held / 1e6:.0f} MB, {free / 1e6:.0f} MB are left of the group")
-    hog = subprocess.Popen([sys.executable, "-c", HOG, str(max(0, free - LEFT))], stdout=subprocess.PIPE)
+    hog = subprocess.Popen([sys.executable, "-c", HOG, str(free + MORE)], stdout=subprocess.PIPE)
     try:
         until(lambda: attempts(workspace, training)[0][0] is not None, "the training's first attempt is over", 120)
         survived = hog.poll() is None
