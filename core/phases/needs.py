@@ -6,12 +6,14 @@ the embedded base's jobs on a CPU, and rounded up.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.catalog.bases import Located
+from core.catalog import Catalog
+from core.catalog.bases import Located, locate
 from core.errors import InvalidInput
+from core.files import hash_json
 from core.gguf.header import read_header
 from core.phases.kinds import KINDS
 from core.runner.admission import Need
@@ -24,7 +26,10 @@ from core.training.footprint import (
     logit_bytes,
     most_lora_parameters,
 )
+from core.workspace import Workspace
 
+_SIZING = ("preset", "sequence_length", "type")
+_SIZING_OF_A_PRESET = ("batch_size", "sequence_length", "lora_r", "lora_dropout", "dtype")
 FLOAT32 = 4
 _LARGEST = 1 << 32  # no number of a config is larger; one that is would only be a hostile file's
 LIBRARIES = 650 * 10**6  # resident once torch, transformers and peft are imported
@@ -34,6 +39,35 @@ QUANTIZER = 120 * 10**6  # the engine's library alone
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
 BUNDLE_SHARE = 1.2  # bytes a parameter of a quantized base, the largest type included
+
+
+class Estimator:
+    """Estimates for the jobs of a plan; looks at each base once."""
+
+    def __init__(self, workspace: Workspace, catalog: Catalog) -> None:
+        self._workspace = workspace
+        self._catalog = catalog
+        self._shapes: dict[str, Shape] = {}
+
+    def need(self, kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> Need:
+        """What a job of a kind will take that loads these bases, one at a time."""
+        shapes = [self._shape(name) for name in bases]
+        return need_of(kind, params, max(shapes, key=lambda shape: shape.parameters))
+
+    def _shape(self, name: str) -> Shape:
+        if name not in self._shapes:
+            model = self._catalog.bases[name]
+            self._shapes[name] = shape_of(locate(model, self._workspace), model.parameters)
+        return self._shapes[name]
+
+
+def footprint(kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> str:
+    """What decides how much memory a job takes, hashed: its kind, the identities of its bases, and the settings that
+    shape the work."""
+    known = {name: params[name] for name in _SIZING if name in params}
+    if isinstance(known.get("preset"), dict):
+        known["preset"] = {name: known["preset"][name] for name in _SIZING_OF_A_PRESET}
+    return f"{kind}-{hash_json([*sorted(bases), known])[:16]}"
 
 
 def shape_of(located: Located, parameters: int) -> Shape:

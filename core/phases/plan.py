@@ -14,16 +14,14 @@ from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.files import hash_json, sha256_of
 from core.phases.kinds import KINDS, subject_of
-from core.phases.needs import need_of, shape_of
+from core.phases.needs import Estimator, footprint
 from core.phases.prompts import verification_prompts
 from core.runner.admission import Need
 from core.store.reads import Reader
 from core.training.data import find_data, read_examples, split_examples
-from core.training.footprint import Shape
 from core.workspace import Workspace
 
 SHORT_KEY = 8
-_SIZING_OF_A_PRESET = ("batch_size", "sequence_length", "lora_r", "lora_dropout", "dtype")
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ class Planner:
         self.catalog = catalog
         self._recorded = reader.recorded()
         self._bases: dict[str, tuple[dict[str, Any], str]] = {}
-        self._shapes: dict[str, Shape] = {}
+        self._estimator = Estimator(workspace, catalog)
 
     # -- whole plans ---------------------------------------------------------------------------------------------
 
@@ -426,28 +424,12 @@ class Planner:
             phase,
             domain,
             subject=subject_of(params),
-            need=need_of(kind, params, self._largest(bases)),
-            footprint=self._footprint(kind, params, bases),
+            need=self._estimator.need(kind, params, bases),
+            footprint=footprint(kind, params, [self._bases[name][1] for name in bases]),
         )
         job = replace(job, done=self._is_done(job))
         plan.jobs[key] = job
         return job
-
-    def _largest(self, bases: tuple[str, ...]) -> Shape:
-        """The shape of the base with the most parameters."""
-        for name in bases:
-            if name not in self._shapes:
-                model = self.catalog.bases[name]
-                self._shapes[name] = shape_of(locate(model, self.workspace), model.parameters)
-        return max((self._shapes[name] for name in bases), key=lambda shape: shape.parameters)
-
-    def _footprint(self, kind: str, params: dict[str, Any], bases: tuple[str, ...]) -> str:
-        """What decides how much memory a job takes, hashed: the bases, and the settings that shape the work."""
-        sizing = ("preset", "sequence_length", "type")
-        known = {name: params[name] for name in sizing if name in params}
-        if isinstance(known.get("preset"), dict):
-            known["preset"] = {name: known["preset"][name] for name in _SIZING_OF_A_PRESET}
-        return f"{kind}-{hash_json([*sorted(self._bases[name][1] for name in bases), known])[: SHORT_KEY * 2]}"
 
     def _is_done(self, job: PlannedJob) -> bool:
         path = self._recorded.get(job.key)

@@ -6,7 +6,6 @@ the tables. States of phases and domains are derived here, never stored.
 
 import json
 import time
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +14,10 @@ from typing import Any
 import pysqlite3.dbapi2 as sqlite
 
 from core.errors import EnvironmentLacks, InvalidInput
-from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
 from core.store.place import check_place
+from core.store.standing import Standing, marks, measurement_of
 from core.store.version import MEND, SCHEMA, read_only_uri, schema_in
 from core.store.views import (
-    ACTIVE_JOB_STATES,
     DomainView,
     JobView,
     Measurement,
@@ -30,14 +28,12 @@ from core.store.views import (
 )
 from core.workspace import Workspace
 
-_DOMAIN_MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s", "bytes")
 _ARTIFACT = (
     "id", "key", "kind", "name", "path", "sha256", "bytes", "meta", "job_id", "phase", "domain", "created_at",
 )  # fmt: skip
 _TURN = (
     "id", "session", "phase", "bundle", "domain", "message", "answer", "decision", "tokens", "tokens_per_s", "at",
 )  # fmt: skip
-EVENT_CLOCK_S = 0.001  # events carry times in whole milliseconds, rows in full
 
 
 class Reader:
@@ -47,6 +43,7 @@ class Reader:
         self.workspace = workspace
         self._connection: sqlite.Connection | None = None
         self._seen: tuple[int, float] | None = None
+        self._standing = Standing(workspace, self._all, self._jobs)
         self._inode: int | None = None
         self._connect()
 
@@ -123,7 +120,7 @@ class Reader:
         """A job's live figures by step, all or those named."""
         if self._connect() is None:
             return []
-        narrow = f" AND name IN ({_marks(names)})" if names else ""
+        narrow = f" AND name IN ({marks(names)})" if names else ""
         rows = self._all(
             f"SELECT step, name, value, at FROM metric WHERE job_id = ?{narrow} ORDER BY id", job_id, *names
         )
@@ -152,7 +149,7 @@ class Reader:
             "ORDER BY id",
             artifact_id,
         )
-        return [_measurement(row) for row in rows]
+        return [measurement_of(row) for row in rows]
 
     def fact(self, name: str) -> str | None:
         """A single value of the workspace."""
@@ -166,13 +163,13 @@ class Reader:
         if self._connect() is None:
             return []
         with _transaction(self._connected()):
-            return [view for views in self._domains().values() for view in views]
+            return [view for views in self._standing.domains().values() for view in views]
 
     def releases(self, phase: int) -> list[ReleaseView]:
         """A phase's releases, newest first."""
         if self._connect() is None:
             return []
-        return self._releases().get(phase, [])
+        return self._standing.releases().get(phase, [])
 
     def chat_turns(self, session: str) -> list[dict[str, Any]]:
         """The turns of a chat session as plain rows, oldest first."""
@@ -189,150 +186,7 @@ class Reader:
         return dict(json.loads(rows[0][0])) if rows else {}
 
     def _phases(self) -> Iterable[PhaseView]:
-        current = self._all("SELECT value FROM fact WHERE name = 'current_phase'")
-        current_number = int(current[0][0]) if current else None
-        domains, releases = self._domains(), self._releases()
-        facts: dict[int, list[JobFact]] = defaultdict(list)
-        imported = {name for (name,) in self._all("SELECT name FROM domain WHERE adapter_path IS NOT NULL")}
-        for kind, state, key, domain, phase, subject in self._all(  # only the newest of each piece of work counts
-            "SELECT kind, state, key, domain, phase, subject FROM job WHERE id IN (SELECT MAX(id) FROM job "
-            "WHERE phase IS NOT NULL GROUP BY phase, kind, domain, subject) ORDER BY id"
-        ):
-            if kind != "train" or domain not in imported:  # an adapter from elsewhere makes a failed training moot
-                facts[phase].append(JobFact(kind, state, key, domain, subject))
-        bundles: dict[int, tuple[str, int, str]] = {}
-        for phase, path, size, meta in self._all(
-            "SELECT phase.number, path, bytes, meta FROM phase JOIN artifact ON artifact.key = phase.bundle_key"
-        ):
-            if (self.workspace.absolute(path) / "manifest.json").is_file():
-                bundles[phase] = (path, size, meta)
-        for row in self._all(
-            "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
-            "created_at FROM phase ORDER BY number"
-        ):
-            number = row[0]
-            mine = tuple(domains.get(number, ()))
-            bundle = bundles.get(number)
-            trained = sum(domain.status == "complete" for domain in mine)
-            mine_released = tuple(releases.get(number, ()))
-            deployed = any(release.active for release in mine_released)
-            state = phase_state(
-                facts[number], trained=trained, domains=len(mine), bundled=bundle is not None, deployed=deployed
-            )
-            yield PhaseView(
-                number=number,
-                state=state,
-                current=number == current_number,
-                quantization=row[1],
-                compression_type=row[2],
-                target_size_mb=row[3],
-                quality_threshold=row[4],
-                speed_priority=bool(row[5]),
-                created_at=row[6],
-                domains=mine,
-                releases=mine_released,
-                bundle_path=bundle[0] if bundle else None,
-                bundle_bytes=bundle[1] if bundle else None,
-                base_bytes=json.loads(bundle[2]).get("unquantized_bytes") if bundle else None,
-                next_step=next_step(
-                    state,
-                    number=number,
-                    bundled=bundle is not None,
-                    domains=len(mine),
-                    current=number == current_number,
-                    newer=bundle is not None and not any(r.active and r.bundle == bundle[0] for r in mine_released),
-                ),
-            )
-
-    def _domains(self) -> dict[int | None, list[DomainView]]:
-        jobs: dict[str, list[JobView]] = defaultdict(list)
-        # What counts of a domain's jobs: the newest of each kind, and those that are not over.
-        for job in self._jobs(
-            "WHERE job.id IN (SELECT MAX(id) FROM job WHERE domain IS NOT NULL AND kind IN ('train', 'evaluate') "
-            f"GROUP BY domain, kind) OR (job.state IN ({_marks(ACTIVE_JOB_STATES)}) AND job.domain IS NOT NULL AND "
-            "job.kind IN ('train', 'evaluate')) ORDER BY job.id",
-            ACTIVE_JOB_STATES,
-        ):
-            jobs[job.domain or ""].append(job)
-        moved: dict[str, float] = dict(  # when a job of the domain last began, or was asked for
-            self._all(
-                "SELECT name, COALESCE((SELECT MAX(MAX(job.created_at, COALESCE(job.started_at, 0))) FROM job WHERE "
-                "job.domain = domain.name AND kind IN ('train', 'evaluate')), 0) FROM domain "
-                "WHERE declared_at IS NOT NULL"
-            )
-        )
-        adapters: dict[str, tuple[str, float]] = {}  # trained here: by domain, the newest; from elsewhere: by path
-        for name, path, at, origin in self._all(
-            "SELECT domain, path, created_at, json_extract(meta, '$.imported_from') FROM artifact "
-            "WHERE kind = 'adapter' ORDER BY created_at DESC, id DESC"
-        ):
-            owner = name if origin is None else path
-            if owner not in adapters and self.workspace.absolute(path).is_dir():
-                adapters[owner] = (path, at)
-        measured: dict[str, dict[str, Measurement]] = defaultdict(dict)
-        for name, *row in self._all(
-            "SELECT COALESCE(NULLIF(m.domain, ''), m.subject), m.name, m.value, m.text, m.method, m.measured_at, "
-            "m.unit, m.n, m.subject FROM measurement m WHERE m.id IN (SELECT MAX(id) FROM measurement WHERE name IN "
-            f"({_marks(_DOMAIN_MEASUREMENTS)}) GROUP BY name, domain, subject) ORDER BY m.id",
-            *_DOMAIN_MEASUREMENTS,
-        ):
-            measured[name][row[0]] = _measurement(row)
-        found: dict[int | None, list[DomainView]] = defaultdict(list)
-        for name, phase, declared_status, declared_quality, declared_at, imported, base in self._all(
-            "SELECT name, phase, declared_status, declared_quality, declared_at, adapter_path, base FROM domain "
-            "ORDER BY phase, position, name"
-        ):
-            mine = jobs[name]
-            # A job that is queued again keeps its number and birth, so what it did since counts as well.
-            stands = (
-                declared_at is not None
-                and moved.get(name, 0.0) <= declared_at
-                and not any(job.state in UNDONE for job in mine)
-            )
-            adapter = adapters.get(imported or name)
-            measurements = dict(measured[name])
-            evaluated = "quality" in measurements and (
-                adapter is None or measurements["quality"].measured_at >= adapter[1] - EVENT_CLOCK_S
-            )
-            if declared_quality is not None and declared_at is not None:
-                declared = Measurement("quality", declared_quality, "declared", declared_at)
-                measurements["declared_quality"] = declared
-                measurements.setdefault("quality", declared)
-            status, is_declared = domain_state(
-                [JobFact(job.kind, job.state, job.key, name) for job in mine if job.kind != "train" or not imported],
-                has_adapter=adapter is not None,
-                evaluated=evaluated,
-                declared=declared_status if stands else None,
-            )
-            running = [job for job in mine if job.active and job.state != "blocked"]
-            found[phase].append(
-                DomainView(
-                    name=name,
-                    phase=phase,
-                    status=status,
-                    status_declared=is_declared,
-                    base=base,
-                    job=running[0] if running else (mine[-1] if mine else None),
-                    adapter_path=adapter[0] if adapter else None,
-                    measurements=measurements,
-                )
-            )
-        return found
-
-    def _releases(self) -> dict[int, list[ReleaseView]]:
-        active = dict(  # the newest switch of a target wins
-            self._all(
-                "SELECT r.target, d.release_id FROM deployment d JOIN release r ON r.id = d.release_id ORDER BY d.id"
-            )
-        )
-        found: dict[int, list[ReleaseView]] = defaultdict(list)
-        for row in self._all(
-            "SELECT id, phase, version, target, created_at, bundle_path, bytes FROM release ORDER BY id DESC"
-        ):
-            found[row[1]].append(
-                ReleaseView(row[0], row[1], row[2], row[3], active.get(row[3]) == row[0], row[4], row[5], row[6])
-            )
-        return found
+        return self._standing.phases()
 
     def _jobs(self, tail: str, values: Sequence[Any]) -> Iterable[JobView]:
         rows = self._all(
@@ -444,14 +298,5 @@ def _inode(path: Path) -> int | None:
 def _where(**wanted: Sequence[Any]) -> tuple[str, list[Any]]:
     """A condition that narrows each column to some values, where there are any, and those values."""
     given = {column: values for column, values in wanted.items() if values}
-    clauses = [f"{column} IN ({_marks(values)})" for column, values in given.items()]
+    clauses = [f"{column} IN ({marks(values)})" for column, values in given.items()]
     return " AND ".join(clauses) or "1", [value for values in given.values() for value in values]
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _measurement(row: Sequence[Any]) -> Measurement:
-    name, value, text, method, at, unit, n, subject = row
-    return Measurement(name, value if value is not None else text, method, at, unit, n, subject)
