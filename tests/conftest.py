@@ -34,9 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
         os.sched_setaffinity(0, cores[number * share : (number + 1) * share] or cores)
 
 
+LONGEST = (
+    "end_to_end/test_real_phase",
+    "terminal/test_ssh",
+    "test_runner_settings",
+    "faults/",
+    "test_runner_trainings",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no worker is left alone with one at the end."""
-    items.sort(key=lambda item: "end_to_end" not in item.nodeid)
+    items.sort(key=lambda item: next((at for at, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -25,7 +25,6 @@ MEASURED_SLACK = 1.1  # what was measured of one job may be a little more for th
 PATIENCE_S = 300.0
 RETELL_S = 5.0  # figures in a waiting job's message are not told anew more often
 DEVICES_STALE_S = 3.0
-PEAKS_STALE_S = 5.0
 WAITS_FOR_DISK = "waits for disk space"
 
 log = logging.getLogger("tara.runner")
@@ -43,7 +42,6 @@ class Intake:
         self._devices_at = float("-inf")
         self._short_of_disk = False
         self._peaks: dict[tuple[str, int], int | None] = {}  # by footprint, and steps below the preset
-        self._peaks_at = float("-inf")
 
     def choose(self, queued: Sequence[Job], active: Sequence[Job], settings: Settings) -> Decision:
         """Which of `queued` start now, and why the others wait. Not to be called inside a transaction: asking for
@@ -85,14 +83,15 @@ class Intake:
 
     def _needs(self, jobs: Sequence[Job]) -> dict[int | None, Need]:
         """What jobs will take, by their numbers: as estimated, or as others of their footprint were measured to."""
-        now = time.monotonic()
-        if now - self._peaks_at > PEAKS_STALE_S:
-            self._peaks, self._peaks_at = {}, now
         wanted = {(job.footprint, job.smaller) for job in jobs if job.footprint is not None} - set(self._peaks)
         if wanted:
             with self._store.write() as session:
                 self._peaks |= {one: _peak(session, *one) for one in wanted}
         return {job.id: _need(job, self._peaks.get((job.footprint or "", job.smaller))) for job in jobs}
+
+    def job_ended(self) -> None:
+        """There may be something new that was measured."""
+        self._peaks.clear()
 
     def news(self, queued: Sequence[Job], waits: Mapping[int, str]) -> dict[int, str]:
         """What is to be said of waiting jobs that was not said yet: their number and why they wait, or an empty text

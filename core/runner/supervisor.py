@@ -161,6 +161,7 @@ class Supervisor:
                 state = ledger.fail(self.store, job.id, f"its end cannot be recorded: {error!r}", f"see {RUNNER_LOG}")
             log.info("job %s (%s) %s", job.id, job.title, state)
             self._watch.forget(run_dir)
+            self._intake.job_ended()
             self._tell_hook(job.id)
             if state != "succeeded" and job.out is not None:
                 _sweep(self.workspace.absolute(job.out))
