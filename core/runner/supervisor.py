@@ -153,6 +153,9 @@ class Supervisor:
             ledger.take_events(self.store, job.id)
         ended = self.executor.exit_of(run_dir)
         if ended is not None:
+            # Before its end is recorded: a runner that dies in between comes by here again.
+            if ended.code != 0 and (out := job.out or json.loads(job.params).get("output")):
+                _sweep(self.workspace.absolute(out))
             try:
                 state = ledger.finish(self.store, job.id, ended, self.settings.retry_delay_s)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -163,8 +166,6 @@ class Supervisor:
             self._watch.forget(run_dir)
             self._intake.job_ended()
             self._tell_hook(job.id)
-            if state != "succeeded" and job.out is not None:
-                _sweep(self.workspace.absolute(job.out))
             return False
         if job.state == "starting":
             ledger.mark_running(self.store, job.id)
@@ -315,7 +316,9 @@ def _inode(path: Path) -> int | None:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed job left of its result; nothing else makes this one, and its processes are gone."""
-    for left in out.parent.glob(f"{STAGING_PREFIX}*-{escape(out.name)}"):
+    for left in out.parent.glob(f"{STAGING_PREFIX}[0-9]*-{escape(out.name)}"):
+        if not left.name.removeprefix(STAGING_PREFIX).removesuffix(f"-{out.name}").isdigit():
+            continue  # of another name that ends alike
         log.info("removing %s", left)
         discard(left)
 

@@ -239,3 +239,19 @@ def test_shim_ends_what_the_job_left_behind(tmp_path: Path) -> None:
     assert session_of(shim.pid) == []
     again = subprocess.run([sys.executable, "-m", "core.runner.shim", str(run_dir)], cwd=ROOT, timeout=30)
     assert again.returncode == 75
+
+
+def test_what_a_killed_cleaning_left_beside_its_output_is_removed(workspace: Workspace) -> None:
+    """Also where the runner was dead when the job died; what only looks alike stays."""
+    output = workspace.root / "cleaned" / "0"
+    number = add_job(workspace, source_folder(workspace), output)
+    _, _, process = frozen(workspace, number)
+    kill_runner(workspace)
+    left, other = output.parent / f".tmp-{process}-0", output.parent / f".tmp-{process}-10-0"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    other.mkdir()
+    kill(process)
+    ensure_runner(workspace)
+    assert over(workspace, number).state == "succeeded"
+    assert (left.exists(), other.exists()) == (False, True)
