@@ -23,9 +23,9 @@ from pathlib import Path
 from peer_app import MARKER
 from peer_environment import install
 from terminal_timer import NotPainted, terminal_environment, time_to_text
+from year_of_jobs import make_phases, phases_of
 
 from core.catalog import load_catalog
-from core.phases.service import create_phase
 from core.store.engine import dump, open_store
 from core.store.tables import Job, Measurement, Metric
 from core.workspace import Workspace
@@ -145,13 +145,8 @@ def _filled_workspace(root: Path) -> Workspace:
     """A workspace as after some weeks: the catalogue's phases and domains, 200 jobs with figures and measurements."""
     _command([str(Path(sys.executable).with_name("tara")), "init", str(root)], root.parent)
     workspace = Workspace(root)
-    phases: dict[int, list[str]] = {}
-    for domain in load_catalog(workspace).domains.values():
-        if domain.phase is not None:
-            phases.setdefault(domain.phase, []).append(domain.name)
-    for number, names in sorted(phases.items()):
-        create_phase(workspace, number, names)
-    homes = [(number, name) for number, names in sorted(phases.items()) for name in names]
+    make_phases(workspace)
+    homes = [(number, name) for number, names in sorted(phases_of(workspace).items()) for name in names]
     now = time.time()
     with open_store(workspace).write() as session:
         for index in range(JOBS):

@@ -48,12 +48,18 @@ class _Rows:
         return len(self.of[table]) + 1
 
 
-def make_phases(workspace: Workspace) -> int:
-    """Create the catalogue's phases with all their domains; the number of the first."""
+def phases_of(workspace: Workspace) -> dict[int, list[str]]:
+    """The catalogue's domains by the phase each is meant for."""
     phases: dict[int, list[str]] = {}
     for domain in load_catalog(workspace).domains.values():
         if domain.phase is not None:
             phases.setdefault(domain.phase, []).append(domain.name)
+    return phases
+
+
+def make_phases(workspace: Workspace) -> int:
+    """Create the catalogue's phases with all their domains; the number of the first."""
+    phases = phases_of(workspace)
     for number, names in sorted(phases.items()):
         create_phase(workspace, number, names)
     return min(phases)
@@ -62,11 +68,7 @@ def make_phases(workspace: Workspace) -> int:
 def fill(workspace: Workspace, jobs: int) -> dict[str, int]:
     """Put `jobs` finished jobs into a workspace that has phases and no job yet; how many rows each table got."""
     rows, catalog = _Rows(), load_catalog(workspace)
-    phases: dict[int, list[str]] = {}
-    for domain in catalog.domains.values():
-        if domain.phase is not None:
-            phases.setdefault(domain.phase, []).append(domain.name)
-    builds = _builds(rows, workspace, catalog, sorted(phases.items()), jobs)
+    builds = _builds(rows, workspace, catalog, sorted(phases_of(workspace).items()), jobs)
     while rows.number(Job) <= jobs:
         next(builds)
     for kind in {row["kind"] for row in rows.of[Artifact]}:

@@ -1,5 +1,6 @@
 """Files that are whole or not there: temporary names, flushed renames, hashes and folder manifests."""
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -11,6 +12,7 @@ from typing import Any
 from core.errors import InvalidInput
 
 MANIFEST = "MANIFEST.json"
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where a disk, or a person's share of it, has no room
 STAGING_PREFIX = ".tmp-"
 _BLOCK = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h: share a file's blocks until one of the two is written

@@ -37,22 +37,6 @@ def resident(pid: int) -> int | None:
         return None
 
 
-def resident_of_session(leader: int) -> int:
-    """Bytes in memory of all processes of a session, pages that several of them share counted for each."""
-    held = 0
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        try:
-            with open(f"/proc/{name}/stat", "rb") as stream:
-                fields = stream.read().rpartition(b")")[2].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
-        if int(fields[3]) == leader:
-            held += int(fields[21]) * PAGE
-    return held
-
-
 def oom_kills(root: "Path | str" = CGROUP, membership: "Path | str" = MEMBERSHIP) -> tuple[int | None, int | None]:
     """How many processes the kernel's out-of-memory killer has ended so far: in this process's control group, and on
     the whole machine. None where it is not counted."""

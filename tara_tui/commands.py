@@ -90,7 +90,7 @@ def can_let_in(snapshot: Snapshot | None, selection: Selection) -> Reason:
     job = selection.job
     if job is None:
         return "no job is selected"
-    if job.state != "queued" or not job.message.startswith("waits "):
+    if not job.waits_for:
         return f"job {job.id} does not wait for memory, disk or a device"
     return f"job {job.id} is let in already: it starts when a slot is free" if job.let_in else None
 

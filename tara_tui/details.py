@@ -113,14 +113,11 @@ def job_lines(job: JobView) -> list[str]:
 def checkpoint_lines(listed: "Listed") -> list[str]:
     """A run, what would become of it, and under it its checkpoints with what is wrong with them."""
     run, now = listed.run, time.time()
-    stands = f"step {run.newest_good.step}" if run.newest_good is not None else "no good step"
-    lines = [f"{run.name}: {stands}{f' of {listed.steps}' if listed.steps else ''}, {present.size(run.bytes)}"]
-    lines.append(f"  {'goes on' if listed.goes_on else 'not gone on with'}: {present.one_line(listed.why)}")
-    for kept in sorted((*run.checkpoints, *run.backups), key=lambda kept: (-kept.step, kept.backup)):
-        state = ", ".join(listed.marks(kept)) if kept.fault is None else f"cannot be used: {kept.fault}"
+    lines = [f"{run.name}: {listed.stands}, {present.size(run.bytes)}", f"  {present.one_line(listed.becomes)}"]
+    for kept in listed.newest_first():
         lines.append(
             f"  step {kept.step:<6} {present.span(now - kept.at):>6} old {present.size(kept.bytes):>6}  "
-            f"{present.one_line(state)}"
+            f"{present.one_line(listed.state_of(kept))}"
         )
     lines += [f"  set aside: {aside.path.name}, {present.one_line(aside.reason)}" for aside in run.aside]
     return lines

@@ -63,9 +63,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Iterator[Workspace]:
     """A fresh workspace with the shipped configs; whatever runs in it is ended afterwards."""
-    root = tmp_path / "workspace"
-    shutil.copytree(ROOT / "configs", root / "configs")
-    found = Workspace(root)
+    found = new_workspace(tmp_path / "workspace")
     yield found
     end_everything(found)
 
@@ -75,6 +73,15 @@ def tiny_workspace(workspace: Workspace, tiny_llama: Path) -> Workspace:
     """A workspace whose starter base is a tiny random model, so that whole phases run in seconds."""
     use_base(workspace, tiny_llama)
     return workspace
+
+
+def new_workspace(root: Path, base: Path | None = None) -> Workspace:
+    """A workspace with the shipped configs; its starter base is the model folder `base`, where one is named."""
+    shutil.copytree(ROOT / "configs", root / "configs")
+    found = Workspace(root)
+    if base is not None:
+        use_base(found, base)
+    return found
 
 
 def use_base(workspace: Workspace, folder: Path, name: str = "starter-135M") -> None:

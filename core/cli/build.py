@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, size, true_reader, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, size, workspace_of
 from core.cli.follow import wait_for
 from core.text import clean
 from core.workspace import Workspace
@@ -54,8 +54,7 @@ def train_domain(
 
     workspace = workspace_of(root)
     choice = chosen(resume_old, fresh)
-    with true_reader(root):
-        pass  # whether another training of the domain is at work must be true
+    see_to_jobs(root)  # whether another training of the domain is at work must be true
     ids = service.train_domain(workspace, domain, preset=preset, data=data, unfinished=choice)
     if not _followed(workspace, ids, detach, as_json, f"{domain} is trained as asked: nothing to do"):
         return
@@ -116,8 +115,7 @@ def build_phase(
             for line in asked:
                 click.echo(f"to choose, --resume-old or --fresh: {clean(line)}")
         return
-    with true_reader(root):
-        pass
+    see_to_jobs(root)
     ids = service.build_phase(
         workspace, phase_number, quantization=quantization, compression_type=compression_type, unfinished=choice
     )

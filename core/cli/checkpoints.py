@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, size, span, table, true_reader, workspace_of
+from core.cli.common import json_option, print_json, root_option, see_to_jobs, size, span, table, workspace_of
 from core.errors import ExitCode, InvalidInput
 from core.text import clean
 
@@ -30,8 +30,8 @@ def list_(domain: str | None, root: str | None, as_json: bool) -> None:
     from core.phases.checkpoints import list_runs
 
     workspace = workspace_of(root)
-    with true_reader(root):
-        found = list_runs(workspace, domain)
+    see_to_jobs(root)
+    found = list_runs(workspace, domain)
     if as_json:
         print_json([one.as_dict(workspace) for one in found])
         return
@@ -44,16 +44,12 @@ def list_(domain: str | None, root: str | None, as_json: bool) -> None:
 def _described(workspace: "Workspace", one: "Listed") -> str:
     """A run's heading, what would become of it, and its checkpoints."""
     run = one.run
-    newest = run.newest_good
-    stands = f"step {newest.step}" + (f" of {one.steps}" if one.steps else "") if newest is not None else "no good step"
     job = f", job {one.job.id} {one.job.state}" if one.job is not None else ""
-    lines = [f"{run.name}: {stands}, {size(run.bytes)}{job}"]
-    lines.append(f"  {'goes on' if one.goes_on else 'is not gone on with'}: {clean(one.why)}")
+    lines = [f"{run.name}: {one.stands}, {size(run.bytes)}{job}", f"  {clean(one.becomes)}"]
     now = time.time()
     rows = []
-    for kept in sorted((*run.checkpoints, *run.backups), key=lambda kept: (-kept.step, kept.backup)):
-        state = f"cannot be used: {kept.fault}" if kept.fault is not None else ", ".join(one.marks(kept))
-        rows.append((f"  step {kept.step}", f"{span(now - kept.at)} ago", size(kept.bytes), state))
+    for kept in one.newest_first():
+        rows.append((f"  step {kept.step}", f"{span(now - kept.at)} ago", size(kept.bytes), one.state_of(kept)))
     for aside in run.aside:
         step = aside.path.name.removeprefix("step-").lstrip("0")
         rows.append((f"  step {step}", f"{span(now - aside.at)} ago", size(aside.bytes), f"set aside: {aside.reason}"))
@@ -118,8 +114,8 @@ def remove(name: str, dry_run: bool, yes: bool, root: str | None, as_json: bool)
     if as_json and not (yes or dry_run):
         raise InvalidInput("checkpoints remove --json does not ask", "add --yes, or --dry-run to see what would go")
     workspace = workspace_of(root)
-    with true_reader(root):
-        runs = runs_named(workspace, name)
+    see_to_jobs(root)
+    runs = runs_named(workspace, name)
     if not as_json:
         for run in runs:
             lost = f"step {run.newest_good.step} could no longer be gone on from" if run.newest_good else "no good step"

@@ -64,6 +64,12 @@ def true_reader(root: str | None) -> Iterator["Reader"]:
         yield reader
 
 
+def see_to_jobs(root: str | None) -> None:
+    """As `true_reader`, for a command that decides by the states of jobs and reads them elsewhere."""
+    with true_reader(root):
+        return
+
+
 def _settle(workspace: Workspace) -> None:
     from core.runner.client import revive_runner
     from core.runner.presence import stopped_mark

@@ -166,5 +166,7 @@ def _disk(root: Path) -> Check:
 
 
 def _gpu() -> Check:
-    where = shutil.which("nvidia-smi")
+    from core.devices import program
+
+    where = program()
     return Check("gpu", "ok", f"{where} is there" if where else "none found; everything runs on the CPU")

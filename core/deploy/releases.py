@@ -65,6 +65,9 @@ def put_release(
         raise Refused(f"{final} exists already")
     made = [folder for folder in (target / VERSIONS, target) if not folder.exists()]
     final.parent.mkdir(parents=True, exist_ok=True)
+    for left in final.parent.glob(f"{STAGING_PREFIX}*"):  # of deployments that were killed
+        if not Path("/proc", left.name.removeprefix(STAGING_PREFIX).partition("-")[0]).exists():
+            discard(left)
     staged = staging_beside(final)
     try:
         for name, (_, size) in files.items():

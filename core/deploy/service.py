@@ -66,6 +66,7 @@ def deploy_phase(
             heavy=KINDS["deploy"].heavy,
             params=dump({"phase": number, "target": str(folder), "last_version": last or 0, "bundle_key": key}),
             inputs=dump({"bundle": phase.bundle_path}),
+            out=workspace.relative(folder),
             disk_bytes=phase.bundle_bytes,
         )
         waiting = session.exec(

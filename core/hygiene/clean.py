@@ -3,7 +3,6 @@
 The source is never written to. The copy grows under a temporary name and gets its own only when it has passed.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -14,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from core.errors import EnvironmentLacks, InvalidInput, NoRoom, Refused
-from core.files import MANIFEST, discard, staging_beside, sync_tree, write_atomically, write_manifest
+from core.files import FULL, MANIFEST, discard, staging_beside, sync_tree, write_atomically, write_manifest
 from core.hygiene.findings import Finding, Report, shown
 from core.hygiene.fixes import Fixes, apply_fixes, find_fixes
 from core.hygiene.garbage import garbage_reason
@@ -221,7 +220,7 @@ def clean(
         os.replace(staging, output)  # only an empty folder can be replaced by one, so nothing is overwritten
         sync_tree(output.parent, recurse=False)
     except OSError as error:
-        raise (NoRoom if error.errno in (errno.ENOSPC, errno.EDQUOT) else EnvironmentLacks)(
+        raise (NoRoom if error.errno in FULL else EnvironmentLacks)(
             f"the copy to {output} failed: {error.filename or staging}: {error.strerror or error}",
             "check space and permissions",
         ) from error

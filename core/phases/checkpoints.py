@@ -47,6 +47,27 @@ class Listed:
         marks = ["newest"] if kept is self.run.checkpoints[-1] else []
         return marks + (["best"] if kept is self.run.best else [])
 
+    @property
+    def stands(self) -> str:
+        """The step the run would go on from."""
+        newest = self.run.newest_good
+        if newest is None:
+            return "no good step"
+        return f"step {newest.step}" + (f" of {self.steps}" if self.steps else "")
+
+    @property
+    def becomes(self) -> str:
+        """Whether it is gone on with, and why."""
+        return f"{'goes on' if self.goes_on else 'is not gone on with'}: {self.why}"
+
+    def newest_first(self) -> list[Kept]:
+        """All checkpoints that are not set aside."""
+        return sorted((*self.run.checkpoints, *self.run.backups), key=lambda kept: (-kept.step, kept.backup))
+
+    def state_of(self, kept: Kept) -> str:
+        """What a checkpoint is, or what is wrong with it."""
+        return f"cannot be used: {kept.fault}" if kept.fault is not None else ", ".join(self.marks(kept))
+
     def as_dict(self, workspace: Workspace) -> dict[str, Any]:
         """The run as JSON data; paths are relative to the workspace, times seconds since the epoch."""
         run = self.run

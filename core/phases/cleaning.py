@@ -20,6 +20,7 @@ def queue_clean(workspace: Workspace, source: Path, output: Path) -> int:
             key=hash_json({"kind": "clean", "source": str(source), "output": str(output)}),
             heavy=KINDS["clean"].heavy,
             params=dump({"source": str(source), "output": str(output)}),
+            out=workspace.relative(output),
             disk_bytes=tree_bytes(source),
         )
         session.add(job)

@@ -16,8 +16,10 @@ from core.lifecycle import UNDONE
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import (
+    TABLES,
     Artifact,
     ArtifactParent,
+    ChatTurn,
     Deployment,
     Domain,
     Fact,
@@ -33,10 +35,8 @@ from core.store.tables import (
 from core.workspace import Workspace
 
 RECORD = "phase.json"
-# Parents first: in this order rows can be put back, in the other they can be taken out.
-_TABLES: tuple[type[SQLModel], ...] = (
-    Phase, Domain, Job, JobDependency, JobAttempt, Metric, Artifact, ArtifactParent, Measurement, Release, Deployment,
-)  # fmt: skip
+# What has rows of a single phase.
+_TABLES = tuple(table for table in TABLES if table not in (Fact, ChatTurn, Note))
 
 
 @dataclass(frozen=True)

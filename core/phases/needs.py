@@ -5,16 +5,15 @@ the same footprint has run, its measured peak counts instead. The constants were
 the embedded base's jobs on a CPU, and rounded up.
 """
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from core.catalog import Catalog
 from core.catalog.bases import Located, locate
+from core.catalog.config import config_of
 from core.errors import InvalidInput
 from core.files import hash_json
-from core.gguf.header import read_header
+from core.hygiene.reading import Malformed
 from core.phases.kinds import KINDS
 from core.runner.admission import Need
 from core.training.footprint import (
@@ -38,6 +37,7 @@ VERIFIER = 450 * 10**6  # tokenizers, the engine's library, a context and its ca
 QUANTIZER = 120 * 10**6  # the engine's library alone
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
+LARGE_RANK = 64  # of an adapter, where its own is not looked at
 BUNDLE_SHARE = 1.2  # bytes a parameter of a quantized base, the largest type included
 
 
@@ -71,18 +71,14 @@ def footprint(kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> str
 
 
 def shape_of(located: Located, parameters: int) -> Shape:
-    """The shape of a base from its config.json or GGUF header; `parameters` is what the catalogue says.
+    """The shape of a base by its config; `parameters` is what the catalogue says.
 
-    What the file does not say in a usable way counts as 0: the estimate is then of the weights alone, and the job that
-    prepares the base says what is wrong with the file.
+    What is not told in a usable way counts as 0: the estimate is then of the weights alone, and the job that prepares
+    the base says what is wrong with its files.
     """
-    if located.gguf_file is not None:
-        return _shape_of_gguf(located.file, parameters)
     try:
-        config = json.loads((located.path / "config.json").read_text("utf-8"))
-    except (OSError, ValueError):
-        config = {}
-    if not isinstance(config, dict):
+        config = config_of(located) or {}
+    except (InvalidInput, Malformed):
         config = {}
     hidden = _size(config.get("hidden_size") or config.get("n_embd"))
     inner = _size(config.get("intermediate_size"))
@@ -96,22 +92,6 @@ def shape_of(located: Located, parameters: int) -> Shape:
     )
 
 
-def _shape_of_gguf(file: Path, parameters: int) -> Shape:
-    try:
-        header = read_header(file)
-    except InvalidInput:
-        return Shape(parameters, 0, 0, 0, 0)
-    known, name = header.metadata, header.architecture
-    return Shape(
-        max(parameters, sum(tensor.elements for tensor in header.tensors)),
-        layers=_size(known.get(f"{name}.block_count")),
-        hidden=_size(known.get(f"{name}.embedding_length")),
-        inner=_size(known.get(f"{name}.feed_forward_length")),
-        vocabulary=_size(header.arrays.get("tokenizer.ggml.tokens") or known.get(f"{name}.vocab_size")),
-        gated=any(tensor.name.endswith("ffn_gate.weight") for tensor in header.tensors),
-    )
-
-
 def _size(value: Any) -> int:
     """A size that a file gives; 0 for what is none."""
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _LARGEST else 0
@@ -120,21 +100,21 @@ def _size(value: Any) -> int:
 def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
     """The estimate for a job of a kind. `shape` is that of its base, of the largest where there are several. Raises
     KeyError for a kind that is not known."""
-    device = KINDS[kind].device
     weights = int(shape.parameters * FLOAT32 * LOADING_SLACK)
     if kind == "train":
-        return _training(params["preset"], shape, weights, device)
+        return _training(params["preset"], shape, weights)
     if kind == "evaluate":
         tokens = int(params["sequence_length"])
         scoring = logit_bytes(shape, HEAD_ROWS) + tokens * shape.hidden * FLOAT32 * 8
-        return Need(LIBRARIES + weights + scoring, disk=10**6, device_memory=weights + scoring, device=device)
+        return _computing(kind, weights, scoring, disk=10**6)
     embedding = shape.vocabulary * shape.hidden * FLOAT32  # usually the largest tensor
+    dequantized = int(FROM_GGUF * shape.parameters) if params.get("base", {}).get("gguf_file") else 0
     memory, disk = {
-        "base": (LIBRARIES + int(FROM_GGUF * shape.parameters), weights),
+        "base": (LIBRARIES + dequantized, weights),  # a folder's files are linked or copied, never loaded
         "merge": (LIBRARIES + 4 * embedding, weights),
         # The converter writes tensor by tensor; what it maps of the model can be dropped.
         "convert": (SMALL + CONVERTER + 2 * embedding, int(2.1 * shape.parameters)),
-        "adapter-convert": (SMALL + CONVERTER, 10**8),
+        "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + 2 * embedding, int(BUNDLE_SHARE * shape.parameters)),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
         "package": (SMALL, int(0.1 * shape.parameters)),
@@ -142,7 +122,19 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
     return Need(memory, disk)
 
 
-def _training(preset: Mapping[str, Any], shape: Shape, weights: int, device: bool) -> Need:
+def _computing(kind: str, weights: int, working: int, *, disk: int) -> Need:
+    """A job that holds weights and computes with them, on the CPU or on a device; through the machine's memory the
+    weights pass in both cases."""
+    return Need(
+        LIBRARIES + weights + working,
+        disk,
+        device_memory=weights + working,
+        beside_device=LIBRARIES + weights,
+        device=KINDS[kind].device,
+    )
+
+
+def _training(preset: Mapping[str, Any], shape: Shape, weights: int) -> Need:
     trained = most_lora_parameters(shape, int(preset["lora_r"]))
     tokens = int(preset["batch_size"]) * int(preset["sequence_length"])
     working = (
@@ -150,6 +142,6 @@ def _training(preset: Mapping[str, Any], shape: Shape, weights: int, device: boo
         + activation_bytes(shape, tokens=tokens, dropout=float(preset["lora_dropout"]))
         + logit_bytes(shape, HEAD_ROWS)
     )
+    held = weights // 2 if preset["dtype"] == "bfloat16" else weights
     # A checkpoint holds the weights and two moments; with the newest two, the best and the one being written, four.
-    disk = trained * FLOAT32 * (3 * 4 + 1)
-    return Need(LIBRARIES + weights + working, disk, device_memory=weights + working, device=device)
+    return _computing("train", held, working, disk=trained * FLOAT32 * (3 * 4 + 1))

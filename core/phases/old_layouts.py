@@ -14,8 +14,8 @@ from typing import Any
 
 from core.catalog import BaseModel, Catalog, load_catalog
 from core.catalog.bases import locate
+from core.catalog.config import config_of
 from core.errors import InvalidInput, TaraError
-from core.gguf.header import read_header
 from core.hygiene.adapters import check_adapter
 from core.hygiene.findings import shown
 from core.hygiene.kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -158,7 +158,7 @@ class _Judge:
     def _adapter_fault(self, folder: Path, base: BaseModel) -> str | None:
         try:
             if base.name not in self._configs:
-                self._configs[base.name] = base_config(self.workspace, base)
+                self._configs[base.name] = config_of(locate(base, self.workspace))
         except (TaraError, Malformed) as error:
             return f"its base {base.name} cannot be looked at: {error}"
         findings = check_adapter(folder, names_of(base), self._configs[base.name])
@@ -223,31 +223,6 @@ def _steps(folder: Path, step: int | None) -> tuple[int | None, str | None]:
 
 def _count(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
-
-
-def base_config(workspace: Workspace, base: BaseModel) -> dict[str, Any] | None:
-    """A base's sizes as its config.json gives them, from the header where it is a GGUF; None where they are not told.
-
-    Raises a TaraError where the base is not on this machine.
-    """
-    located = locate(base, workspace)
-    if located.gguf_file is None:
-        return read_object(located.path / "config.json")
-    header = read_header(located.file)
-    kind = header.architecture
-    said = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
-    if any(name.startswith(f"{kind}.attention.head_count") for name in header.arrays):
-        return None  # sizes that differ from layer to layer
-    if kind == "gpt2":
-        names = {"n_embd": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
-                 "n_inner": "feed_forward_length", "n_positions": "context_length"}  # fmt: skip
-    else:
-        names = {"hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
-                 "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
-                 "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}  # fmt: skip
-    sizes = {name: said[key] for name, key in names.items() if key in said}
-    vocabulary = said.get("vocab_size", header.arrays.get("tokenizer.ggml.tokens"))
-    return {"model_type": kind, "vocab_size": vocabulary, **sizes}
 
 
 # -- taking ------------------------------------------------------------------------------------------------------

@@ -49,7 +49,8 @@ def _describe(job: Job, planned: PlannedJob, workspace: Workspace) -> None:
     job.failure, job.not_before, job.smaller, job.stop_reason = None, None, 0, None
     job.title, job.phase, job.domain, job.subject = planned.title, planned.phase, planned.domain, planned.subject
     need = planned.need
-    job.memory_bytes, job.disk_bytes, job.device_bytes = need.memory, need.disk, need.device_memory or None
+    job.memory_bytes, job.disk_bytes = need.memory, need.disk
+    job.device_bytes, job.beside_device_bytes = need.device_memory or None, need.beside_device or None
     job.on_device, job.footprint, job.let_in, job.device = need.device, planned.footprint, False, None
     job.priority, job.heavy = planned.priority, planned.heavy
     job.params, job.inputs = dump(planned.params), dump(planned.inputs)

@@ -215,7 +215,7 @@ def others_of(
 ) -> list[Other]:
     """The unfinished trainings of a domain that the plan would leave, the one to choose first.
 
-    None where the plan's own training is done, at work, or has checkpoints to go on from; with `asked` also those that
+    Empty where the plan's own training is done, at work, or has checkpoints to go on from; with `asked` also those that
     a person left before, and whatever the plan's own has.
     """
     planned = training_in(plan, source.name)
@@ -284,10 +284,19 @@ def settle(
         chosen = {name: found[0] for name, found in others.items() if found}
         if not chosen and not any(_own(workspace, plan, one) for one in sources):
             raise Refused("there is no unfinished training to go on with", "leave out --resume-old")
-        old = [_as_it_was(workspace, catalog, one, chosen[one.name]) if one.name in chosen else one for one in sources]
-        plan = make(old)
-        for name, other in chosen.items():
-            _check_same(plan, name, other)
+        restored: list[Path] = []
+        try:
+            old = [
+                _as_it_was(workspace, catalog, one, chosen[one.name], restored) if one.name in chosen else one
+                for one in sources
+            ]
+            plan = make(old)
+            for name, other in chosen.items():
+                _check_same(plan, name, other)
+        except BaseException:
+            for data in restored:
+                discard(data)
+            raise
         return Settled(plan, old, [], [])
     return Settled(plan, list(sources), [], [])
 
@@ -344,8 +353,11 @@ def _question(others: Sequence[Other]) -> SettingsChanged:
     return SettingsChanged(" | ".join(lines), hint, lines, can_leave=not active)
 
 
-def _as_it_was(workspace: Workspace, catalog: Catalog, source: DomainSource, other: Other) -> DomainSource:
-    """A domain with the settings, data and base of an older training."""
+def _as_it_was(
+    workspace: Workspace, catalog: Catalog, source: DomainSource, other: Other, restored: list[Path]
+) -> DomainSource:
+    """A domain with the settings, data and base of an older training. Data that had to be put back are added to
+    `restored`."""
     record = other.record
     name = f"the unfinished training of {source.name}"
     if record is None:
@@ -360,6 +372,8 @@ def _as_it_was(workspace: Workspace, catalog: Catalog, source: DomainSource, oth
         data = workspace.data / KEPT_DATA / f"{source.name}-{record.data_sha256[:8]}.jsonl"
         if copy is not None:
             data.parent.mkdir(parents=True, exist_ok=True)
+            if not data.exists():
+                restored.append(data)
             write_atomically(data, copy.read_bytes())
         elif not (data.is_file() and sha256_of(data) == record.data_sha256):
             raise Refused(

@@ -24,8 +24,9 @@ from core.runner.presence import hold
 from core.store.engine import Store, make_store, no_store_is_made
 from core.store.integrity import faults_of
 from core.store.place import check_place
-from core.store.salvage import SIDES, TABLES, Salvage, copy_store, name_of, salvage
+from core.store.salvage import SIDES, Salvage, copy_store, name_of, salvage
 from core.store.tables import (
+    TABLES,
     Artifact,
     ArtifactParent,
     ChatTurn,

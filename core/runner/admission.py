@@ -1,36 +1,43 @@
 """Which queued jobs may start now: pure functions over what jobs need, what running ones have taken, and what is free.
 
 A job needs a slot (heavy or light), memory, disk, and for some a device of its own. Memory that a running job has been
-promised and not yet taken is not free. A job that waits for memory, disk or a device is overtaken by others only for a
-while: after `patience_s` nothing younger that takes of what it waits for is started before it.
+promised and not yet taken is not free. Two jobs that make the same thing never run together. A job that waits for
+memory, disk or a device is overtaken by others only for a while: after `patience_s` nothing younger that takes of what
+it waits for is started before it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 HEAVY, LIGHT = "heavy", "light"
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a job will take at its peak, in bytes. `measured`: from earlier runs of the same kind and size, not an
-    estimate; `device`: it computes on a device where the machine has one."""
+    """What a job will take at its peak, in bytes. `device`: it computes on a device where the machine has one, where it
+    takes `device_memory` of that and `beside_device` of the machine's memory. `measured`: the memory is that of earlier
+    runs of the same kind and size, not an estimate."""
 
     memory: int = 0
     disk: int = 0
     device_memory: int = 0
+    beside_device: int = 0
     device: bool = False
     measured: bool = False
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """A queued job whose dependencies succeeded. `waited_s`: since when something it needs was lacking."""
+    """A queued job whose dependencies succeeded. `waited_s`: since when something it needs was lacking; `makes`: the
+    place of its result; `shrinks`: it can be run in less memory than its need says, and finds out by itself."""
 
     id: int
     heavy: bool
     need: Need
     waited_s: float = 0.0
+    makes: str | None = None
+    shrinks: bool = False
     let_in: bool = False  # a person said to start it whatever its need
 
 
@@ -43,6 +50,7 @@ class Running:
     need: Need
     held: int = 0
     device: str | None = None
+    makes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,6 @@ class Device:
     uuid: str
     total: int
     free: int
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,9 @@ def admit(
         on_device = job.need.device and bool(room.devices)
         if not on_device and there.slots[HEAVY if job.heavy else LIGHT] <= 0:
             continue
-        lacking = there.lacks(job.need, on_device)
+        if job.makes is not None and job.makes in there.made:
+            continue
+        lacking = there.lacks(job, on_device, alone=not (running or start))
         if held_back is not None and (job.need.memory or job.need.disk or on_device):
             # What waits behind an old job takes nothing that the old one is waiting for.
             lacking = held_back
@@ -114,51 +123,80 @@ def admit(
     return Decision(tuple(start), waits)
 
 
+class HasSlot(Protocol):
+    """A job that takes a slot, or a device in its place."""
+
+    @property
+    def heavy(self) -> bool:
+        """Whether its slot is a heavy one."""
+
+    @property
+    def device(self) -> str | None:
+        """The device it has."""
+
+
+def free_slots(running: Iterable[HasSlot], slots: Slots) -> dict[str, int]:
+    """How many slots of each weight are left beside running jobs; below 0 where the settings were lowered."""
+    free = {HEAVY: slots.heavy, LIGHT: slots.light}
+    for one in running:
+        if one.device is None:
+            free[HEAVY if one.heavy else LIGHT] -= 1
+    return free
+
+
+def _memory_of(need: Need, on_device: bool) -> int:
+    return need.beside_device if on_device else need.memory
+
+
 class _There:
     """What is still free while a queue is gone over."""
 
     def __init__(self, running: Sequence[Running], room: Room, slots: Slots) -> None:
         taken = {one.device for one in running if one.device is not None}
-        self.slots = {HEAVY: slots.heavy, LIGHT: slots.light}
-        for one in running:
-            if one.device is None:
-                self.slots[HEAVY if one.heavy else LIGHT] -= 1
-        self.memory = room.memory - sum(max(0, one.need.memory - one.held) for one in running)
+        self.slots = free_slots(running, slots)
+        self.made = {one.makes for one in running if one.makes is not None}
+        promised = (_memory_of(one.need, one.device is not None) - one.held for one in running)
+        self.memory = room.memory - sum(max(0, owed) for owed in promised)
         self.disk = room.disk - sum(one.need.disk for one in running)
         self.memory_of = room.memory_of
         self.devices = [device for device in room.devices if device.uuid not in taken]
         self.all_devices = room.devices
 
-    def lacks(self, need: Need, on_device: bool) -> str | None:
-        """What is missing for a job, with the figures; None where it fits."""
-        how = "as measured before" if need.measured else "estimated"
+    def lacks(self, job: Waiting, on_device: bool, *, alone: bool) -> str | None:
+        """What is missing for a job, with the figures; None where it fits. One that can be run smaller is not kept
+        waiting where waiting would bring nothing: for memory while it is alone, for more than the largest device has.
+        """
+        need, memory = job.need, _memory_of(job.need, on_device)
         if need.disk > self.disk:
-            return f"waits for disk space: it takes about {_mb(need.disk)} ({how}), {_mb(self.disk)} are free for it"
-        if need.memory > self.memory:
             return (
-                f"waits for memory: it takes about {_mb(need.memory)} ({how}), {_mb(self.memory)} are free for it"
+                f"waits for disk space: it takes about {_mb(need.disk)} (estimated), {_mb(self.disk)} are free for it"
+            )
+        if memory > self.memory and not (alone and job.shrinks):
+            how = "as measured before" if need.measured else "estimated"
+            return (
+                f"waits for memory: it takes about {_mb(memory)} ({how}), {_mb(self.memory)} are free for it"
                 f" ({self.memory_of})"
             )
-        if on_device and self._device_for(need) is None:
-            largest = max(device.total for device in self.all_devices)
-            if need.device_memory > largest:
-                return (
-                    f"waits for a device: it takes about {_mb(need.device_memory)} ({how}), the largest has"
-                    f" {_mb(largest)}"
-                )
-            if not self.devices:
-                return f"waits for a device: each of the {len(self.all_devices)} has a job"
-            free = max(device.free for device in self.devices)
-            return (
-                f"waits for a device: it takes about {_mb(need.device_memory)} ({how}), {_mb(free)} are free on the"
-                " emptiest"
-            )
-        return None
+        return self._lacks_device(job) if on_device else None
+
+    def _lacks_device(self, job: Waiting) -> str | None:
+        if self._device_for(job.need) is not None:
+            return None
+        if not self.devices:
+            return f"waits for a device: each of the {len(self.all_devices)} has a job"
+        takes = f"it takes about {_mb(job.need.device_memory)} (estimated)"
+        largest = max(device.total for device in self.all_devices)
+        if job.need.device_memory > largest:
+            return None if job.shrinks else f"waits for a device: {takes}, the largest has {_mb(largest)}"
+        free = max(device.free for device in self.devices)
+        return f"waits for a device: {takes}, {_mb(free)} are free on the emptiest"
 
     def take(self, job: Waiting, on_device: bool) -> str | None:
         """Give a job what it needs; the device it got."""
-        self.memory -= job.need.memory
+        self.memory -= _memory_of(job.need, on_device)
         self.disk -= job.need.disk
+        if job.makes is not None:
+            self.made.add(job.makes)
         device = (self._device_for(job.need) or self._emptiest()) if on_device else None
         if device is None:
             self.slots[HEAVY if job.heavy else LIGHT] -= 1

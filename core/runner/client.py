@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.runner.presence import CODE, looked_mark, runner_command, runner_pid, stopped_mark, wake
@@ -149,33 +149,13 @@ def pause_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
 
 def resume_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     """Queue paused jobs again. Raises InvalidInput for an unknown number, Refused for one that is not paused."""
-    from core.store.engine import open_store
-
-    ids = list(dict.fromkeys(ids))
-    with open_store(workspace).write() as session:
-        for job_id in ids:
-            job = _job(session, job_id)
-            if job.state != "paused":
-                raise Refused(f"job {job_id} ({job.title}) is {job.state}, not paused")
-            job.state, job.error, job.hint, job.not_before = "queued", None, None, None
-    ensure_runner(workspace)
-    return ids
+    return _change(workspace, ids, "paused", state="queued", error=None, hint=None, not_before=None)
 
 
 def let_in_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
     """Have queued jobs started though what they are expected to need is not free; their slot and what they depend on
     they still wait for. Raises InvalidInput for an unknown number, Refused for one that is not queued."""
-    from core.store.engine import open_store
-
-    ids = list(dict.fromkeys(ids))
-    with open_store(workspace).write() as session:
-        for job_id in ids:
-            job = _job(session, job_id)
-            if job.state != "queued":
-                raise Refused(f"job {job_id} ({job.title}) is {job.state}, not queued")
-            job.let_in = True
-    ensure_runner(workspace)
-    return ids
+    return _change(workspace, ids, "queued", let_in=True)
 
 
 def retry_jobs(workspace: Workspace, ids: Sequence[int]) -> list[int]:
@@ -220,10 +200,27 @@ def _start(workspace: Workspace) -> subprocess.Popen[bytes]:
         )
 
 
+def _change(workspace: Workspace, ids: Sequence[int], wanted: str, **columns: Any) -> list[int]:
+    """Change jobs that all have the wanted state, and have the runner look."""
+    from core.store.engine import open_store
+
+    ids = list(dict.fromkeys(ids))
+    with open_store(workspace).write() as session:
+        for job_id in ids:
+            job = _job(session, job_id)
+            if job.state != wanted:
+                raise Refused(f"job {job_id} ({job.title}) is {job.state}, not {wanted}")
+            session.add(job.sqlmodel_update(columns))
+    ensure_runner(workspace)
+    return ids
+
+
 def _last_words(workspace: Workspace) -> str:
     """What the runner said last, behind its time."""
     try:
-        lines = (workspace.runs / "runner.log").read_bytes()[-4096:].decode(errors="replace").splitlines()
+        with open(workspace.runs / "runner.log", "rb") as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - 4096))
+            lines = log.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
     return ": " + lines[-1].split(" ", 2)[-1] if lines else ""

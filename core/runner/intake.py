@@ -14,11 +14,25 @@ from sqlmodel import Session, col, select
 
 from core import devices
 from core.catalog import Settings
-from core.memory import available_memory, resident_of_session
-from core.runner.admission import Decision, Device, Need, Room, Running, Slots, Waiting, admit
+from core.memory import PAGE, available_memory
+from core.runner.admission import (
+    HEAVY,
+    LIGHT,
+    Decision,
+    Device,
+    Need,
+    Room,
+    Running,
+    Slots,
+    Waiting,
+    admit,
+    free_slots,
+)
 from core.runner.executors.local import processes_of
+from core.runner.shim import session_of
 from core.store.engine import Store
 from core.store.tables import Job, JobAttempt
+from core.store.views import WAITS
 from core.training.smaller import steps_down
 
 MEASURED_SLACK = 1.1  # what was measured of one job may be a little more for the next of its footprint
@@ -48,7 +62,9 @@ class Intake:
         devices takes a while."""
         now = time.monotonic()
         ready = [job for job in queued if (job.not_before or 0) <= time.time()]
-        self._since = {number: at for number, at in self._since.items() if any(job.id == number for job in ready)}
+        numbers = {job.id for job in ready}
+        self._since = {number: at for number, at in self._since.items() if number in numbers}
+        self._told = {number: told for number, told in self._told.items() if number in numbers}
         free_disk = shutil.disk_usage(self._store.workspace.root).free - settings.disk_reserve_mb * 10**6
         if short := self._reserve_touched(free_disk, settings):
             return Decision(waits={job.id or 0: short for job in ready})
@@ -59,27 +75,21 @@ class Intake:
             memory_of=limited_by,
             devices=self._find_devices(ready, active, now),
         )
-        if not self._any_slot(ready, active, settings, room):
-            return Decision()  # as on most looks: all slots are taken
+        slots = Slots(settings.heavy_slots, settings.light_slots)
+        free = free_slots(active, slots)
+        if not any(free[HEAVY if job.heavy else LIGHT] > 0 or (job.on_device and room.devices) for job in ready):
+            return Decision()  # as on most looks: all slots are taken, and nothing needs to be measured
         needs = self._needs([*ready, *active])
         decision = admit(
-            [self._waiting(job, needs[job.id], active, now) for job in ready],
+            [self._waiting(job, needs[job.id], now) for job in ready],
             [self._running(job, needs[job.id]) for job in active],
             room,
-            Slots(settings.heavy_slots, settings.light_slots),
+            slots,
             patience_s=PATIENCE_S,
         )
         for number in decision.waits:
             self._since.setdefault(number, now)
         return decision
-
-    def _any_slot(self, ready: Sequence[Job], active: Sequence[Job], settings: Settings, room: Room) -> bool:
-        """Whether one of these jobs could have a slot, or a device of its own."""
-        free = {
-            True: settings.heavy_slots - sum(job.heavy and job.device is None for job in active),
-            False: settings.light_slots - sum(not job.heavy and job.device is None for job in active),
-        }
-        return any(free[job.heavy] > 0 or (job.on_device and bool(room.devices)) for job in ready)
 
     def _needs(self, jobs: Sequence[Job]) -> dict[int | None, Need]:
         """What jobs will take, by their numbers: as estimated, or as others of their footprint were measured to."""
@@ -101,7 +111,7 @@ class Intake:
         for job in queued:
             assert job.id is not None
             said = waits.get(job.id, "")
-            if said == job.message or (not said and not job.message.startswith("waits ")):
+            if said == job.message or (not said and not job.message.startswith(WAITS)):
                 continue
             before, at = self._told.get(job.id, ("", float("-inf")))
             if said and before.partition(":")[0] == said.partition(":")[0] and now - at < RETELL_S:
@@ -119,23 +129,24 @@ class Intake:
             log.info("the queue %s; %.0f MB are free", WAITS_FOR_DISK if short else "goes on", left / 1e6)
         return f"{WAITS_FOR_DISK}: {settings.disk_reserve_mb} MB stay free" if short else ""
 
-    def _waiting(self, job: Job, need: Need, active: Sequence[Job], now: float) -> Waiting:
+    def _waiting(self, job: Job, need: Need, now: float) -> Waiting:
         assert job.id is not None
-        # A training that has the machine for itself decides by its own exact plan: what does not fit is run smaller.
-        alone = not active and bool(steps_down_of(job))
         return Waiting(
             job.id,
             job.heavy,
             need,
             waited_s=now - self._since.get(job.id, now),
-            let_in=job.let_in or alone,
+            makes=job.out,
+            shrinks=steps_down_of(job) > 0,
+            let_in=job.let_in,
         )
 
     def _running(self, job: Job, need: Need) -> Running:
         assert job.id is not None
         who = processes_of(self._store.workspace.absolute(job.run_dir)) if job.run_dir else None
-        held = resident_of_session(int(who["pid"])) if who is not None else 0
-        return Running(job.id, job.heavy, need, held, job.device)
+        # Pages that several of its processes share are counted for each.
+        held = sum(int(fields[21]) * PAGE for _, fields in session_of(int(who["pid"]))) if who is not None else 0
+        return Running(job.id, job.heavy, need, held, job.device, makes=job.out)
 
     def _find_devices(self, ready: Sequence[Job], active: Sequence[Job], now: float) -> tuple[Device, ...]:
         """The machine's devices; asked only where a job wants one, since asking starts a process."""
@@ -148,14 +159,19 @@ class Intake:
                 log.error("nvidia-smi cannot be asked (%s): jobs run without devices of their own", error)
                 self._nvidia_smi = None
                 return ()
-            self._devices = tuple(Device(one.uuid, one.total, one.free, one.name) for one in found)
+            self._devices = tuple(Device(one.uuid, one.total, one.free) for one in found)
             self._devices_at = now
         return self._devices
 
 
 def _need(job: Job, peak: int | None) -> Need:
-    need = Need(job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, device=job.on_device)
-    return need if peak is None else replace(need, memory=int(peak * MEASURED_SLACK), measured=True)
+    need = Need(
+        job.memory_bytes or 0, job.disk_bytes or 0, job.device_bytes or 0, job.beside_device_bytes or 0, job.on_device
+    )
+    if peak is None:
+        return need
+    memory = int(peak * MEASURED_SLACK)
+    return replace(need, memory=memory, beside_device=memory, measured=True)
 
 
 def _peak(session: Session, footprint: str, smaller: int) -> int | None:

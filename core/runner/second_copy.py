@@ -13,7 +13,9 @@ from core.store.engine import Store
 from core.store.tables import Domain, Fact, Job, JobDependency, Phase
 
 STOP = "stop.json"  # written before a job is asked to end: why
-EXPECTED = ("memory_bytes", "disk_bytes", "device_bytes", "on_device", "footprint")  # columns: what the job takes
+EXPECTED = (  # columns: what the job takes
+    "memory_bytes", "disk_bytes", "device_bytes", "beside_device_bytes", "on_device", "footprint",
+)  # fmt: skip
 log = logging.getLogger("tara.runner")
 
 

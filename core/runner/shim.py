@@ -171,14 +171,26 @@ def boot_id() -> str:
 def kill_session(leader: int) -> list[int]:
     """Kill every process of the leader's session but the leader itself; those that were asked to die."""
     members = []
-    for name in os.listdir("/proc"):
+    for pid, _ in session_of(leader):
         try:
-            if name.isdigit() and int(name) != leader and int(stat_of(int(name))[3]) == leader:
-                os.kill(int(name), signal.SIGKILL)
-                members.append(int(name))
-        except (FileNotFoundError, ProcessLookupError):
+            if pid != leader:
+                os.kill(pid, signal.SIGKILL)
+                members.append(pid)
+        except ProcessLookupError:
             continue  # it ended while we looked
     return members
+
+
+def session_of(leader: int) -> "list[tuple[int, list[bytes]]]":
+    """The processes of a session with what `stat_of` says of each."""
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            if name.isdigit() and int((fields := stat_of(int(name)))[3]) == leader:
+                found.append((int(name), fields))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
+    return found
 
 
 def stat_of(pid: int) -> list[bytes]:

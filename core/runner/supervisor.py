@@ -1,6 +1,5 @@
 """The runner's loop: recover, read events, end what ended, stop what must stop, start what may start."""
 
-import errno
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ from sqlmodel import select as rows_of
 from core.catalog import Settings, load_settings
 from core.catalog.loading import SETTINGS_FILE
 from core.errors import TaraError
-from core.files import STAGING_PREFIX, discard, write_atomically
+from core.files import FULL, STAGING_PREFIX, discard, write_atomically
 from core.runner import ledger
 from core.runner.dependencies import unblocked_jobs
 from core.runner.executors.local import KILLED, LocalExecutor
@@ -122,11 +121,11 @@ class Supervisor:
         Where the last one found nothing to do and nobody has written since, there is nothing to find.
         """
         self._reload_settings()
+        self.executor.reap()
         version = self.store.data_version()
         if version == self._idle_version:
             return False
         self._idle_version = None
-        self.executor.reap()
         with self.store.write() as session:
             found = list(session.exec(_ACTIVE_JOBS).all())
         active = [job for job in found if self._look_after(job)]
@@ -154,8 +153,8 @@ class Supervisor:
         ended = self.executor.exit_of(run_dir)
         if ended is not None:
             # Before its end is recorded: a runner that dies in between comes by here again.
-            if ended.code != 0 and (out := job.out or json.loads(job.params).get("output")):
-                _sweep(self.workspace.absolute(out))
+            if ended.code != 0 and job.out is not None:
+                _sweep(self.workspace.absolute(job.out))
             try:
                 state = ledger.finish(self.store, job.id, ended, self.settings.retry_delay_s)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -249,7 +248,7 @@ class Supervisor:
             self.executor.submit(run_dir)
         except (OSError, TaraError, ValueError) as error:
             log.exception("job %s (%s)", job.id, job.title)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if isinstance(error, OSError) and error.errno in FULL:
                 # The disk filled since it was looked at: nothing was started, and it waits for room like all others.
                 (run_dir / "spec.json").unlink(missing_ok=True)
                 ledger.never_started(self.store, job.id)

@@ -1,6 +1,5 @@
 """Opening state.db for writing: pragmas, migrations with a copy kept, and transactions that never half-happen."""
 
-import errno
 import fcntl
 import json
 import time
@@ -16,6 +15,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from sqlmodel import Session
 
 from core.errors import EnvironmentLacks, InvalidInput, TaraError
+from core.files import FULL
 from core.store.place import check_place
 from core.store.version import MEND, SCHEMA, read_only_uri, schema_of
 from core.workspace import Workspace
@@ -63,7 +63,7 @@ def explain(error: Exception, path: Path) -> TaraError:
     """A database failure in the person's words."""
     cause = getattr(error, "orig", None) or error
     text = str(cause).lower()
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(cause, OSError) and cause.errno in FULL:
         return EnvironmentLacks(f"no room to write {path} ({cause.strerror})", "free disk space; nothing was changed")
     if isinstance(cause, OSError) or "readonly" in text or "read-only" in text or "unable to open" in text:
         return EnvironmentLacks(f"{path} cannot be written ({cause})", "make the workspace's folder writable")

@@ -15,45 +15,12 @@ from pydantic import ValidationError
 from sqlmodel import SQLModel
 
 from core.errors import InvalidInput
-from core.store.tables import (
-    Artifact,
-    ArtifactParent,
-    ChatTurn,
-    Deployment,
-    Domain,
-    Fact,
-    Job,
-    JobAttempt,
-    JobDependency,
-    Measurement,
-    Metric,
-    Note,
-    Phase,
-    Release,
-)
+from core.store.tables import TABLES, Job, JobAttempt
 from core.store.version import KNOWN_SCHEMAS, SCHEMA
+from core.store.views import ACTIVE_JOB_STATES, FINAL_JOB_STATES
 
 SIDES = ("", "-wal", "-shm")
-# Parents first, so that rows can be put in in this order.
-TABLES: tuple[type[SQLModel], ...] = (
-    Fact, Phase, Domain, Job, JobDependency, JobAttempt, Metric, Artifact, ArtifactParent, Measurement, Release,
-    Deployment, ChatTurn, Note,
-)  # fmt: skip
 _JSON = {"params", "inputs", "metrics", "result", "meta", "decision", "detail"}
-_STATES = frozenset(
-    {
-        "queued",
-        "starting",
-        "running",
-        "stopping",
-        "paused",
-        "blocked",
-        "succeeded",
-        "failed",
-        "cancelled",
-        "interrupted",
-    }
-)
 _GAP = 200_000  # row numbers looked up one by one between what reads before and what reads behind a damaged page
 _BLIND = 10_000  # as many where nothing says up to which number there were rows
 _HEADER = 100  # bytes of SQLite's file header
@@ -217,7 +184,7 @@ def _checked(table: type[SQLModel], raw: dict[str, Any]) -> dict[str, Any] | Non
                 json.loads(row[name])
     except (UnicodeDecodeError, ValidationError, ValueError, TypeError):
         return None
-    if table is Job and checked["state"] not in _STATES:
+    if table is Job and checked["state"] not in (*ACTIVE_JOB_STATES, *FINAL_JOB_STATES):
         return None
     return checked
 

@@ -111,6 +111,7 @@ class Job(SQLModel, table=True):
     memory_bytes: int | None = None
     disk_bytes: int | None = None
     device_bytes: int | None = None
+    beside_device_bytes: int | None = None  # of the machine's memory, where a device computes
     on_device: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})
     footprint: str | None = None  # jobs of the same one take the same: what was measured of them counts for the next
     let_in: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})  # a person: whatever it needs
@@ -256,3 +257,10 @@ class Note(SQLModel, table=True):
     subject: str
     action: str
     detail: str = "{}"
+
+
+# All of them, parents first: in this order rows can be put in, in the other they can be taken out.
+TABLES: tuple[type[SQLModel], ...] = (
+    Fact, Phase, Domain, Job, JobDependency, JobAttempt, Metric, Artifact, ArtifactParent, Measurement, Release,
+    Deployment, ChatTurn, Note,
+)  # fmt: skip

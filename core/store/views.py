@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ACTIVE_JOB_STATES = ("queued", "starting", "running", "stopping", "blocked", "paused")
+WAITS = "waits "  # how a queued job's message begins that is not started for lack of something
 FINAL_JOB_STATES = ("succeeded", "failed", "cancelled", "interrupted")
 
 
@@ -63,6 +64,12 @@ class JobView:
         if self.state == "succeeded":
             return 1.0
         return min(1.0, (self.step or 0) / self.total) if self.total else None
+
+    @property
+    def waits_for(self) -> str:
+        """What of the machine a queued job waits for, as `waits for memory`; '' where it only waits for its turn."""
+        said = self.message.partition(":")[0]
+        return said if self.state == "queued" and said.startswith(WAITS) else ""
 
     @property
     def active(self) -> bool:

@@ -17,7 +17,8 @@ from typing import Any
 
 from core.devices import VISIBLE
 from core.errors import NoRoom, TaraError
-from core.tasks.context import FULL, Context, PatientLog, Stopped, TaskError
+from core.files import FULL
+from core.tasks.context import Context, PatientLog, Stopped, TaskError
 from core.threads import wait_kindly
 
 EXPLAINED = 3

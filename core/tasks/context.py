@@ -1,6 +1,5 @@
 """What a task is given, and the only way it speaks: events appended to its own file."""
 
-import errno
 import json
 import os
 import time
@@ -9,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from core.files import discard, staging_beside, sync_tree
+from core.files import FULL, discard, staging_beside, sync_tree
 from core.workspace import Workspace
 
 PROGRESS_INTERVAL_S = 0.25
 ROOM_POLL_S = 0.5
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class TaskError(Exception):

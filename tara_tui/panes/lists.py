@@ -147,7 +147,7 @@ def job_row(job: JobView, now: float) -> Row:
         (
             Cell(str(job.id)),
             Cell(present.one_line(job.kind)),
-            Cell(present.one_line(job.title + waiting_for(job))),
+            Cell(present.one_line(f"{job.title}: {job.waits_for}" if job.waits_for else job.title)),
             Cell(job.state, present.kind_of(job.state)),
             Cell(present.progress(job)),
             Cell(present.rate(job)),
@@ -155,13 +155,6 @@ def job_row(job: JobView, now: float) -> Row:
             Cell(present.job_age(job, now)),
         ),
     )
-
-
-def waiting_for(job: JobView) -> str:
-    """What a queued job waits for, as `: waits for memory`; '' where it only waits for its turn."""
-    if job.state != "queued" or not job.message.startswith("waits "):
-        return ""
-    return f": {job.message.partition(':')[0]}"
 
 
 def job_counts(snapshot: Snapshot) -> str:

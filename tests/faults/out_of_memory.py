@@ -17,13 +17,14 @@ from typing import Any
 
 import yaml
 
-from core.memory import cgroup_available, resident_of_session
+from core.memory import PAGE, cgroup_available
 from core.phases.service import train_domain
+from core.runner.shim import session_of
 from core.store.engine import open_store
 from core.store.tables import JobAttempt
 from core.store.views import JobView
 from core.workspace import Workspace
-from tests.conftest import ROOT, end_everything, use_base
+from tests.conftest import end_everything, new_workspace
 from tests.core.runner.watch import attempts, processes, until, view
 from tests.models import build_tiny
 
@@ -57,10 +58,7 @@ def leave_group(group: Path) -> None:
 
 def scene(folder: Path) -> Workspace:
     """A workspace with a tiny base and a preset that takes much memory for its batch."""
-    root = folder / "workspace"
-    shutil.copytree(ROOT / "configs", root / "configs")
-    workspace = Workspace(root)
-    use_base(workspace, build_tiny("llama", folder / "tiny"))
+    workspace = new_workspace(folder / "workspace", build_tiny("llama", folder / "tiny"))
     presets = workspace.configs / "presets.yaml"
     known = yaml.safe_load(presets.read_text("utf-8"))
     wide = {"batch_size": 64, "sequence_length": 512, "epochs": 1000, "max_steps": 12, "save_steps": 2}
@@ -90,7 +88,8 @@ def run(workspace: Workspace) -> dict[str, Any]:
 
     job = until(at_work, "the training got going", 400)
     assert job.run_dir is not None
-    held = resident_of_session(int(processes(workspace.absolute(job.run_dir))["pid"]))
+    shim = int(processes(workspace.absolute(job.run_dir))["pid"])
+    held = sum(int(fields[21]) * PAGE for _, fields in session_of(shim))
     free = cgroup_available() or 0
     print(f"at step {job.step}: the training holds {held / 1e6:.0f} MB, {free / 1e6:.0f} MB are left of the group")
     hog = subprocess.Popen([sys.executable, "-c", HOG, str(free + MORE)], stdout=subprocess.PIPE)

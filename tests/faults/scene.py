@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,7 @@ from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Job
 from core.workspace import Workspace
-from tests.conftest import ROOT, use_base
+from tests.conftest import new_workspace
 from tests.core.hygiene.folders import write_adapter
 from tests.core.runner.watch import add_job, over
 
@@ -60,10 +59,7 @@ class Scene:
 
 def build(folder: Path, tiny: Path, synthetic: int, trainings: int, steps: int) -> Scene:
     """A workspace with its reference adapters made; nothing queued yet."""
-    root = folder / "workspace"
-    shutil.copytree(ROOT / "configs", root / "configs")
-    workspace = Workspace(root)
-    use_base(workspace, tiny)
+    workspace = new_workspace(folder / "workspace", tiny)
     settings = workspace.configs / "settings.yaml"
     text = settings.read_text("utf-8").replace("retry_delay_s: 5 ", "retry_delay_s: 0 ")
     text = text.replace("stop_grace_s: 30 ", "stop_grace_s: 5 ")

@@ -78,6 +78,16 @@ def test_switching_there_and_back(bundle: Path, target: Path, tmp_path: Path) ->
     assert tree(target) == before
 
 
+def test_what_a_killed_deployment_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    """A pid that is no process is that of a deployment that was killed; this very process's may be at work."""
+    target, bundle = tmp_path / "out", make_bundle(tmp_path / "bundle")
+    dead, living = (target / "versions" / f".tmp-{pid}-1" for pid in (2**22 + 1, os.getpid()))
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+    put_release(bundle, target, 2)
+    assert (dead.exists(), living.exists()) == (False, True)
+
+
 def test_what_current_leads_to_must_be_there(bundle: Path, target: Path) -> None:
     put_release(bundle, target, 1)
     shutil.rmtree(target / "versions" / "1")

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from core.catalog.bases import locate
+from core.catalog.config import config_of
 from core.errors import InvalidInput, Refused
 from core.phases import service
-from core.phases.old_layouts import Found, base_config, domain_of, import_checkpoints
+from core.phases.old_layouts import Found, domain_of, import_checkpoints
 from core.store.reads import open_reader
 from core.workspace import Workspace
 from tests.conftest import use_base
@@ -266,7 +268,7 @@ def test_sizes_of_a_gguf_base_are_read_from_its_header(workspace: Workspace) -> 
 
     base = load_catalog(workspace).bases["starter-135M"]
     assert base.gguf_file == embedded_gguf().name
-    assert base_config(workspace, base) == {
+    assert config_of(locate(base, workspace)) == {
         "model_type": "llama", "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536,
         "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3,
     }  # fmt: skip

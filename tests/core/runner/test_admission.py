@@ -67,6 +67,42 @@ def test_an_old_job_is_overtaken_only_for_a_while() -> None:
     ]
 
 
+def test_one_that_can_run_smaller_starts_where_waiting_for_memory_brings_nothing() -> None:
+    big = Need(100 * GB)
+    queue = [Waiting(1, True, big, shrinks=True), Waiting(2, True, big, shrinks=True)]
+    decision = chosen(queue, [], Room(4 * GB, GB))
+    assert started(decision) == [1]  # alone; beside it the next one waits
+    assert decision.waits[2].startswith("waits for memory")
+    assert started(chosen(queue[:1], [Running(9, False, Need())], Room(4 * GB, GB))) == []
+    short_of_disk = Waiting(1, True, Need(100 * GB, disk=2 * GB), shrinks=True)
+    assert chosen([short_of_disk], [], Room(4 * GB, GB)).waits[1].startswith("waits for disk space")
+
+
+def test_two_that_make_the_same_never_run_together() -> None:
+    room, same = Room(GB, GB), "releases/phase-1"
+    queue = [Waiting(1, False, Need(), makes=same), Waiting(2, False, Need(), makes=same), Waiting(3, False, Need())]
+    assert started(chosen(queue, [], room)) == [1, 3]
+    running = [Running(1, False, Need(), makes=same)]
+    assert started(chosen(queue[1:], running, room)) == [3]
+    assert chosen(queue[1:], running, room).waits == {}  # it waits for its turn, not for room
+
+
+def test_only_memory_is_said_to_be_measured() -> None:
+    measured = Need(5 * GB, 5 * GB, measured=True)
+    assert "as measured before" in chosen([Waiting(1, True, measured)], [], Room(GB, 9 * GB)).waits[1]
+    assert "(estimated)" in chosen([Waiting(1, True, measured)], [], Room(9 * GB, GB)).waits[1]
+
+
+def test_beside_a_device_a_job_takes_less_of_the_machines_memory() -> None:
+    need = Need(100 * GB, device_memory=60 * GB, beside_device=2 * GB, device=True)
+    devices = (Device("GPU-a", 80 * GB, 80 * GB), Device("GPU-b", 80 * GB, 80 * GB))
+    queue = [Waiting(1, True, need), Waiting(2, True, need)]
+    assert started(chosen(queue, [], Room(3 * GB, GB, devices=devices))) == [1]
+    taken = [Running(1, True, need, held=2 * GB, device="GPU-a")]
+    assert started(chosen(queue[1:], taken, Room(3 * GB, GB, devices=devices))) == [2]
+    assert started(chosen(queue, [], Room(3 * GB, GB))) == []  # without a device it takes all of it
+
+
 def test_one_that_never_fits_holds_up_nobody() -> None:
     queue = [Waiting(1, True, Need(100 * GB), waited_s=9999), Waiting(2, True, Need(GB))]
     assert started(chosen(queue, [], Room(4 * GB, GB))) == [2]
@@ -96,6 +132,7 @@ def test_what_other_programs_hold_of_a_device_is_taken() -> None:
     assert decision.waits == {
         1: "waits for a device: it takes about 8000 MB (estimated), 5000 MB are free on the emptiest"
     }
+    assert started(chosen([Waiting(1, True, Need(device_memory=99 * GB, device=True), shrinks=True)], [], room)) == [1]
     decision = chosen([Waiting(1, True, Need(device_memory=99 * GB, device=True))], [], room)
     assert decision.waits == {1: "waits for a device: it takes about 99000 MB (estimated), the largest has 80000 MB"}
 
@@ -104,6 +141,10 @@ def test_without_devices_such_jobs_are_ordinary_heavy_ones() -> None:
     need = Need(GB, device_memory=8 * GB, device=True)
     decision = chosen([Waiting(1, True, need), Waiting(2, True, need)], [], Room(9 * GB, GB), Slots(1, 1))
     assert decision.start == (Start(1, None),)
+
+
+def taken(need: Need, device: str | None) -> int:
+    return need.memory if device is None else need.beside_device
 
 
 @pytest.mark.parametrize("seed", range(200))
@@ -122,9 +163,11 @@ def test_whatever_comes_nothing_is_given_twice_and_all_get_through(seed: int) ->
                 order.randint(0, memory // GB) * GB,
                 order.randint(0, disk // GB) * GB,
                 order.randint(0, 24) * GB,
+                order.randint(0, memory // GB) * GB,
                 device=order.random() < 0.3,
             ),
             waited_s=order.choice((0.0, 100.0)),
+            makes=order.choice((None, "a", "b")),
         )
         for number in range(1, 21)
     ]
@@ -136,12 +179,13 @@ def test_whatever_comes_nothing_is_given_twice_and_all_get_through(seed: int) ->
         by_number = {job.id: job for job in queue}
         for start in decision.start:
             job = by_number[start.id]
-            running.append(Running(job.id, job.heavy, job.need, order.randint(0, job.need.memory), start.device))
+            held = order.randint(0, taken(job.need, start.device))
+            running.append(Running(job.id, job.heavy, job.need, held, start.device, job.makes))
         queue = [job for job in queue if job.id not in started(decision)]
-        assert sum(one.need.memory for one in running) <= memory
+        assert sum(taken(one.need, one.device) for one in running) <= memory
         assert sum(one.need.disk for one in running) <= disk
-        given = [one.device for one in running if one.device]
-        assert len(given) == len(set(given))
+        for given in ([one.device for one in running if one.device], [one.makes for one in running if one.makes]):
+            assert len(given) == len(set(given))
         assert sum(one.heavy and one.device is None for one in running) <= slots.heavy
         assert sum(not one.heavy and one.device is None for one in running) <= slots.light
         if not running:

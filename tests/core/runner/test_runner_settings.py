@@ -1,7 +1,6 @@
 """Real trainings of a tiny base, killed, and then settings that changed: both ways from there end as they should."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from core.phases.service import train_domain
 from core.runner.client import cancel_jobs
 from core.training.runs import LEFT, RUN
 from core.workspace import Workspace
-from tests.conftest import ROOT, end_everything, use_base
+from tests.conftest import end_everything, new_workspace
 from tests.core.runner.test_runner_trainings import STEPS, adapter, result, start_training, steps_of
 from tests.core.runner.watch import in_state, kill, over, processes, until, view
 from tests.unfinished import edit_preset
@@ -22,10 +21,7 @@ from tests.unfinished import edit_preset
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator[Workspace]:
     """A workspace with a tiny base, where a job that was killed waits long before it is started again."""
-    root = tmp_path_factory.mktemp("settings") / "workspace"
-    shutil.copytree(ROOT / "configs", root / "configs")
-    workspace = Workspace(root)
-    use_base(workspace, tiny_llama)
+    workspace = new_workspace(tmp_path_factory.mktemp("settings") / "workspace", tiny_llama)
     settings = workspace.configs / "settings.yaml"
     settings.write_text(settings.read_text("utf-8").replace("retry_delay_s: 5 ", "retry_delay_s: 600 "), "utf-8")
     yield workspace

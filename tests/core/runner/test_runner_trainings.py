@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Artifact
 from core.workspace import Workspace
-from tests.conftest import ROOT, end_everything, use_base
+from tests.conftest import end_everything, new_workspace
 from tests.core.runner.watch import at_once, attempts, in_state, kill_runner, over, processes, until, view
 
 STEPS = 120
@@ -59,10 +58,7 @@ def adapter(workspace: Workspace, number: int) -> str:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator[Workspace]:
     """A workspace with a tiny base for all of these; what is started again by itself does not wait."""
-    root = tmp_path_factory.mktemp("trainings") / "workspace"
-    shutil.copytree(ROOT / "configs", root / "configs")
-    workspace = Workspace(root)
-    use_base(workspace, tiny_llama)
+    workspace = new_workspace(tmp_path_factory.mktemp("trainings") / "workspace", tiny_llama)
     at_once(workspace)
     yield workspace
     end_everything(workspace)

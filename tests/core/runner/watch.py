@@ -57,7 +57,14 @@ def add_job(workspace: Workspace, source: Path, output: Path, *, needs: tuple[in
     """Put a `clean` job into the queue; its number. The runner is not told."""
     with open_store(workspace).write() as session:
         params = {"source": str(source), "output": str(output)}
-        job = Job(kind="clean", title=f"clean {source.name}", key=str(output), heavy=False, params=dump(params))
+        job = Job(
+            kind="clean",
+            title=f"clean {source.name}",
+            key=str(output),
+            heavy=False,
+            params=dump(params),
+            out=workspace.relative(output),
+        )
         session.add(job.sqlmodel_update(columns))
         session.flush()
         assert job.id is not None

@@ -19,6 +19,7 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("memory_bytes", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("disk_bytes", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("device_bytes", sa.Integer(), nullable=True))
+        batch_op.add_column(sa.Column("beside_device_bytes", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("on_device", sa.Boolean(), nullable=False, server_default="0"))
         batch_op.add_column(sa.Column("footprint", sa.String(), nullable=True))
         batch_op.add_column(sa.Column("let_in", sa.Boolean(), nullable=False, server_default="0"))

@@ -1,0 +1,31 @@
+"""A base's sizes under the names of its config.json, whatever its files are; nothing is loaded."""
+
+from typing import Any
+
+from core.catalog.bases import Located
+from core.gguf.header import read_header
+from core.hygiene.reading import read_object
+
+
+def config_of(located: Located) -> dict[str, Any] | None:
+    """A base's sizes as its config.json gives them, from the header where it is a GGUF; None where they are not told.
+
+    Raises Malformed for a config.json that is none, InvalidInput for a GGUF that is none.
+    """
+    if located.gguf_file is None:
+        return read_object(located.path / "config.json")
+    header = read_header(located.file)
+    kind = header.architecture
+    said = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
+    if any(name.startswith(f"{kind}.attention.head_count") for name in header.arrays):
+        return None  # sizes that differ from layer to layer
+    if kind == "gpt2":
+        names = {"n_embd": "embedding_length", "n_layer": "block_count", "n_head": "attention.head_count",
+                 "n_inner": "feed_forward_length", "n_positions": "context_length"}  # fmt: skip
+    else:
+        names = {"hidden_size": "embedding_length", "intermediate_size": "feed_forward_length",
+                 "num_hidden_layers": "block_count", "num_attention_heads": "attention.head_count",
+                 "num_key_value_heads": "attention.head_count_kv", "head_dim": "attention.key_length"}  # fmt: skip
+    sizes = {name: said[key] for name, key in names.items() if key in said}
+    vocabulary = said.get("vocab_size", header.arrays.get("tokenizer.ggml.tokens"))
+    return {"model_type": kind, "vocab_size": vocabulary, **sizes}
