@@ -107,6 +107,9 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         tokens = int(params["sequence_length"])
         scoring = logit_bytes(shape, HEAD_ROWS) + tokens * shape.hidden * FLOAT32 * 8
         return _computing(kind, weights, scoring, disk=10**6)
+    if kind == "imatrix":
+        tokens = int(params["sequence_length"])
+        return _computing(kind, weights, tokens * (shape.hidden * 8 + shape.inner * 3) * FLOAT32, disk=10**7)
     embedding = shape.vocabulary * shape.hidden * FLOAT32  # usually the largest tensor
     dequantized = int(FROM_GGUF * shape.parameters) if params.get("base", {}).get("gguf_file") else 0
     memory, disk = {
