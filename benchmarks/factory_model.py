@@ -1,4 +1,4 @@
-"""A synthetic base of real shape for the factory benchmark, and an adapter on it: random weights, written by shards.
+"""A synthetic base of real shape for the factory benchmark, and an adapter on it: random weights, written by shards."""
 
 import json
 from dataclasses import dataclass
