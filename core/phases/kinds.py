@@ -32,7 +32,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("evaluate", 1, True, "evaluation", ".json", device=True),
         Kind("merge", 1, True, "merged"),
         Kind("convert", 1, True, "gguf", ".gguf"),
-        Kind("adapter-convert", 1, True, "gguf-adapter", ".gguf"),
+        Kind("adapter-convert", 1, False, "gguf-adapter", ".gguf"),
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),
         Kind("quantize", 2, True, "gguf", ".gguf"),
         Kind("verify", 1, True, "verification", ".json"),

@@ -14,7 +14,7 @@ from core.training.precision import DTYPES
 from core.training.render import ensure_chat_template, render_all
 from core.training.runtime import best_device, library_versions, prepare
 
-FEW_TOKENS = 2000  # below, columns are judged by chance; llama.cpp's figures hardly change from 1,000 tokens on
+FEW_TOKENS = 1000  # below, columns are judged by chance; from here on llama.cpp's own figures hardly change
 
 
 def run(ctx: Context) -> None:
