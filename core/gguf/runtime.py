@@ -122,7 +122,9 @@ class Runtime:
             return self._adapters[key]
         info = inspect_gguf(path)
         if info.kind != "adapter":
-            raise InvalidInput(f"{path} is no adapter but a file of kind {info.kind}", "give the adapter's GGUF file")
+            raise InvalidInput(
+                f"{path} is a GGUF file of kind {info.kind}, not an adapter", "give the adapter's GGUF file"
+            )
         last_error()
         handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not handle:
