@@ -1,4 +1,4 @@
-"""A synthetic base of real shape for the factory benchmark, and an adapter on it: random weights, written by shards."""
+"""A random model of a real shape with a random adapter, written shard by shard: the input of the factory benchmark."""
 
 import json
 from dataclasses import dataclass

@@ -16,32 +16,35 @@ from core.gguf.converter import run_converter
 from core.gguf.toolchain import CONVERT_MODEL
 from tests.models import build_tiny
 
-BLOCK = 1000  # values; every weight of the tiny model has more
+BLOCK = 4000  # values; every matrix of the tiny model has more
 ROOT = Path(__file__).parents[3]
-# What by_blocks does, and then how many tensors went through it, and in how many blocks.
-COUNTING = """
-import sys
+# In one process, for its imports take most of the time: the stock converter, then the changed one, and how many tensors
+# went through it, in how many blocks at least.
+BOTH = """
+import runpy, sys
 import gguf.lazy
 from core.gguf import by_blocks
-blocks, stock = [], gguf.lazy.LazyChunkedTensor.tofile
+script, model, stock, ours = sys.argv[1:]
+def arguments(out):
+    return [script, model, "--outtype", "f16", "--outfile", out]
+sys.argv = arguments(stock)
+runpy.run_path(script, run_name="__main__")
+blocks, write = [], gguf.lazy.LazyChunkedTensor.tofile
 def tofile(self, *args, **kwargs):
     blocks.append(len(self._chunks))
-    stock(self, *args, **kwargs)
+    write(self, *args, **kwargs)
 gguf.lazy.LazyChunkedTensor.tofile = tofile
-by_blocks.main(sys.argv[1:])
+by_blocks.main(arguments(ours))
 print("COUNTED", len(blocks), min(blocks))
 """
 
 
-def convert(toolchain: Path, arguments: list[str], model: Path, out: Path) -> str:
+def convert_twice(toolchain: Path, model: Path, stock: Path, ours: Path) -> str:
     paths = [str(toolchain / "gguf-py"), str(toolchain), str(ROOT)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
     environment[LIMIT_VARIABLE] = str(BLOCK)
-    command = [sys.executable, *arguments, str(toolchain / CONVERT_MODEL), str(model), "--outtype", "f16"]
-    done = subprocess.run(
-        [*command, "--outfile", str(out)], env=environment, capture_output=True, text=True, check=True
-    )
-    return done.stdout
+    command = [sys.executable, "-c", BOTH, *map(str, (toolchain / CONVERT_MODEL, model, stock, ours))]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_bytes_are_those_of_the_stock_converter(tmp_path: Path, toolchain: Path) -> None:
@@ -59,14 +62,13 @@ def test_the_bytes_are_those_of_the_stock_converter(tmp_path: Path, toolchain: P
     }
     save_file(stored, model / "model.safetensors", metadata={"format": "pt"})
     stock, ours = tmp_path / "stock.gguf", tmp_path / "ours.gguf"
-    convert(toolchain, [], model, stock)
-    said = convert(toolchain, ["-c", COUNTING], model, ours)
+    said = convert_twice(toolchain, model, stock, ours)
     matrices = [name for name, tensor in stored.items() if tensor.dim() > 1]
     rearranged = [name for name in matrices if "q_proj" in name or "k_proj" in name]
     count, fewest = map(int, said.split("COUNTED")[1].split())
     assert len(rearranged) == 4
     assert count == len(matrices) - len(rearranged)
-    assert fewest >= 64 * 64 // BLOCK
+    assert fewest > 1
     assert ours.read_bytes() == stock.read_bytes()
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -107,55 +108,69 @@ def write_adapter(folder: Path, shapes: dict[str, tuple[int, int]], *, transpose
     return folder
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny models whose vocabulary is cut to a thousand rows."""
+    made = {}
+    for architecture in ("llama", "gpt2"):
+        made[architecture] = build_tiny(architecture, tmp_path_factory.mktemp("small") / architecture)
+        weights = made[architecture] / "model.safetensors"
+        cut = {name: tensor[:1000].clone() for name, tensor in load_file(weights).items()}
+        save_file(cut, weights, metadata={"format": "pt"})
+    return made
+
+
 @pytest.mark.parametrize(
     ("architecture", "layers"),
     [("llama", ["lm_head", "model.layers.1.mlp.down_proj"]), ("gpt2", ["transformer.h.1.mlp.c_fc"])],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("block", [merging.BLOCK_BYTES, 4 * 64 * 100, 1])
 def test_blocks_of_rows_make_what_the_whole_weight_makes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    small: dict[str, Path],
     architecture: str,
     layers: list[str],
     dtype: torch.dtype,
-    block: int,
 ) -> None:
-    base = build_tiny(architecture, tmp_path / "base")
-    stored = {
-        name: tensor.to(dtype)[: 1000 if "lm_head" in name else None].clone()
-        for name, tensor in load_file(base / "model.safetensors").items()
-    }
+    base = shutil.copytree(small[architecture], tmp_path / "base")
+    stored = {name: tensor.to(dtype) for name, tensor in load_file(small[architecture] / "model.safetensors").items()}
     save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
     shapes = {name: (stored[f"{name}.weight"].shape[0], stored[f"{name}.weight"].shape[1]) for name in layers}
     adapter = write_adapter(tmp_path / "adapter", shapes, transposed=architecture == "gpt2")
-    monkeypatch.setattr(merging, "BLOCK_BYTES", block)
-    told: list[int] = []
-    changed = merging.merge(base, adapter, tmp_path / "out", lambda done, total: told.append(done))
-    assert (changed, told) == (len(layers), list(range(1, len(stored) + 1)))
-    made, halves = load_file(tmp_path / "out" / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
-    assert list(made) == list(stored)
-    for name, before in stored.items():
-        layer = f"base_model.model.{name.removesuffix('.weight')}"
-        if f"{layer}.lora_A.weight" not in halves:
-            assert torch.equal(made[name], before)
-            continue
-        delta = 2.0 * (halves[f"{layer}.lora_B.weight"] @ halves[f"{layer}.lora_A.weight"])
-        exact = before.double() + (delta.T if architecture == "gpt2" else delta).double()
-        assert not torch.allclose(made[name].double(), before.double(), atol=1e-2)
-        # Half a unit in the last place for the one rounding, and the noise of a float32 sum.
-        assert torch.allclose(made[name].double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
+    halves = load_file(adapter / "adapter_model.safetensors")
+    for block in (merging.BLOCK_BYTES, 4 * 64 * 100, 1):  # whole, a hundred rows of 64 with a rest, one row
+        monkeypatch.setattr(merging, "BLOCK_BYTES", block)
+        told: list[int] = []
+        changed = merging.merge(
+            base, adapter, tmp_path / f"out-{block}", lambda done, total, told=told: told.append(done)
+        )
+        assert (changed, told) == (len(layers), list(range(1, len(stored) + 1)))
+        made = load_file(tmp_path / f"out-{block}" / "model.safetensors")
+        assert list(made) == list(stored)
+        for name, before in stored.items():
+            layer = f"base_model.model.{name.removesuffix('.weight')}"
+            if f"{layer}.lora_A.weight" not in halves:
+                assert torch.equal(made[name], before)
+                continue
+            delta = 2.0 * (halves[f"{layer}.lora_B.weight"] @ halves[f"{layer}.lora_A.weight"])
+            exact = before.double() + (delta.T if architecture == "gpt2" else delta).double()
+            assert not torch.allclose(made[name].double(), before.double(), atol=1e-2)
+            # Half a unit in the last place for the one rounding, and the noise of a float32 sum.
+            assert torch.allclose(made[name].double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
 
 
-def test_a_value_that_is_no_number_is_found_in_the_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = build_tiny("llama", tmp_path / "base")
-    adapter = write_adapter(tmp_path / "adapter", {"model.layers.1.mlp.down_proj": (64, 128)}, transposed=False)
+def test_a_value_that_is_no_number_is_found_in_the_last_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: dict[str, Path]
+) -> None:
+    layer = "model.layers.1.mlp.down_proj"
+    adapter = write_adapter(tmp_path / "adapter", {layer: (64, 128)}, transposed=False)
     tensors = load_file(adapter / "adapter_model.safetensors")
-    tensors["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"][-1, -1] = float("nan")
+    tensors[f"base_model.model.{layer}.lora_B.weight"][-1, -1] = float("nan")
     save_file(tensors, adapter / "adapter_model.safetensors")
     monkeypatch.setattr(merging, "BLOCK_BYTES", 1)
-    with pytest.raises(TaskError, match=r"model\.layers\.1\.mlp\.down_proj\.weight holds values that are not numbers"):
-        merging.merge(base, adapter, tmp_path / "out", lambda done, total: None)
+    with pytest.raises(TaskError, match=rf"{re.escape(layer)}\.weight holds values that are not numbers"):
+        merging.merge(small["llama"], adapter, tmp_path / "out", lambda done, total: None)
 
 
 def test_weights_saved_without_the_heads_prefix_are_found(tmp_path: Path) -> None:
