@@ -15,6 +15,7 @@ Logarithms are natural: losses and divergences are in nats a token.
 """
 
 import math
+import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -57,6 +58,10 @@ class Kept:
     def __len__(self) -> int:
         return len(self.best)
 
+    def rows(self, start: int, stop: int) -> "Kept":
+        """The positions from `start` to before `stop`."""
+        return Kept(*(getattr(self, name)[start:stop] for name in _FIELDS))
+
 
 def keep(
     logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]], random: np.random.Generator
@@ -70,9 +75,7 @@ def keep(
     return _at(logs, targets, ids, _draw(logs, ids, random))
 
 
-def keep_at(
-    logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]], reference: Kept
-) -> Kept:
+def keep_at(logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]], reference: Kept) -> Kept:
     """The other model's side: as `keep`, of the tokens that the reference kept and drew."""
     return _at(_log_softmax(logits), targets, reference.ids, reference.drawn)
 
@@ -86,16 +89,27 @@ def _log_softmax(logits: npt.NDArray[np.floating[Any]]) -> Doubles:
     return values
 
 
-def _draw(logs: Doubles, ids: npt.NDArray[np.integer[Any]], random: np.random.Generator) -> npt.NDArray[np.integer[Any]]:
+def _draw(
+    logs: Doubles, ids: npt.NDArray[np.integer[Any]], random: np.random.Generator
+) -> npt.NDArray[np.integer[Any]]:
     """Tokens [n, 32] among those not in `ids`, by systematic sampling: one point in each 32nd of their mass, so each
     token comes as often as its share on average, and the estimate varies less than with independent draws."""
-    others = np.exp(logs)
-    np.put_along_axis(others, ids, 0.0, axis=1)
+    others = np.exp(_others(logs, ids)[0])
     sums = others.cumsum(axis=1)
     points = (np.arange(DRAWN) + random.random((len(logs), 1))) / DRAWN * sums[:, -1:]
     found = [np.searchsorted(row, at, side="right") for row, at in zip(sums, points, strict=True)]
     last = others.shape[1] - 1 - (others[:, ::-1] > 0).argmax(axis=1)  # a point may be rounded up to the whole mass
     return np.where(sums[:, -1:] > 0, np.minimum(np.stack(found), last[:, None]), 0)
+
+
+def _others(logs: Doubles, ids: npt.NDArray[np.integer[Any]]) -> tuple[Doubles, Doubles]:
+    """Logs [n, vocabulary] of the tokens not in `ids`, -inf for those, less the largest [n] of each row, so that what
+    is small beside the likely tokens is not lost."""
+    others = logs.copy()
+    np.put_along_axis(others, ids, -np.inf, axis=1)
+    most = others.max(axis=1)
+    most[~np.isfinite(most)] = 0.0
+    return others - most[:, None], most
 
 
 def _at(
@@ -109,9 +123,9 @@ def _at(
     loss = -logs[rows, targets]
     chosen = np.take_along_axis(logs, ids, axis=1)
     drawn_logs = np.take_along_axis(logs, drawn, axis=1)
-    np.put_along_axis(logs, ids, -np.inf, axis=1)  # what is left is the rest; its sum loses nothing to the large ones
+    others, most = _others(logs, ids)
     with np.errstate(divide="ignore"):
-        rest = np.log(np.exp(logs).sum(axis=1))
+        rest = np.log(np.exp(others).sum(axis=1)) + most
     return Kept(
         ids.astype(np.int32),
         chosen.astype(np.float32),
@@ -194,20 +208,24 @@ class Comparison:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean cross entropy of the other model."""
-        return math.exp(self.loss.mean)
+        """exp of the mean cross entropy of the other model, inf where a float cannot hold it."""
+        return _exp(self.loss.mean)
 
     @property
     def reference_perplexity(self) -> float:
         """exp of the mean cross entropy of the reference."""
-        return math.exp(self.reference_loss.mean)
+        return _exp(self.reference_loss.mean)
 
     @property
     def perplexity_change(self) -> Estimate:
         """perplexity / reference perplexity - 1; its error by the delta method from that of the paired difference."""
-        ratio = math.exp(self.loss_difference.mean)
+        ratio = _exp(self.loss_difference.mean)
         error = self.loss_difference.se
         return Estimate(ratio - 1, None if error is None else ratio * error, self.loss_difference.over)
+
+
+def _exp(value: float) -> float:
+    return math.exp(value) if value < math.log(sys.float_info.max) else math.inf
 
 
 class Comparing:

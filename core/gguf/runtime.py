@@ -226,9 +226,7 @@ class Runtime:
         values = llama_cpp.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(values, shape=(self.vocabulary_size,)).astype(np.float32, copy=True)
 
-    def scored(
-        self, tokens: Sequence[int], wanted: Sequence[bool]
-    ) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    def scored(self, tokens: Sequence[int], wanted: Sequence[bool]) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
         """Evaluate a text afresh; for each run of wanted positions, where it is and its logits.
 
         `wanted[i]` asks for the logits of the token after `tokens[: i + 1]`. Yields the positions among the wanted
@@ -248,6 +246,11 @@ class Runtime:
                 values = llama_cpp.llama_get_logits(self._context)
                 yield slice(done, done + count), np.ctypeslib.as_array(values, shape=(count, self.vocabulary_size))
             done += count
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Evaluate tokens behind those the context holds, whatever follows them: for measuring speed."""
+        for at in range(0, len(tokens), BATCH_TOKENS):
+            self._decode(list(tokens[at : at + BATCH_TOKENS]))
 
     def beginning(self) -> int | None:
         """The token a text begins with where this vocabulary wants one there, else None."""
