@@ -96,7 +96,8 @@ class Runtime:
         raise_interruption()
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
-        self.context_length = int(llama_cpp.llama_n_ctx(self._context))
+        self.context_length = int(llama_cpp.llama_n_ctx(self._context))  # may be rounded up: no measure for a step
+        self._step = int(llama_cpp.llama_n_batch(self._context))
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
@@ -239,7 +240,7 @@ class Runtime:
             )
         self.forget()
         done = 0
-        for step in _steps(wanted, BATCH_TOKENS, self._outputs):
+        for step in _steps(wanted, self._step, self._outputs):
             count = sum(wanted[step])
             self._decode(list(tokens[step]), [bool(one) for one in wanted[step]])
             if count:
@@ -249,8 +250,8 @@ class Runtime:
 
     def extend(self, tokens: Sequence[int]) -> None:
         """Evaluate tokens behind those the context holds, whatever follows them: for measuring speed."""
-        for at in range(0, len(tokens), BATCH_TOKENS):
-            self._decode(list(tokens[at : at + BATCH_TOKENS]))
+        for at in range(0, len(tokens), self._step):
+            self._decode(list(tokens[at : at + self._step]))
 
     def beginning(self) -> int | None:
         """The token a text begins with where this vocabulary wants one there, else None."""
@@ -336,10 +337,10 @@ class Runtime:
             else:  # some models cannot forget the end only
                 self.forget()
                 common = 0
-        for at in range(common, len(tokens), BATCH_TOKENS):
+        for at in range(common, len(tokens), self._step):
             if cancelled():
                 break
-            self._decode(tokens[at : at + BATCH_TOKENS])
+            self._decode(tokens[at : at + self._step])
         return common
 
     def _decode(self, tokens: list[int], wanted: list[bool] | None = None) -> None:
