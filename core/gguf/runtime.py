@@ -37,11 +37,19 @@ class EngineError(TaraError):
 class Runtime:
     """A loaded base model. One answer at a time, one thread at a time.
 
-    Raises InvalidInput for a file that is no model, EngineError when the engine refuses it.
+    `outputs` is for how many positions of a step logits can be had: 1 for generation, more for scoring a text, which
+    costs `outputs` x vocabulary floats. Raises InvalidInput for a file that is no model, EngineError when the engine
+    refuses it.
     """
 
     def __init__(
-        self, gguf: Path, *, n_ctx: int = DEFAULT_CONTEXT, threads: int = 1, warm_adapters: int = WARM_ADAPTERS
+        self,
+        gguf: Path,
+        *,
+        n_ctx: int = DEFAULT_CONTEXT,
+        threads: int = 1,
+        warm_adapters: int = WARM_ADAPTERS,
+        outputs: int = 1,
     ) -> None:
         self.info = inspect_gguf(gguf)
         if self.info.kind != "model":
@@ -51,6 +59,7 @@ class Runtime:
         self._context: Any = None
         self._adapters: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
         self._warm_adapters = warm_adapters
+        self._outputs = outputs
         self._attached: Any = None
         self._evaluated: list[int] = []
         self._formatter: Jinja2ChatFormatter | None = None
@@ -77,7 +86,7 @@ class Runtime:
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = min(n_ctx, trained) if trained > 0 else n_ctx
         options.n_batch = options.n_ubatch = min(BATCH_TOKENS, options.n_ctx)
-        options.n_outputs_max = 1  # logits of the last token only: the rest would be vocabulary x batch floats
+        options.n_outputs_max = self._outputs  # with logits of all tokens it would be vocabulary x batch floats
         options.n_threads = options.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, options)
         if not self._context:
@@ -87,7 +96,8 @@ class Runtime:
         raise_interruption()
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
-        self.context_length = int(llama_cpp.llama_n_ctx(self._context))
+        self.context_length = int(llama_cpp.llama_n_ctx(self._context))  # may be rounded up: no measure for a step
+        self._step = int(llama_cpp.llama_n_batch(self._context))
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
@@ -190,12 +200,15 @@ class Runtime:
             ) from error
         return self.tokenize(prompt)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of rendered text: special tokens are read as such, none are added (the template writes them)."""
+    def tokenize(self, text: str, *, special: bool = True) -> list[int]:
+        """Token ids of rendered text: special tokens are read as such, none are added (the template writes them).
+
+        Without `special` the text is plain: what looks like a special token is spelled out.
+        """
         data = text.encode()
         size = len(data) + 8
         buffer = (llama_cpp.llama_token * size)()
-        count = int(llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, size, False, True))
+        count = int(llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, size, False, special))
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes", "see the log")
         return list(buffer[:count])
@@ -213,6 +226,38 @@ class Runtime:
         self._evaluate(list(tokens))
         values = llama_cpp.llama_get_logits_ith(self._context, -1)
         return np.ctypeslib.as_array(values, shape=(self.vocabulary_size,)).astype(np.float32, copy=True)
+
+    def scored(self, tokens: Sequence[int], wanted: Sequence[bool]) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+        """Evaluate a text afresh; for each run of wanted positions, where it is and its logits.
+
+        `wanted[i]` asks for the logits of the token after `tokens[: i + 1]`. Yields the positions among the wanted
+        ones, as a slice of their count, with an array of shape [at most `outputs`, vocabulary], which is the engine's
+        own memory and holds until the next one is asked for. Raises EngineError when the text does not fit the context.
+        """
+        if len(tokens) > self.context_length:
+            raise EngineError(
+                f"the text has {len(tokens)} tokens, the context holds {self.context_length}", "score shorter windows"
+            )
+        self.forget()
+        done = 0
+        for step in _steps(wanted, self._step, self._outputs):
+            count = sum(wanted[step])
+            self._decode(list(tokens[step]), [bool(one) for one in wanted[step]])
+            if count:
+                values = llama_cpp.llama_get_logits(self._context)
+                yield slice(done, done + count), np.ctypeslib.as_array(values, shape=(count, self.vocabulary_size))
+            done += count
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """Evaluate tokens behind those the context holds, whatever follows them: for measuring speed."""
+        for at in range(0, len(tokens), self._step):
+            self._decode(list(tokens[at : at + self._step]))
+
+    def beginning(self) -> int | None:
+        """The token a text begins with where this vocabulary wants one there, else None."""
+        if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
+            return None
+        return int(llama_cpp.llama_vocab_bos(self._vocabulary))
 
     def generate(
         self,
@@ -292,15 +337,19 @@ class Runtime:
             else:  # some models cannot forget the end only
                 self.forget()
                 common = 0
-        for at in range(common, len(tokens), BATCH_TOKENS):
+        for at in range(common, len(tokens), self._step):
             if cancelled():
                 break
-            self._decode(tokens[at : at + BATCH_TOKENS])
+            self._decode(tokens[at : at + self._step])
         return common
 
-    def _decode(self, tokens: list[int]) -> None:
-        batch = (llama_cpp.llama_token * len(tokens))(*tokens)
-        status = int(llama_cpp.llama_decode(self._context, llama_cpp.llama_batch_get_one(batch, len(tokens))))
+    def _decode(self, tokens: list[int], wanted: list[bool] | None = None) -> None:
+        """Evaluate tokens behind those the context holds; logits of those wanted, by default of the last."""
+        ids = (llama_cpp.llama_token * len(tokens))(*tokens)
+        batch = llama_cpp.llama_batch_get_one(ids, len(tokens))
+        if wanted is not None:
+            batch.logits = (ctypes.c_int8 * len(tokens))(*wanted)
+        status = int(llama_cpp.llama_decode(self._context, batch))
         if status:
             self.forget()
             raise EngineError(
@@ -336,6 +385,18 @@ class Runtime:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _steps(wanted: Sequence[bool], tokens: int, outputs: int) -> Iterator[slice]:
+    """Divide a text into steps of at most `tokens` tokens, of which at most `outputs` are wanted."""
+    start, held = 0, 0
+    for at, one in enumerate(wanted):
+        if at - start == tokens or (one and held == outputs):
+            yield slice(start, at)
+            start, held = at, 0
+        held += bool(one)
+    if start < len(wanted):
+        yield slice(start, len(wanted))
 
 
 def _adapter_text(handle: Any, key: str) -> str | None:

@@ -36,6 +36,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),
         Kind("quantize", 2, True, "gguf", ".gguf"),
         Kind("verify", 1, True, "verification", ".json"),
+        Kind("measure", 1, True, "report", ".json"),
         Kind("package", 1, False, "bundle"),
         Kind("deploy", 1, False, None),
         Kind("clean", 1, False, None),

@@ -37,6 +37,8 @@ VERIFIER = 450 * 10**6  # tokenizers, the engine's library, a context and its ca
 QUANTIZER = 120 * 10**6  # the engine's library alone
 BLOCKS = 150 * 10**6  # a block of rows of a tensor, as it is stored, in float32 and as it is written
 REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole: float32 twice and F16
+SCORED_ROWS = 160  # positions of a step whose logits are held, and the work on a few of them in float64
+KEPT = 2600  # bytes a position of what is kept of the reference
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
 LARGE_RANK = 64  # of an adapter, where its own is not looked at
@@ -123,6 +125,11 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + 2 * embedding, int(BUNDLE_SHARE * shape.parameters)),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
+        # Reference and file are mapped one after the other; of the reference 2.4 kB a position are written down.
+        "measure": (
+            VERIFIER + int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
+            KEPT * int(params.get("max_tokens", 0)) * len(params.get("domains", ())) + 10**6,
+        ),
         "package": (SMALL, int(0.1 * shape.parameters)),
     }[kind]
     return Need(memory, disk)

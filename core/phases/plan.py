@@ -457,7 +457,7 @@ class Planner:
             kind,
             title,
             key,
-            {**params, "_parents": needs},
+            {**params, "_parents": list(dict.fromkeys(needs))},
             stored,
             out,
             tuple(dict.fromkeys(needs)),

@@ -134,6 +134,15 @@ class Reader:
         rows = self._all(f"SELECT {', '.join(_ARTIFACT)} FROM artifact WHERE {where} ORDER BY id DESC", *values)
         return [{**dict(zip(_ARTIFACT, row, strict=True)), "meta": json.loads(row[7])} for row in rows]
 
+    def parents(self, artifact_id: int) -> list[dict[str, Any]]:
+        """The artifacts one was made from, as `artifacts` gives them."""
+        if self._connect() is None:
+            return []
+        keys = self._all(
+            "SELECT key FROM artifact JOIN artifact_parent ON parent_id = id WHERE artifact_id = ?", artifact_id
+        )
+        return self.artifacts(keys=[key for (key,) in keys]) if keys else []
+
     def recorded(self) -> dict[str, str]:
         """The path of every artifact by its key."""
         if self._connect() is None:

@@ -1,0 +1,132 @@
+"""What was made, found by the names people have for it, and what is known of each: its header and its measurements."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import InvalidInput, Refused
+from core.gguf.inspect import inspect_gguf
+from core.store.reads import Reader
+from core.store.views import Measurement
+
+Artifact = dict[str, Any]  # a row of Reader.artifacts; of a file that is not recorded, `id` and what follows are None
+Figures = dict[tuple[str, str], Measurement]  # by name and subject: a domain, or "" for the whole
+
+_LISTED = 12
+_KEY = re.compile(r"-[0-9a-f]{8}$")
+_REPORT_OF_A_REFERENCE = {
+    "reference_perplexity": "perplexity",
+    "reference_held_out_loss": "held_out_loss",
+}  # what a report says of the file that was the measure
+
+
+def find_artifacts(reader: Reader, name: str) -> list[Artifact]:
+    """The artifacts a name stands for: a number, a path, a file's name, or `phase:N`, the GGUF models of a phase's
+    bundle. A GGUF file that is not recorded counts too. Raises InvalidInput naming what there is, or Refused."""
+    if name.startswith("phase:"):
+        return _of_phase(reader, name.removeprefix("phase:"))
+    recorded = reader.artifacts()
+    if name.isdigit():
+        found = [row for row in recorded if row["id"] == int(name)]
+    else:
+        path = Path(name).expanduser()
+        wanted = reader.workspace.relative(path.absolute().resolve())
+        found = [row for row in recorded if row["path"] in (wanted, name)]
+        found = found or [row for row in recorded if name in (Path(row["path"]).name, Path(row["path"]).stem)]
+        if not found and path.is_file() and path.suffix == ".gguf":
+            return [_unrecorded(path.absolute())]
+    if not found:
+        raise InvalidInput(f"there is no artifact {name} ({_listing(recorded)})", "give a number, a path or phase:N")
+    return found[:1]
+
+
+def _of_phase(reader: Reader, number: str) -> list[Artifact]:
+    if not number.isdigit():
+        raise InvalidInput(f"phase:{number} names no phase", "write phase:1")
+    phase = reader.phase(int(number))
+    bundle = next((row for row in reader.artifacts(kind="bundle") if row["path"] == phase.bundle_path), None)
+    if bundle is None:
+        raise Refused(f"phase {number} has no bundle", f"tara build-phase {number}")
+    return sorted((row for row in reader.parents(bundle["id"]) if row["kind"] == "gguf"), key=lambda row: row["id"])
+
+
+def _unrecorded(path: Path) -> Artifact:
+    empty = dict.fromkeys(("id", "key", "sha256", "job_id", "phase", "domain", "created_at"))
+    return {**empty, "kind": "gguf", "name": path.stem, "path": str(path), "bytes": path.stat().st_size, "meta": {}}
+
+
+def _listing(recorded: list[Artifact]) -> str:
+    shown = [row for row in recorded if row["kind"] == "gguf"] or recorded
+    names = [f"{row['id']} {Path(row['path']).name}" for row in shown[:_LISTED]]
+    return ("there are " + ", ".join(names) + (", …" if len(shown) > _LISTED else "")) if names else "there is none yet"
+
+
+def label(artifact: Mapping[str, Any], *, with_key: bool = False) -> str:
+    """What an artifact is called: its file's name, without the key where that says enough."""
+    path = Path(artifact["path"])
+    name = path.stem if path.suffix in (".gguf", ".json") else path.name
+    return name if with_key else _KEY.sub("", name)
+
+
+def newest_report(reader: Reader, artifact: Mapping[str, Any]) -> Artifact | None:
+    """The newest report on a file, found by its hash."""
+    return _report(reader, "gguf_sha256", artifact["sha256"])
+
+
+def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
+    """What is known of an artifact: its header where it is a GGUF file, what its own job measured, and the newest
+    report on it. A file that was only the measure of another has the perplexity and losses of that report."""
+    found: Figures = {}
+
+    def take(measurements: list[Measurement], renamed: Mapping[str, str] | None = None) -> None:
+        for one in measurements:
+            name = one.name if renamed is None else renamed.get(one.name)
+            if name is not None:
+                found[name, one.subject] = one
+
+    path = reader.workspace.absolute(artifact["path"])
+    if artifact["kind"] == "gguf" and path.is_file():
+        take(_header(path))
+    if artifact["id"] is None:
+        return found
+    seconds = _seconds(reader, artifact["job_id"])
+    if seconds is not None:
+        take([Measurement("build_s", seconds, "its last job from start to end", artifact["created_at"], "s")])
+    take(reader.measurements(artifact["id"]))
+    as_reference = _report(reader, "reference_sha256", artifact["sha256"])
+    if as_reference is not None:
+        take(reader.measurements(as_reference["id"]), _REPORT_OF_A_REFERENCE)
+    report = newest_report(reader, artifact)
+    if report is not None:
+        take(reader.measurements(report["id"]))
+    return found
+
+
+def build_seconds(reader: Reader, artifact: Mapping[str, Any]) -> float | None:
+    """How long the job took that made an artifact; None where it is not known."""
+    return _seconds(reader, artifact["job_id"])
+
+
+def _seconds(reader: Reader, job_id: int | None) -> float | None:
+    jobs = reader.jobs(ids=[job_id]) if job_id is not None else []
+    if not jobs or jobs[0].started_at is None or jobs[0].ended_at is None:
+        return None
+    return jobs[0].ended_at - jobs[0].started_at
+
+
+def _report(reader: Reader, field: str, sha256: str | None) -> Artifact | None:
+    rows = reader.artifacts(kind="report") if sha256 else []
+    return next((row for row in rows if row["meta"].get(field) == sha256), None)
+
+
+def _header(path: Path) -> list[Measurement]:
+    info, at = inspect_gguf(path), path.stat().st_mtime
+    how = "from its header"
+    types = [Measurement("tensors", count, how, at, subject=kind) for kind, count in info.types.items()]
+    return [
+        Measurement("bytes", info.bytes, "size of the file", at, "B"),
+        Measurement("bits_per_weight", info.bits_per_weight, f"tensor bits over weights, {how}", at),
+        Measurement("fallback_tensors", info.fallback_tensors, how, at, n=info.weight_tensors),
+        *types,
+    ]
