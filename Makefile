@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	bench-startup bench-runner
+	bench-startup bench-runner bench-factory
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -62,3 +62,8 @@ bench-startup: setup
 
 bench-runner: setup
 	@$(BIN)/python benchmarks/runner.py
+
+PARAMETERS ?= 3b
+FOLDER ?=
+bench-factory: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/factory.py --parameters $(PARAMETERS) $(if $(FOLDER),--folder $(FOLDER))

@@ -32,12 +32,15 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "merge": "merging",
     "convert": "merging",
     "adapter-convert": "merging",
+    "imatrix": "compressing",
     "quantize": "compressing",
     "verify": "compressing",
     "package": "compressing",
     "deploy": "compressing",
 }
-EXPORT_KINDS = frozenset({"merge", "convert", "quantize"})  # with a domain: of its single file; else of a base
+EXPORT_KINDS = frozenset(
+    {"merge", "convert", "imatrix", "quantize"}
+)  # with a domain: of its single file; else of a base
 _STAGES = ("training", "merging", "compressing")
 UNDONE = frozenset({"queued", "starting", "running", "stopping", "paused"})
 _FAILED = frozenset({"failed", "interrupted"})  # what a person cancelled did not fail; it is not done

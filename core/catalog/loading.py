@@ -276,8 +276,8 @@ def _settings(document: Document, faults: Faults) -> Settings:
     )
     training.only(
         (
-            "preset", "seed", "held_out_fraction", "evaluation_sequence_length", "keep_checkpoints",
-            "checkpoints_max_mb",
+            "preset", "seed", "held_out_fraction", "evaluation_sequence_length", "calibration_tokens",
+            "keep_checkpoints", "checkpoints_max_mb",
         )
     )  # fmt: skip
     routing.only(("weights", "unsure_below"))
@@ -298,6 +298,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         evaluation_sequence_length=training.integer(
             "evaluation_sequence_length", 8, 131072, default.evaluation_sequence_length
         ),
+        calibration_tokens=training.integer("calibration_tokens", 0, 10**7, default.calibration_tokens),
         routing_weights=_weights(routing, default),
         unsure_below=routing.number("unsure_below", 0, 1, default.unsure_below),
         crisis_region=region,

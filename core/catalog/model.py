@@ -100,6 +100,7 @@ class Settings:
     seed: int = 7
     held_out_fraction: float = 0.2
     evaluation_sequence_length: int = 512  # tokens
+    calibration_tokens: int = 2048  # 0: quantize without an importance matrix
     routing_weights: Mapping[str, float] = field(
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )

@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO
 
 from core.errors import TaraError
-from core.gguf.toolchain import converters_folder
+from core.gguf.toolchain import CONVERT_MODEL, converters_folder
 
 _PROGRESS = re.compile(rb"^Writing: +(\d+)%")
 _LINE_END = re.compile(rb"[\r\n]")
 _KEPT_LINES = 3
+_OURS = Path(__file__).parents[2]  # where the child finds this package
+_BY_BLOCKS = {CONVERT_MODEL: ["-P", "-m", "core.gguf.by_blocks"]}  # -P: no module is taken from where the job runs
 
 
 def run_converter(script: str, arguments: list[str], *, on_percent: Callable[[int], None] | None = None) -> None:
@@ -21,12 +24,13 @@ def run_converter(script: str, arguments: list[str], *, on_percent: Callable[[in
 
     Its lines are printed as they come; the writing bar's percentage goes to `on_percent`. The child stays in this
     process's group, so what ends the job ends it too, and it is stopped when this block is left by an error. Raises
-    TaraError with the script's last words when it fails, EnvironmentLacks when it is not installed.
+    TaraError with the script's last words when it fails, EnvironmentLacks when it is not installed. Models are
+    converted with the writing of `core.gguf.by_blocks`.
     """
     folder = converters_folder()
-    paths = [str(folder / "gguf-py"), str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(folder / "gguf-py"), str(folder), *filter(None, [os.environ.get("PYTHONPATH")]), str(_OURS)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-u", str(folder / script), *arguments]
+    command = [sys.executable, "-u", *_BY_BLOCKS.get(script, []), str(folder / script), *arguments]
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

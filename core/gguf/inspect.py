@@ -47,6 +47,7 @@ FILE_TYPES = {
     41: "Q2_0",
 }
 UNKNOWN_FILE_TYPE = "unknown"
+_OTHER_KINDS = ("adapter", "imatrix")
 
 _BLOCKS = {name: block for name, block, _ in TENSOR_TYPES.values()}
 
@@ -55,8 +56,8 @@ _BLOCKS = {name: block for name, block, _ in TENSOR_TYPES.values()}
 class GgufInfo:
     """A GGUF file, model or adapter, as its header describes it.
 
-    `kind` is `model` or `adapter`. `file_type` is the mix its maker names (`Q4_K_M`, `F16`; `unknown` where the file
-    says nothing), `types` counts tensors by the type they really have. `bytes` is the file's size,
+    `kind` is `model`, `adapter` or `imatrix`. `file_type` is the mix its maker names (`Q4_K_M`, `F16`; `unknown` where
+    the file says nothing), `types` counts tensors by the type they really have. `bytes` is the file's size,
     `bits_per_weight` the tensors' bits over `parameters`. `fallback_tensors` counts the weight matrices, of
     `weight_tensors`, that the named mix could not hold because of their row length, see `falls_back`. `metadata` has
     the scalar keys. Text in it comes from the file and is not cleaned.
@@ -87,7 +88,7 @@ def inspect_gguf(path: Path) -> GgufInfo:
     template = metadata.get("tokenizer.chat_template")
     return GgufInfo(
         path=path,
-        kind="adapter" if metadata.get("general.type") == "adapter" else "model",
+        kind=str(metadata["general.type"]) if metadata.get("general.type") in _OTHER_KINDS else "model",
         architecture=header.architecture,
         file_type=file_type,
         types=dict(Counter(tensor.type for tensor in header.tensors).most_common()),

@@ -8,13 +8,15 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, listening, raise_interruption
 from core.gguf.header import TENSOR_TYPES, TensorInfo, read_header
+from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.inspect import falls_back, inspect_gguf
 from core.gguf.llama import llama_cpp
 
@@ -29,7 +31,12 @@ QUANTIZATIONS = {
 # and quantized at once (1.1 GB for a half-billion model with a large vocabulary).
 BUFFER_BYTES = 128 << 20
 
+# What the engine's own program writes of a matrix that was used.
+IMATRIX_ENTRIES, IMATRIX_CHUNKS = "quantize.imatrix.entries_count", "quantize.imatrix.chunks_count"
+
 _PLAIN = ("F32", "F16", "BF16")
+_TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
+_INTEGER = 0  # llama_model_kv_override_type
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) ")
 _NEW_TYPE = re.compile(r"MiB \((\w+)\)\s*$")
 
@@ -49,14 +56,26 @@ def quantize(
     quantization: str,
     *,
     threads: int,
+    imatrix: ImportanceMatrix | None = None,
+    types: Mapping[str, str] | None = None,
+    buffer_bytes: int = BUFFER_BYTES,
     on_tensor: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Quantize the F16, BF16 or F32 file `source` into the new file `target`.
 
-    `on_tensor(number, total, name)` is told of every tensor as it begins. Raises InvalidInput for an unknown type or
-    a source that is quantized already, TaraError with the engine's words when it fails.
+    With `imatrix` the columns it says are used most are rounded best; `types` gives tensors, by name, another type
+    than the quantization's mix means for them. `buffer_bytes` bounds the rows held at once; the result does not depend
+    on it. `on_tensor(number, total, name)` is told of every tensor as it begins. Raises InvalidInput for an unknown
+    type, a source that is quantized already, or a matrix or types of another model, TaraError with the engine's words
+    when it fails.
     """
     ftype = check_quantization(source, quantization)
+    tensors = tuple(read_header(source).tensors)
+    if imatrix is not None:
+        imatrix.check(tensors)
+    unknown = (types or {}).keys() - {tensor.name for tensor in tensors}
+    if unknown:
+        raise InvalidInput(f"a type is given for {min(unknown)}, which {source} lacks", "solve the types for this file")
 
     told = 0
 
@@ -68,7 +87,10 @@ def quantize(
             on_tensor(told, int(found[2]), found[3])
 
     with listening(line):
-        _run(source, target, ftype, threads=threads, dry_run=False)
+        parameters = _parameters(ftype, threads=threads, buffer_bytes=buffer_bytes)
+        kept = [_give_imatrix(parameters, imatrix), _give_types(parameters, types or {}, tensors)]
+        _run(source, target, parameters)
+        del kept  # what the engine reads during the call must live as long
 
 
 def predicted_size(source: Path, quantization: str) -> PredictedSize:
@@ -82,7 +104,9 @@ def predicted_size(source: Path, quantization: str) -> PredictedSize:
             chosen[found[3]] = new_type[1].upper()
 
     with listening(line, quiet=True):
-        _run(source, source.with_name(source.name + ".dry-run"), ftype, threads=1, dry_run=True)
+        parameters = _parameters(ftype, threads=1, buffer_bytes=BUFFER_BYTES)
+        parameters.dry_run = True
+        _run(source, source.with_name(source.name + ".dry-run"), parameters)
     header = read_header(source)
     sizes = {name: (block, block_bytes) for name, block, block_bytes in TENSOR_TYPES.values()}
     types: dict[str, int] = {}
@@ -103,19 +127,59 @@ def check_quantization(source: Path, quantization: str) -> int:
         raise InvalidInput(f"unknown quantization {quantization!r}", f"use one of {', '.join(QUANTIZATIONS)}")
     info = inspect_gguf(source)
     if info.kind != "model":
-        raise InvalidInput(f"{source} is an adapter, not a model", "quantize its base; adapters stay as they are")
+        raise InvalidInput(f"{source} is an {info.kind}, not a model", "quantize a base; adapters stay as they are")
     quantized = [kind for kind in info.types if kind not in (*_PLAIN, "I32", "I64", "I16", "I8", "F64")]
     if quantized:
         raise InvalidInput(f"{source} is quantized already ({quantized[0]})", "quantize its F16 file instead")
     return int(QUANTIZATIONS[quantization])
 
 
-def _run(source: Path, target: Path, ftype: int, *, threads: int, dry_run: bool) -> None:
+def _parameters(ftype: int, *, threads: int, buffer_bytes: int) -> Any:
     parameters = llama_cpp.llama_model_quantize_default_params()
     parameters.ftype = ftype
     parameters.nthread = threads
-    parameters.dry_run = dry_run
-    parameters.max_buf_size = BUFFER_BYTES
+    parameters.max_buf_size = buffer_bytes
+    return parameters
+
+
+def _give_imatrix(parameters: Any, imatrix: ImportanceMatrix | None) -> list[Any]:
+    """Set the matrix; returns what must stay alive while the engine reads it."""
+    if imatrix is None:
+        return []
+    means = {name: statistic.mean for name, statistic in sorted(imatrix.statistics.items())}
+    entries = (llama_cpp.llama_model_imatrix_data * (len(means) + 1))()  # the last one, without a name, ends the list
+    for entry, (name, mean) in zip(entries, means.items(), strict=False):
+        entry.name = name.encode()
+        entry.data = mean.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        entry.size = len(mean)
+    parameters.imatrix = entries
+    told = {IMATRIX_ENTRIES: len(means), IMATRIX_CHUNKS: imatrix.chunks}
+    keys = (llama_cpp.llama_model_kv_override * (len(told) + 1))()
+    for key, (name, value) in zip(keys, told.items(), strict=False):
+        key.tag, key.key, key.value.val_i64 = _INTEGER, name.encode(), value
+    parameters.kv_overrides = keys
+    return [means, entries, keys]
+
+
+def _give_types(parameters: Any, types: Mapping[str, str], tensors: tuple[TensorInfo, ...]) -> Any:
+    """Set types by tensor; returns what must stay alive. Embedding and head have settings of their own, and an
+    embedding that is also the head obeys the head's."""
+    tied = all(tensor.name != "output.weight" for tensor in tensors)
+    if "token_embd.weight" in types:
+        parameters.token_embedding_type = _TYPE_NUMBERS[types["token_embd.weight"]]
+        if tied:
+            parameters.output_tensor_type = parameters.token_embedding_type
+    if "output.weight" in types:
+        parameters.output_tensor_type = _TYPE_NUMBERS[types["output.weight"]]
+    others = {name: kind for name, kind in types.items() if name not in ("token_embd.weight", "output.weight")}
+    overrides = (llama_cpp.llama_model_tensor_override * (len(others) + 1))()
+    for override, (name, kind) in zip(overrides, others.items(), strict=False):
+        override.pattern, override.type = f"^{re.escape(name)}$".encode(), _TYPE_NUMBERS[kind]
+    parameters.tt_overrides = overrides
+    return overrides
+
+
+def _run(source: Path, target: Path, parameters: Any) -> None:
     last_error()
     failed = llama_cpp.llama_model_quantize(os.fsencode(source), os.fsencode(target), ctypes.byref(parameters))
     raise_interruption()

@@ -45,7 +45,7 @@ class Runtime:
     ) -> None:
         self.info = inspect_gguf(gguf)
         if self.info.kind != "model":
-            raise InvalidInput(f"{gguf} is an adapter, not a model", "give the base it belongs to")
+            raise InvalidInput(f"{gguf} is an {self.info.kind}, not a model", "give the base it belongs to")
         capture_log()
         self._model: Any = None
         self._context: Any = None
@@ -122,7 +122,9 @@ class Runtime:
             return self._adapters[key]
         info = inspect_gguf(path)
         if info.kind != "adapter":
-            raise InvalidInput(f"{path} is a model, not an adapter", "give the adapter's GGUF file")
+            raise InvalidInput(
+                f"{path} is a GGUF file of kind {info.kind}, not an adapter", "give the adapter's GGUF file"
+            )
         last_error()
         handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not handle:

@@ -17,6 +17,8 @@ _BLOCK = re.compile(r"blk\.(\d+)\.")
 _PAIR = re.compile(r"(?P<weight>.+)\.lora_(?P<side>[ab])$")
 _FLOATS = ("F32", "F16", "BF16", "F64")
 _SCAN_LIMIT = 1 << 16
+_CALLED = {"adapter": "an adapter", "imatrix": "an importance matrix", "model": "a model"}
+_STATISTIC = (".in_sum2", ".counts")
 
 
 def check_gguf(path: Path, name: str, *, adapter: bool | None = None) -> tuple[list[Finding], dict[str, Any]]:
@@ -30,9 +32,9 @@ def check_gguf(path: Path, name: str, *, adapter: bool | None = None) -> tuple[l
         return [Finding("error", "gguf-unreadable", name, shown(error.message, 400))], {}
     findings = _extents(path, name) + _numbers(path, name, info)
     if adapter is not None and (info.kind == "adapter") is not adapter:
-        message = f"{name} is {'an adapter' if info.kind == 'adapter' else 'a model'}, not what belongs here"
+        message = f"{name} is {_CALLED[info.kind]}, not what belongs here"
         findings.append(Finding("error", "gguf-kind", name, message))
-    findings += _adapter(name, info) if info.kind == "adapter" else _model(name, info)
+    findings += {"adapter": _adapter, "imatrix": _imatrix}.get(info.kind, _model)(name, info)
     facts = {
         "gguf": info.kind,
         "architecture": info.architecture,
@@ -74,6 +76,16 @@ def _numbers(path: Path, name: str, info: GgufInfo) -> list[Finding]:
     if not damaged:
         return []
     return [Finding("error", "not-finite", name, f"{name} holds NaN or infinite numbers in {some(damaged)}")]
+
+
+def _imatrix(name: str, info: GgufInfo) -> list[Finding]:
+    """Every statistic is a sum and a count."""
+    held = [{one.name.removesuffix(end) for one in info.tensors if one.name.endswith(end)} for end in _STATISTIC]
+    single = held[0] ^ held[1]
+    if single or not held[0]:
+        what = f"of {some(sorted(single))} only sum or count" if single else "no statistics"
+        return [Finding("error", "imatrix-incomplete", name, f"{name} has {what}")]
+    return []
 
 
 def _model(name: str, info: GgufInfo) -> list[Finding]:

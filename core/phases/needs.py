@@ -35,6 +35,8 @@ LIBRARIES = 650 * 10**6  # resident once torch, transformers and peft are import
 CONVERTER = 400 * 10**6  # the converter's own process, which imports torch
 VERIFIER = 450 * 10**6  # tokenizers, the engine's library, a context and its cache
 QUANTIZER = 120 * 10**6  # the engine's library alone
+BLOCKS = 150 * 10**6  # a block of rows of a tensor, as it is stored, in float32 and as it is written
+REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole: float32 twice and F16
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
 LARGE_RANK = 64  # of an adapter, where its own is not looked at
@@ -112,13 +114,17 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         tokens = int(params["sequence_length"])
         scoring = logit_bytes(shape, HEAD_ROWS) + tokens * shape.hidden * FLOAT32 * 8
         return _computing(kind, weights, scoring, disk=10**6)
+    if kind == "imatrix":
+        tokens = int(params["sequence_length"])
+        return _computing(kind, weights, tokens * (shape.hidden * 8 + shape.inner * 3) * FLOAT32, disk=10**7)
     embedding = shape.vocabulary * shape.hidden * FLOAT32  # usually the largest tensor
     dequantized = int(FROM_GGUF * shape.parameters) if params.get("base", {}).get("gguf_file") else 0
     memory, disk = {
         "base": (LIBRARIES + dequantized, weights),  # a folder's files are linked or copied, never loaded
-        "merge": (LIBRARIES + 4 * embedding, weights),
-        # The converter writes tensor by tensor; what it maps of the model can be dropped.
-        "convert": (SMALL + CONVERTER + 2 * embedding, int(2.1 * shape.parameters)),
+        "merge": (LIBRARIES + BLOCKS, weights),
+        # What the converter maps of the model can be dropped. It writes block by block, but for llama's query and key
+        # weights, whose rows it rearranges.
+        "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),

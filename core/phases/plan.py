@@ -109,6 +109,9 @@ class Planner:
         ggufs: dict[str, PlannedJob] = {}
         f16: dict[str, PlannedJob] = {}
         models: dict[str, PlannedJob] = {}
+        taught: dict[str, list[DomainSource]] = {}
+        for source in sources:
+            taught.setdefault(source.base, []).append(source)
         for source in sources:
             adapter, evaluation = self._evaluated(plan, source, number)
             evaluations[source.name] = evaluation
@@ -117,7 +120,7 @@ class Planner:
                 models[source.base] = self._base(plan, source.base, number)
                 f16[source.base] = self._converted(plan, source.base, source.base, models[source.base], number)
                 ggufs[source.base] = self._quantized(
-                    plan, source.base, source.base, f16[source.base], quantization, number
+                    plan, source.base, models[source.base], f16[source.base], quantization, taught[source.base], number
                 )
         domains = {source.name: self._domain_facts(source) for source in sources}
         prompts = {
@@ -149,7 +152,7 @@ class Planner:
         )
         whole = self._converted(plan, source.name, source.base, merged, phase, domain=source.name)
         if quantization != "F16":
-            self._quantized(plan, source.name, source.base, whole, quantization, phase, domain=source.name)
+            self._quantized(plan, source.name, merged, whole, quantization, [source], phase, domain=source.name)
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
@@ -268,20 +271,57 @@ class Planner:
         self,
         plan: Plan,
         name: str,
-        base: str,
+        model: PlannedJob,
         whole: PlannedJob,
         quantization: str,
+        sources: Sequence[DomainSource],
         phase: int | None,
         domain: str | None = None,
     ) -> PlannedJob:
+        """`whole`, the F16 file of `model`, in a smaller type, with the importance matrix of what `sources` teach."""
+        inputs = {"gguf": whole}
+        matrix = self._importance(plan, name, model, whole, sources, phase, domain)
+        if matrix is not None:
+            inputs["imatrix"] = matrix
         return self._add(
             plan,
             "quantize",
             f"quantize {name} to {quantization}",
             f"{name}-{quantization}",
             {"name": name, "type": quantization},
-            {"gguf": whole},
-            bases=(base,),
+            inputs,
+            bases=(sources[0].base,),
+            phase=phase,
+            domain=domain,
+        )
+
+    def _importance(
+        self,
+        plan: Plan,
+        name: str,
+        model: PlannedJob,
+        whole: PlannedJob,
+        sources: Sequence[DomainSource],
+        phase: int | None,
+        domain: str | None,
+    ) -> PlannedJob | None:
+        settings, divided = self.catalog.settings, ("system_prompt", "seed", "held_out_fraction")
+        if not settings.calibration_tokens:
+            return None
+        taught = {source.name: self._taught(source) for source in sources}
+        return self._add(
+            plan,
+            "imatrix",
+            f"importance matrix of {name}",
+            name,
+            {
+                "name": name,
+                "domains": {one: {each: facts[each] for each in divided} for one, facts in taught.items()},
+                "tokens": settings.calibration_tokens,
+                "sequence_length": settings.evaluation_sequence_length,
+            },
+            {"base": model, "gguf": whole, "data": {source.name: self._data(source) for source in sources}},
+            bases=(sources[0].base,),
             phase=phase,
             domain=domain,
         )

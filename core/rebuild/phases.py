@@ -19,7 +19,7 @@ from core.store.tables import Artifact, Domain, Fact, Job, Phase
 from core.training.data import find_data
 from core.workspace import Workspace
 
-_SHARED = ("base", "convert", "quantize", "clean")  # of no phase alone: they stay when a phase is cleaned up
+_SHARED = ("base", "convert", "imatrix", "quantize", "clean")  # of no phase alone: they stay when a phase is cleaned up
 
 
 def specs_of(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:

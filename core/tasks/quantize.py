@@ -3,19 +3,23 @@
 from pathlib import Path
 
 from core.files import sha256_of
+from core.gguf.imatrix import read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.tasks.context import Context, TaskError
 
 
 def run(ctx: Context) -> None:
-    """Quantize `inputs.gguf` to `params.type`."""
+    """Quantize `inputs.gguf` to `params.type`, with the importance matrix `inputs.imatrix` where there is one."""
     source, name, quantization = Path(ctx.inputs["gguf"]), ctx.params["name"], ctx.params["type"]
     assert ctx.out is not None
     if quantization not in QUANTIZATIONS:
         raise TaskError(f"unknown quantization {quantization!r}", f"use one of {', '.join(QUANTIZATIONS)}")
     predicted = predicted_size(source, quantization)
     print(f"{source.name} as {quantization}: {predicted.bytes / 1e6:.1f} MB predicted", flush=True)
+    imatrix = read_imatrix(Path(ctx.inputs["imatrix"])) if ctx.inputs.get("imatrix") else None
+    if imatrix is None:
+        print("without an importance matrix: every column is rounded alike", flush=True)
     threads = int(ctx.spec.get("threads") or 1)
     ctx.restart_clock()
     with ctx.staging() as staged:
@@ -24,6 +28,7 @@ def run(ctx: Context) -> None:
             staged,
             quantization,
             threads=threads,
+            imatrix=imatrix,
             on_tensor=lambda at, total, tensor: ctx.progress(at, total, unit="tensor", message=tensor),
         )
         info = inspect_gguf(staged)
@@ -43,6 +48,7 @@ def run(ctx: Context) -> None:
         parameters=info.parameters,
         fallback_tensors=info.fallback_tensors,
         weight_tensors=info.weight_tensors,
+        imatrix_entries=len(imatrix.statistics) if imatrix is not None else 0,
     )
     ctx.measure("bytes", info.bytes, method="size of the file", unit="B")
     ctx.measure("bits_per_weight", round(info.bits_per_weight, 4), method="tensor bits over weights, from its header")

@@ -1,12 +1,13 @@
-"""An adapter merged into its base, a tensor at a time: W + scale * B @ A (arXiv:2106.09685)."""
+"""An adapter merged into its base, a block of rows at a time: W + scale * B @ A (arXiv:2106.09685)."""
 
 import json
+import math
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
@@ -15,6 +16,8 @@ from core.files import MANIFEST
 from core.tasks.context import TaskError
 from core.training.base import PROVENANCE, empty_model, weight_files
 from core.training.lora import read_adapter_config, read_adapter_tensors, scale_of
+
+BLOCK_BYTES = 32 << 20  # of float32, the most of a tensor that is worked on at a time
 
 _PREFIX = "base_model.model."
 _PLAIN_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva")
@@ -29,17 +32,19 @@ class Update:
     scale: float
     transposed: bool
 
-    def apply(self, weight: torch.Tensor) -> torch.Tensor:
-        """The changed weight in its own dtype; the sum is taken in float32 and rounded once."""
-        delta = (self.b.float() @ self.a.float()) * self.scale
-        if self.transposed:
-            delta = delta.T
-        if delta.shape != weight.shape:
-            raise TaskError(
-                f"the adapter changes a weight of shape {list(delta.shape)}, the base's is {list(weight.shape)}",
-                "it was trained on another base",
-            )
-        return (weight.float() + delta).to(weight.dtype)
+    @property
+    def shape(self) -> list[int]:
+        """The shape of the weight it changes, as that is stored."""
+        changed = [int(self.b.shape[0]), int(self.a.shape[1])]
+        return changed[::-1] if self.transposed else changed
+
+    def apply(self, rows: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows of the changed weight from number `first` on, in their own dtype: the sum is taken in float32 and
+        rounded once."""
+        part = slice(first, first + rows.shape[0])
+        left, right = (self.a[:, part].T, self.b.T) if self.transposed else (self.b[part], self.a)
+        delta = torch.mm(left.float(), right.float()).mul_(self.scale)
+        return delta.add_(rows).to(rows.dtype)
 
 
 def refuse_unmergeable(folder: Path, config: dict[str, Any]) -> None:
@@ -89,8 +94,8 @@ def read_updates(adapter: Path) -> dict[str, Update]:
 def merge(base: Path, adapter: Path, destination: Path, on_tensor: Callable[[int, int], None]) -> int:
     """Write the folder `destination`: the base with the adapter in its weights; returns how many weights changed.
 
-    Shards keep their names, order and headers, and all that is not a weight is copied. At no time is more than one
-    tensor in memory. Raises TaskError when the adapter does not fit.
+    Shards keep their names, order and headers, and all that is not a weight is copied. Weights pass through memory in
+    blocks of BLOCK_BYTES, whatever their size. Raises TaskError when the adapter does not fit.
     """
     updates = read_updates(adapter)
     shards = weight_files(base)
@@ -131,11 +136,40 @@ def _merge_shard(
     with safe_open(shard, framework="pt") as source, open(target, "wb") as stream:
         stream.write(struct.pack("<Q", size) + raw)
         for done, name in enumerate(order, start=done + 1):  # noqa: B020 - counting goes on from the file before
-            weight = source.get_tensor(name)
-            if name in updates:
-                weight = updates[name].apply(weight)
-            if not bool(torch.isfinite(weight).all()):
-                raise TaskError(f"{name} holds values that are not numbers after the merge", "train the adapter again")
-            stream.write(memoryview(weight.contiguous().flatten().view(torch.uint8).numpy()))
+            _merge_tensor(source, name, updates.get(name), stream)
             on_tensor(done)
     return done
+
+
+def _merge_tensor(source: Any, name: str, update: Update | None, stream: BinaryIO) -> None:
+    """Write one tensor of a shard, changed where there is an update for it."""
+    shape = list(source.get_slice(name).get_shape())
+    if update is not None and update.shape != shape:
+        raise TaskError(
+            f"the adapter changes a weight of shape {update.shape}, the base's {name} is {shape}",
+            "it was trained on another base",
+        )
+    for first, rows in _blocks(source, name, shape):
+        merged = rows if update is None else update.apply(rows, first)
+        if not _finite(merged):
+            raise TaskError(f"{name} holds values that are not numbers after the merge", "train the adapter again")
+        stream.write(memoryview(merged.contiguous().flatten().view(torch.uint8).numpy()))
+
+
+def _blocks(source: Any, name: str, shape: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+    """A stored tensor in blocks of rows, each with the number of its first row; what has no rows comes whole."""
+    if not shape or 0 in shape:
+        yield 0, source.get_tensor(name)
+        return
+    stored = source.get_slice(name)
+    step = max(1, BLOCK_BYTES // (4 * math.prod(shape[1:])))
+    for first in range(0, shape[0], step):
+        yield first, stored[first : first + step]
+
+
+def _finite(values: torch.Tensor) -> bool:
+    """Whether all values are numbers, told by the least and the greatest: no mask as large as the block is made."""
+    if not values.is_floating_point() or not values.numel():
+        return True
+    wide = values.float() if values.element_size() == 1 else values  # torch orders no 8-bit floats
+    return all(math.isfinite(bound) for bound in torch.stack(torch.aminmax(wide)).tolist())

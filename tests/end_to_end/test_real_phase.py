@@ -81,7 +81,7 @@ def test_what_jobs_were_expected_to_take_is_near_what_they_took(built: Workspace
             assert 0.9 * peak < job["memory_bytes"] < 2.5 * peak, (job["kind"], job["memory_bytes"], peak)
         seen.add(job["kind"])
     assert seen == {
-        "base", "train", "evaluate", "convert", "adapter-convert", "quantize", "verify", "package", "deploy",
+        "base", "train", "evaluate", "convert", "adapter-convert", "imatrix", "quantize", "verify", "package", "deploy",
     }  # fmt: skip
 
 

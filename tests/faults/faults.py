@@ -148,6 +148,7 @@ def console(scene: Scene, order: random.Random) -> str:
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ["TERM"] = "xterm-256color"
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where these faults run under nohup
         os.execv(TARA, [str(TARA), "--root", str(scene.workspace.root)])
 
     def drink() -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from core.files import sha256_of, write_manifest
 from core.gguf.toolchain import install_toolchain
-from core.tasks import adapter_convert, convert, quantize, verify
+from core.tasks import adapter_convert, convert, imatrix, quantize, verify
 from core.tasks.context import Context
 
 TASKS = {"convert": convert, "quantize": quantize, "adapter-convert": adapter_convert, "verify": verify}
+TASKS["imatrix"] = imatrix
 
 
 @dataclass

@@ -27,6 +27,7 @@ from tests.imitate import (
 )
 
 CHAIN = [("train", "business"), ("evaluate", "business"), ("adapter-convert", "business")]
+CALIBRATION = [("imatrix", None), ("quantize", None)]  # what reads the training text of all
 TAIL = [("verify", None), ("package", None)]
 
 
@@ -53,6 +54,7 @@ def test_a_phase_of_two_domains_shares_its_base(phase_one: Workspace) -> None:
         [
             ("base", None),
             ("convert", None),
+            ("imatrix", None),
             ("quantize", None),
             *CHAIN,
             *((kind, "healthcare") for kind, _ in CHAIN),
@@ -86,7 +88,7 @@ def test_a_built_phase_has_nothing_missing(built: Workspace) -> None:
 
 def test_changed_data_makes_only_that_domain_stale(built: Workspace) -> None:
     chat_lines(built.data / "business.jsonl", answer="something else")
-    assert plan(built) == Counter([*CHAIN, *TAIL])
+    assert plan(built) == Counter([*CHAIN, *CALIBRATION, *TAIL])
 
 
 def test_a_changed_system_prompt_makes_only_that_domain_stale(built: Workspace) -> None:
@@ -96,7 +98,7 @@ def test_a_changed_system_prompt_makes_only_that_domain_stale(built: Workspace) 
     head, mark, rest = path.read_text("utf-8").partition("\nbusiness:")
     assert mark
     path.write_text(head + mark + rest.replace("system_prompt: ", "system_prompt: Indeed, ", 1), "utf-8")
-    assert set(plan(built)) <= {*CHAIN, *TAIL}
+    assert set(plan(built)) <= {*CHAIN, *CALIBRATION, *TAIL}
     assert plan(built)[("train", "business")] == 1
 
 
@@ -120,7 +122,7 @@ def test_a_moved_base_is_the_same_and_a_changed_one_is_not(built: Workspace, tmp
     use_base(built, base_folder(tmp_path / "moved"))
     assert not plan(built)
     use_base(built, base_folder(tmp_path / "changed", seed=1))
-    assert sum(plan(built).values()) == 11
+    assert sum(plan(built).values()) == 12
 
 
 def test_a_reworded_preset_makes_nothing_stale(built: Workspace) -> None:
@@ -149,13 +151,15 @@ def test_two_bases_are_each_made_once(phase_one: Workspace, tmp_path: Path) -> N
     use_base(phase_one, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
     edit_mapping(phase_one, "business", "Efficient-1B")
     found = plan(phase_one)
-    assert [found[(kind, None)] for kind in ("base", "convert", "quantize", "verify")] == [2, 2, 2, 1]
+    assert [found[(kind, None)] for kind in ("base", "convert", "imatrix", "quantize", "verify")] == [2, 2, 2, 2, 1]
 
 
 def test_the_mapping_decides_on_the_base(built: Workspace, tmp_path: Path) -> None:
     use_base(built, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
     edit_mapping(built, "business", "Efficient-1B")
-    assert plan(built) == Counter([("base", None), ("convert", None), ("quantize", None), *CHAIN, *TAIL])
+    # What is left of the first base is read with one domain's text less.
+    made = [("base", None), ("convert", None), *[("imatrix", None), ("quantize", None)] * 2]
+    assert plan(built) == Counter([*made, *CHAIN, *TAIL])
     service.build_phase(built, 1)
     with open_store(built).write() as session:
         row = session.get(Domain, "business")
@@ -183,7 +187,9 @@ def test_phases_that_share_a_base_share_its_files(built: Workspace) -> None:
     chat_lines(built.data / "education.jsonl")
     service.create_phase(built, 2, ["education"])
     found = missing(service.plan_build(built, 2))
-    assert {kind for kind, _ in found} == {"train", "evaluate", "adapter-convert", "verify", "package"}
+    # The quantized base is not shared: it is rounded by what the phase itself reads.
+    own = {"train", "evaluate", "adapter-convert", "imatrix", "quantize", "verify", "package"}
+    assert {kind for kind, _ in found} == own
 
 
 def test_an_adapter_from_elsewhere_is_not_trained(phase_one: Workspace, tmp_path: Path) -> None:
@@ -229,7 +235,7 @@ def test_an_adapter_from_elsewhere_makes_a_failed_training_good(phase_one: Works
 
 
 @pytest.mark.parametrize(
-    ("quantization", "kinds"), [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "quantize"])]
+    ("quantization", "kinds"), [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "imatrix", "quantize"])]
 )
 def test_an_export_merges_and_leaves_the_phase_alone(built: Workspace, quantization: str, kinds: list[str]) -> None:
     ids, path = service.export_domain(built, "business", quantization)

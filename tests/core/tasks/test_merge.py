@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from core.files import check_manifest, sha256_of
 from core.tasks.context import TaskError
+from core.training import merge as merging
 from tests.core.tasks.driving import drive, make_base, only, train_adapter, write_examples
 from tests.models import ARCHITECTURES, build_tiny
 
@@ -89,6 +90,72 @@ def test_a_bfloat16_base_stays_bfloat16_and_is_rounded_once(tmp_path: Path) -> N
     expected = (before[f"{name}.weight"].float() + 2.0 * (b @ a)).to(torch.bfloat16)
     assert torch.equal(after[f"{name}.weight"], expected)
     assert torch.equal(after["model.embed_tokens.weight"], before["model.embed_tokens.weight"])
+
+
+def write_adapter(folder: Path, shapes: dict[str, tuple[int, int]], *, transposed: bool) -> Path:
+    """A random adapter of rank 3 on weights that are stored with these shapes, by the names of their layers."""
+    folder.mkdir()
+    torch.manual_seed(3)
+    tensors: dict[str, torch.Tensor] = {}
+    for name, shape in shapes.items():
+        rows, columns = reversed(shape) if transposed else shape
+        tensors[f"base_model.model.{name}.lora_A.weight"] = torch.randn(3, columns) / 8
+        tensors[f"base_model.model.{name}.lora_B.weight"] = torch.randn(rows, 3) / 8
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 3, "lora_alpha": 6, "bias": "none", "fan_in_fan_out": transposed}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("architecture", "layers"),
+    [("llama", ["lm_head", "model.layers.1.mlp.down_proj"]), ("gpt2", ["transformer.h.1.mlp.c_fc"])],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("block", [merging.BLOCK_BYTES, 4 * 64 * 100, 1])
+def test_blocks_of_rows_make_what_the_whole_weight_makes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    architecture: str,
+    layers: list[str],
+    dtype: torch.dtype,
+    block: int,
+) -> None:
+    base = build_tiny(architecture, tmp_path / "base")
+    stored = {
+        name: tensor.to(dtype)[: 1000 if "lm_head" in name else None].clone()
+        for name, tensor in load_file(base / "model.safetensors").items()
+    }
+    save_file(stored, base / "model.safetensors", metadata={"format": "pt"})
+    shapes = {name: (stored[f"{name}.weight"].shape[0], stored[f"{name}.weight"].shape[1]) for name in layers}
+    adapter = write_adapter(tmp_path / "adapter", shapes, transposed=architecture == "gpt2")
+    monkeypatch.setattr(merging, "BLOCK_BYTES", block)
+    told: list[int] = []
+    changed = merging.merge(base, adapter, tmp_path / "out", lambda done, total: told.append(done))
+    assert (changed, told) == (len(layers), list(range(1, len(stored) + 1)))
+    made, halves = load_file(tmp_path / "out" / "model.safetensors"), load_file(adapter / "adapter_model.safetensors")
+    assert list(made) == list(stored)
+    for name, before in stored.items():
+        layer = f"base_model.model.{name.removesuffix('.weight')}"
+        if f"{layer}.lora_A.weight" not in halves:
+            assert torch.equal(made[name], before)
+            continue
+        delta = 2.0 * (halves[f"{layer}.lora_B.weight"] @ halves[f"{layer}.lora_A.weight"])
+        exact = before.double() + (delta.T if architecture == "gpt2" else delta).double()
+        assert not torch.allclose(made[name].double(), before.double(), atol=1e-2)
+        # Half a unit in the last place for the one rounding, and the noise of a float32 sum.
+        assert torch.allclose(made[name].double(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
+
+
+def test_a_value_that_is_no_number_is_found_in_the_last_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build_tiny("llama", tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter", {"model.layers.1.mlp.down_proj": (64, 128)}, transposed=False)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    tensors["base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"][-1, -1] = float("nan")
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    monkeypatch.setattr(merging, "BLOCK_BYTES", 1)
+    with pytest.raises(TaskError, match=r"model\.layers\.1\.mlp\.down_proj\.weight holds values that are not numbers"):
+        merging.merge(base, adapter, tmp_path / "out", lambda done, total: None)
 
 
 def test_weights_saved_without_the_heads_prefix_are_found(tmp_path: Path) -> None:

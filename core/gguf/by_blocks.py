@@ -1,0 +1,97 @@
+"""llama.cpp's model converter, with large tensors written a block of rows at a time: the same bytes in bounded memory.
+
+The stock converter maps a tensor, turns it to float32 whole and that to F16 whole, so a large embedding costs six bytes
+a weight of anonymous memory. Its lazy tensors keep what is to be done until the file is written; here they also keep
+the stored tensor and the conversions of its type, as long as nothing else was done to it. These treat every value by
+itself, so they can be done a block at a time, through the class that the converter has for it. A tensor that is
+rearranged on the way (llama's query and key weights) is written as ever.
+
+A program for the child process, with the toolchain on its path: python -m core.gguf.by_blocks SCRIPT ARGUMENTS...
+"""
+
+import importlib
+import math
+import os
+import runpy
+import sys
+from collections.abc import Callable
+from typing import Any
+
+BLOCK_VALUES = 8 << 20  # the most values of a tensor that are converted at a time
+LIMIT_VARIABLE = "TARA_CONVERTER_BLOCK_VALUES"  # set by tests, to see small tensors treated as large ones
+
+_SOURCE = "_stored_with_steps"
+
+
+def main(arguments: list[str]) -> None:
+    """Run the converter script with the changed writing. Raises AttributeError where the toolchain lacks what is
+    changed: this belongs to the version that the project pins."""
+    write_by_blocks(int(os.environ.get(LIMIT_VARIABLE, BLOCK_VALUES)))
+    sys.argv = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+def write_by_blocks(block: int) -> None:
+    """Change the lazy tensors of the toolchain in this process: those of more than `block` values are written so."""
+    lazy_torch: Any = importlib.import_module("conversion.base").LazyTorchTensor
+    lazy: Any = importlib.import_module("gguf.lazy")
+    lazy_numpy, chunked = lazy.LazyNumpyTensor, lazy.LazyChunkedTensor
+    stock_from_local, stock_numpy = lazy_torch.from_local_tensor, lazy_torch.numpy
+    stock_astype, stock_tofile = lazy_numpy.astype, lazy_numpy.tofile
+
+    def from_local_tensor(stored: Any) -> Any:
+        made = stock_from_local(stored)
+        if len(stored.shape) > 1 and math.prod(stored.shape) > block and sys.byteorder == "little":
+            setattr(made, _SOURCE, (stored, ()))
+        return made
+
+    def to(self: Any, *args: Any, **kwargs: Any) -> Any:
+        made = lazy_torch._wrap_fn(lambda tensor: tensor.to(*args, **kwargs))(self)
+        return _with_step(self, made, lambda part: part.to(*args, **kwargs))
+
+    def numpy(self: Any) -> Any:
+        return _with_step(self, stock_numpy(self), lambda part: part.numpy())
+
+    def astype(self: Any, dtype: Any, *args: Any, **kwargs: Any) -> Any:
+        made = stock_astype(self, dtype, *args, **kwargs)
+        return _with_step(self, made, lambda part: part.astype(dtype, *args, **kwargs))
+
+    def tofile(self: Any, *args: Any, **kwargs: Any) -> None:
+        if _SOURCE not in vars(self):
+            stock_tofile(self, *args, **kwargs)
+            return
+        stored, steps = vars(self)[_SOURCE]
+        chunked(_parts(stored, steps, block, lazy_torch), self.shape, self.dtype).tofile(*args, **kwargs)
+
+    lazy_torch.from_local_tensor = staticmethod(from_local_tensor)
+    lazy_torch.to, lazy_torch.numpy = to, numpy
+    lazy_numpy.astype, lazy_numpy.tofile = astype, tofile
+
+
+def _with_step(before: Any, made: Any, step: Callable[[Any], Any]) -> Any:
+    """What was made of a tensor, remembering the stored one where `before` did."""
+    if _SOURCE in vars(before):
+        stored, steps = vars(before)[_SOURCE]
+        setattr(made, _SOURCE, (stored, (*steps, step)))
+    return made
+
+
+def _parts(
+    stored: Any, steps: tuple[Callable[[Any], Any], ...], block: int, lazy_torch: Any
+) -> list[Callable[[], Any]]:
+    """The blocks of a stored tensor, each loaded and converted when it is called."""
+    torch: Any = importlib.import_module("torch")
+    rows = max(1, block // math.prod(stored.shape[1:]))
+
+    def load(first: int) -> Any:
+        part = torch.from_numpy(stored.mmap_bytes()).view(lazy_torch._dtype_str_map[stored.dtype])
+        part = part.reshape(stored.shape)[first : first + rows]
+        for step in steps:
+            part = step(part)
+        return part
+
+    return [lambda first=first: load(first) for first in range(0, stored.shape[0], rows)]  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,81 @@
+"""imatrix: how strongly each column of a base's weights is used by the text of its domains, for quantization."""
+
+from pathlib import Path
+from typing import Any
+
+from core.files import sha256_of
+from core.gguf.imatrix import ImportanceMatrix, write_imatrix
+from core.gguf.inspect import inspect_gguf
+from core.tasks.context import Context, TaskError
+from core.training.base import load_model, load_tokenizer
+from core.training.data import read_examples, split_examples
+from core.training.importance import collect, gguf_names
+from core.training.precision import DTYPES
+from core.training.render import ensure_chat_template, render_all
+from core.training.runtime import best_device, library_versions, prepare
+
+FEW_TOKENS = 1000  # below, columns are judged by chance; from here on llama.cpp's own figures hardly change
+
+
+def run(ctx: Context) -> None:
+    """params {name, domains: {domain: {system_prompt, seed, held_out_fraction}}, tokens, sequence_length},
+    inputs {base, gguf (its F16 file), data: {domain: file}} -> artifact `imatrix`, a file in llama.cpp's format.
+
+    The text is what the domains are trained on, as training renders it, in equal shares up to `tokens` in all. What is
+    held out stays unseen, so that what is measured on it later is no memory of the calibration. Computed in float32.
+    """
+    prepare(ctx.spec.get("threads"))
+    base, gguf = Path(ctx.inputs["base"]), Path(ctx.inputs["gguf"])
+    info = inspect_gguf(gguf)
+    sequences = _sequences(ctx, load_tokenizer(base))
+    tokens = sum(map(len, sequences))
+    few = ", few: the matrix is rough" if tokens < FEW_TOKENS else ""
+    print(f"{len(sequences)} examples of {len(ctx.inputs['data'])} domains, {tokens} tokens{few}", flush=True)
+    device = best_device()
+    model = load_model(base, DTYPES["float32"]).to(device)
+    ctx.restart_clock()
+    found = collect(
+        model,
+        sequences,
+        device,
+        lambda done: ctx.progress(done, len(sequences), unit="example", message="reading"),
+    )
+    shapes = {tensor.name: tensor.shape for tensor in info.tensors}
+    named = gguf_names(found, info.architecture, int(info.metadata[f"{info.architecture}.block_count"]), shapes)
+    dead = [name for name, statistic in named.items() if not statistic.sums.any()]
+    if dead:
+        raise TaskError(f"{dead[0]} is given nothing but zeros by all of this text", "check the base")
+    matrix = ImportanceMatrix(
+        named,
+        datasets=tuple(f"{domain}: {Path(path).name}" for domain, path in ctx.inputs["data"].items()),
+        chunks=len(sequences),
+        chunk_tokens=max(map(len, sequences)),
+    )
+    matrix.check(info.tensors)
+    assert ctx.out is not None
+    with ctx.staging() as staged:
+        write_imatrix(staged, matrix)
+        digest, size = sha256_of(staged), staged.stat().st_size
+    ctx.artifact(
+        "imatrix", ctx.params["name"], ctx.out, sha256=digest, bytes=size, tokens=tokens, entries=len(named),
+        domains=sorted(ctx.inputs["data"]), libraries=library_versions(),
+    )  # fmt: skip
+    ctx.result(tokens=tokens, examples=len(sequences), entries=len(named))
+
+
+def _sequences(ctx: Context, tokenizer: Any) -> list[tuple[int, ...]]:
+    """Rendered training examples of all domains in turn, until the tokens are enough."""
+    ensure_chat_template(tokenizer)
+    share = ctx.params["tokens"] // len(ctx.inputs["data"])
+    chosen: list[tuple[int, ...]] = []
+    for domain, path in ctx.inputs["data"].items():
+        taught = ctx.params["domains"][domain]
+        train, _ = split_examples(read_examples(Path(path)), taught["seed"], taught["held_out_fraction"])
+        rendered, _ = render_all(tokenizer, train, taught["system_prompt"], ctx.params["sequence_length"])
+        taken = 0
+        for example in rendered:
+            if taken >= share:
+                break
+            chosen.append(example.input_ids)
+            taken += len(example.input_ids)
+    return chosen
