@@ -28,8 +28,8 @@ class Expected:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is. Bytes. `free` counts no reserve; `held` is what running jobs of the workspace hold, `owed` what they
-    were promised beyond that; disk `promised` to running jobs that are not of the plan."""
+    """What there is, in bytes. `free` counts no reserve; `held` is what running jobs of the workspace hold, `owed` what
+    they were promised beyond that; disk `promised` to running jobs that are not of the plan."""
 
     memory_free: int
     memory_held: int
@@ -65,6 +65,7 @@ def expect_seconds(
     like: Sequence[PastJob],
     from_gguf: bool = False,
     on_device: bool = False,
+    threads: int = 1,
     speed: Callable[[], Speed] | None = None,
 ) -> tuple[float | None, str]:
     """Seconds and what they are based on. `same` are finished jobs of the footprint, `like` of the kind, newest first.
@@ -82,7 +83,11 @@ def expect_seconds(
         startup = min(startup_of(kind), *(one.seconds for one in others))
         rate = median((one.seconds - startup) / one.work for one in others if one.work)
         return startup + rate * work, f"scaled from {len(others)} job{'s' * (len(others) > 1)}"
-    found = None if speed is None or on_device else seconds_by_speed(kind, work, speed(), from_gguf=from_gguf)
+    found = (
+        None
+        if speed is None or on_device
+        else seconds_by_speed(kind, work, speed(), threads=threads, from_gguf=from_gguf)
+    )
     return (None, UNKNOWN) if found is None else (found, PROBE)
 
 

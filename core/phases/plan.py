@@ -89,7 +89,7 @@ class Planner:
         self._bases: dict[str, tuple[dict[str, Any], str]] = {}
         self._estimator = Estimator(workspace, catalog)
         self._examples: dict[Path, list[Example]] = {}
-        self.predictor = Predictor(reader)
+        self.predictor = Predictor(reader, catalog.settings)
 
     # -- whole plans ---------------------------------------------------------------------------------------------
 

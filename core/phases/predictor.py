@@ -7,10 +7,12 @@ from functools import cached_property
 from typing import Any
 
 from core import devices
+from core.catalog import Settings
 from core.phases import forecast
 from core.phases.forecast import ESTIMATED, MEASURED, Expected
 from core.phases.probe import speed
 from core.runner.admission import Device, Need
+from core.runner.intake import threads_of
 from core.store.reads import Reader
 from core.store.views import PastJob
 
@@ -22,8 +24,9 @@ log = logging.getLogger("tara.phases")
 class Predictor:
     """Looks at each kind and footprint once."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, settings: Settings) -> None:
         self._reader = reader
+        self._settings = settings
         self._same: dict[str, list[PastJob]] = {}
         self._like: dict[str, list[PastJob]] = {}
         self._peaks: dict[str, int | None] = {}
@@ -41,6 +44,7 @@ class Predictor:
             like=self._like_kind(kind),
             from_gguf=bool(params.get("base", {}).get("gguf_file")),
             on_device=on_device,
+            threads=threads_of(True, self._settings),
             speed=speed,
         )
         estimate = need.beside_device if on_device else need.memory

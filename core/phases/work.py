@@ -2,7 +2,8 @@
 
 For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
-without the adapter. For `verify` it is parameters times domains, for every other kind the parameters of the base.
+without the adapter, and for `imatrix` tokens are read forward. For `verify` it is parameters times domains, for every
+other kind the parameters of the base.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from core.errors import InvalidInput
 from core.training.data import Example, split_examples
 
-TRAINED, SCORED = 6, 2 * 2
+TRAINED, FORWARD, SCORED = 6, 2, 2 * 2
 # Counted on the starter data with the embedded base's tokenizer: 139 tokens an example of about 545 characters in three
 # messages. Other tokenizers and languages differ; a job that has run of the same kind corrects for it.
 CHARACTERS_A_TOKEN = 4.0
@@ -30,6 +31,8 @@ def work_of(kind: str, params: Mapping[str, Any], parameters: int, examples: Seq
     if kind == "evaluate":
         tokens = _tokens(_part(params, examples, held_out=True), params, int(params["sequence_length"]))
         return SCORED * float(parameters) * sum(tokens)
+    if kind == "imatrix":
+        return FORWARD * float(parameters) * int(params["tokens"])
     if kind == "verify":
         return float(parameters) * len(params["domains"])
     return float(parameters)

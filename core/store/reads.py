@@ -118,12 +118,18 @@ class Reader:
         return found[0]
 
     def past_jobs(
-        self, *, kind: str | None = None, footprint: str | None = None, phase: int | None = None, limit: int = 1000
+        self,
+        *,
+        id: int | None = None,
+        kind: str | None = None,
+        footprint: str | None = None,
+        phase: int | None = None,
+        limit: int = 1000,
     ) -> list[PastJob]:
-        """Jobs that succeeded with what they took, newest first, narrowed by kind, footprint or phase."""
+        """Jobs that succeeded with what they took, newest first, narrowed by number, kind, footprint or phase."""
         if self._connect() is None:
             return []
-        narrow = {"kind": kind, "footprint": footprint, "phase": phase}
+        narrow = {"id": id, "kind": kind, "footprint": footprint, "phase": phase}
         where, values = _where(**{name: [value] for name, value in narrow.items() if value is not None})
         rows = self._all(
             "SELECT id, kind, title, phase, footprint, work, a.ended_at - a.started_at, peak_rss_bytes, "
@@ -135,7 +141,8 @@ class Reader:
             *values,
             limit,
         )
-        return [PastJob(*row[:8], bool(row[8]), bool(row[9]), bool(row[10]), *row[11:]) for row in rows]
+        flags = slice(8, 11)
+        return [PastJob(*row[:8], *map(bool, row[flags]), *row[11:]) for row in rows]
 
     def peak_of(self, footprint: str) -> int | None:
         """The most memory that a job of a footprint, run as it was set, was measured to hold; None where none was."""
