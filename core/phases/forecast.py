@@ -104,29 +104,31 @@ def judge(need: Need, machine: Machine, disk_before: int, *, slack: float, measu
     jobs before it leave on the disk."""
     on_device = need.device and bool(machine.devices)
     memory = int(measured * slack) if measured is not None else need.beside_device if on_device else need.memory
+    of_memory = _judge_memory(memory, machine)
+    if of_memory.never:
+        return of_memory
+    if on_device and need.device_memory > (largest := max(device.total for device in machine.devices)):
+        return Verdict(NEVER, f"device: needs {_mb(need.device_memory)}, the largest has {_mb(largest)}", "device")
     disk = need.disk + disk_before
     if disk > machine.disk_free - machine.disk_promised - machine.disk_reserve:
         beside = f", {_mb(machine.disk_promised)} of that promised to running jobs" if machine.disk_promised else ""
         before = f" ({_mb(disk_before)} by jobs before it)" if disk_before else ""
         why = f"disk: needs {_mb(disk)}{before}, there is {_mb(machine.disk_free)}{beside}"
         return Verdict(NEVER, f"{why}, reserve {_mb(machine.disk_reserve)}", "disk")
-    if on_device and need.device_memory > (largest := max(device.total for device in machine.devices)):
-        return Verdict(NEVER, f"device: needs {_mb(need.device_memory)}, the largest has {_mb(largest)}", "device")
-    return _judge_memory(memory, machine)
+    return of_memory
 
 
 def _judge_memory(memory: int, machine: Machine) -> Verdict:
     needs, reserve = f"memory: needs {_mb(memory)}", machine.memory_reserve
-    told = f"there is {{}}, reserve {_mb(reserve)}"
-    if memory <= machine.memory_free - machine.memory_owed - reserve:
+    free, total, kept = machine.memory_free, machine.memory_total, f"reserve {_mb(reserve)}"
+    if memory <= free - machine.memory_owed - reserve:
         return Verdict(FITS)
-    if memory <= machine.memory_free + machine.memory_held - reserve:
-        return Verdict(LATER, f"{needs}, {told.format(_mb(machine.memory_free))} ({machine.memory_of})", "memory")
-    if memory <= machine.memory_total - reserve:
-        free = machine.memory_free + machine.memory_held
-        why = f"{needs}, {told.format(_mb(free))} beside other programs, {_mb(machine.memory_total)} in all"
-        return Verdict(OTHERS, why, "memory")
-    return Verdict(NEVER, f"{needs}, {told.format(_mb(machine.memory_total))}", "memory")
+    if memory <= free + machine.memory_held - reserve:
+        return Verdict(LATER, f"{needs}, there is {_mb(free)} ({machine.memory_of}), {kept}", "memory")
+    if memory <= total - reserve:
+        beside = f"{_mb(free + machine.memory_held)} of {_mb(total)} beside other programs"
+        return Verdict(OTHERS, f"{needs}, there is {beside}, {kept}", "memory")
+    return Verdict(NEVER, f"{needs}, there is {_mb(total)} in all, {kept}", "memory")
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,15 @@ class Outlook:
     def notes(self) -> list[str]:
         """A sentence for each reason for which jobs do not fit now, with the jobs it is true of and what would fit."""
         found: dict[tuple[str, str], list[str]] = {}
+        of_disk = [one for one in self.jobs if one.verdict.lacks == "disk"]
         for one in self.jobs:
-            if one.verdict.why:
+            if one.verdict.why and one not in of_disk[1:]:
                 found.setdefault((one.verdict.why, one.alternative), []).append(one.job.title)
-        return [
-            f"{', '.join(titles)}: {why}" + (f"; {alternative}" if alternative else "")
-            for (why, alternative), titles in found.items()
-        ]
+        notes = []
+        for (why, alternative), titles in found.items():
+            behind = f" and {len(of_disk) - 1} after it" if why.startswith("disk") and len(of_disk) > 1 else ""
+            notes.append(f"{', '.join(titles)}{behind}: {why}" + (f"; {alternative}" if alternative else ""))
+        return notes
 
 
 def outlook_of_phase(workspace: Workspace, number: int, *, quantization: str | None = None) -> Outlook:
@@ -186,11 +188,10 @@ class Alternatives:
             if self._of_disk is None:
                 self._of_disk = self._for_disk()
             return self._of_disk
-        tried = [*self._smaller_trainings(job), *self._smaller_bases(job)] if job.kind == "train" else None
-        for says, other in tried if tried is not None else self._smaller_bases(job):
+        tried = self._smaller_trainings(job) if job.kind == "train" else self._smaller_bases(job)
+        for says, other in tried:
             if not self.verdict(other, 0).never:
-                needs = f"{self._memory_of(other) / 1e6:.0f} MB"
-                return f"fits: {says}, needs {needs}"
+                return f"fits: {says}, needs {self._memory_of(other) / 1e6:.0f} MB"
         return NONE_FITS
 
     def _memory_of(self, job: PlannedJob) -> int:
@@ -200,16 +201,31 @@ class Alternatives:
         return job.need.beside_device if job.need.device and self._machine.devices else job.need.memory
 
     def _smaller_trainings(self, job: PlannedJob) -> Iterator[tuple[str, PlannedJob]]:
-        """Least change first: the same preset in less memory, as the training itself would run it, then presets."""
+        """Least change first: the preset in less memory, as the training itself would run it, then presets that take
+        less, then the same on each smaller base."""
+        for on, based in [("", job), *self._smaller_bases(job)]:
+            if on:
+                yield on, based
+            yield from self._run_smaller(on, based)
+            presets = [one for one in self._catalog.presets.values() if one.name != job.params["preset"]["name"]]
+            bases = based.bases if on else None
+            varied = [
+                (one, self._planner.varied(job, params={"preset": one.as_dict()}, bases=bases)) for one in presets
+            ]
+            for preset, other in sorted(varied, key=lambda pair: -self._memory_of(pair[1])):
+                if self._memory_of(other) < self._memory_of(based):
+                    says = ", ".join(filter(None, (on, f"tara train-domain {job.domain} --preset {preset.name}")))
+                    yield says, other
+                    yield from self._run_smaller(says, other)
+
+    def _run_smaller(self, says: str, job: PlannedJob) -> Iterator[tuple[str, PlannedJob]]:
         preset = job.params["preset"]
         for step in steps_down(preset):
             less = {**preset, "batch_size": step.micro_batch, "sequence_length": step.sequence_length}
-            yield f"{step.says}, which the training does by itself", self._planner.varied(job, params={"preset": less})
-        presets = [one for one in self._catalog.presets.values() if one.name != preset["name"]]
-        varied = [(one, self._planner.varied(job, params={"preset": one.as_dict()})) for one in presets]
-        for one, other in sorted(varied, key=lambda pair: -self._memory_of(pair[1])):
-            if self._memory_of(other) < self._memory_of(job):
-                yield f"tara train-domain {job.domain} --preset {one.name}", other
+            how = f"{step.says}, which the training does by itself"
+            # On another base the job has no footprint of its own, and is estimated on that base again.
+            bases = None if job.footprint is not None else job.bases
+            yield ", ".join(filter(None, (says, how))), self._planner.varied(job, params={"preset": less}, bases=bases)
 
     def _smaller_bases(self, job: PlannedJob) -> Iterator[tuple[str, PlannedJob]]:
         for name in self._bases_below(max(self._catalog.bases[base].parameters for base in job.bases)):
