@@ -56,6 +56,18 @@ def available_memory() -> tuple[int, str]:
     return free, "the machine's available memory"
 
 
+def total_memory(root: "Path | str" = CGROUP, membership: "Path | str" = MEMBERSHIP) -> int:
+    """Bytes this process could take were nobody else there: the machine's memory, or the tightest limit of its control
+    groups."""
+    total = 0
+    with open("/proc/meminfo") as stream:
+        for line in stream:
+            if line.startswith("MemTotal:"):
+                total = int(line.split()[1]) * 1024
+    limits = [_limit(folder, _FILES[version][0]) for folder, version in _memory_groups(root, membership)]
+    return min([total, *(limit for limit in limits if limit is not None)])
+
+
 def cgroup_available(root: "Path | str" = CGROUP, membership: "Path | str" = MEMBERSHIP) -> int | None:
     """Bytes left under the tightest memory limit of this process's control groups (version 2, else 1); None where
     there is no limit. Cached file pages count as free: the kernel drops them first."""
@@ -106,6 +118,15 @@ def _left(folder: str, names: tuple[str, str, str]) -> int | None:
     if most == "max" or int(most) >= 1 << 60:
         return None
     return max(1, int(most) - used + int(statistics.get(cached, 0)))
+
+
+def _limit(folder: str, name: str) -> int | None:
+    """A control group's own limit; None where it has none, or is not visible from here."""
+    try:
+        most = _text(f"{folder}/{name}").strip()
+        return None if most == "max" or int(most) >= 1 << 60 else int(most)
+    except (OSError, ValueError):
+        return None
 
 
 def _text(file: str) -> str:

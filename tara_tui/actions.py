@@ -283,21 +283,22 @@ class Actions:
         heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.route)
         self.app.push_screen(TextDialog(heading, entries))
 
+    def plan(self) -> None:
+        """Show what building the phase, or training the domain, will take on this machine."""
+        phase, domain = self.app.selection.phase, self.app.selection.domain
+        assert phase is not None
+        if self.app.pane_name == "domains" and domain is not None:
+            name = domain.name
+            self._read(f"Plan of domain {present.one_line(name)}", lambda: self.app.backend.plan_domain(name))
+        else:
+            self._read(f"Plan of phase {phase.number}", lambda: self.app.backend.plan_phase(phase.number))
+
     def checkpoints(self) -> None:
         """Show the checkpoints of the domain's trainings."""
         domain = self.app.selection.domain
         assert domain is not None
-        title = f"Checkpoints of {domain.name}"
-
-        def read() -> str:
-            self.app.call_later(show, self.app.backend.checkpoints(domain.name))
-            return ""
-
-        def show(lines: list[str]) -> None:
-            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
-            self.app.push_screen(TextDialog(title, entries or [Entry("none: no training of it is unfinished")]))
-
-        self.wish(read)
+        none = "none: no training of it is unfinished"
+        self._read(f"Checkpoints of {domain.name}", lambda: self.app.backend.checkpoints(domain.name), none)
 
     def filter(self) -> None:
         """Type words that narrow the pane."""
@@ -365,6 +366,19 @@ class Actions:
             self.app.push_screen(UnfinishedDialog(title, lines, can_leave=error.can_leave), answered)
 
         self.wish(lambda: work(None), changed=ask)
+
+    def _read(self, title: str, work: Callable[[], list[str]], none: str = "nothing") -> None:
+        """Show lines once they were made, those that are not indented as heads."""
+
+        def read() -> str:
+            self.app.call_later(show, work())
+            return ""
+
+        def show(lines: list[str]) -> None:
+            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
+            self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
+
+        self.wish(read)
 
     def _confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
         def answered(answer: bool | None) -> None:

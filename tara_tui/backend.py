@@ -117,6 +117,12 @@ class Backend(Protocol):
     def checkpoints(self, domain: str) -> list[str]:
         """The checkpoints of a domain's trainings as lines; those of one run are indented below its own line."""
 
+    def plan_phase(self, number: int) -> list[str]:
+        """What building a phase would take, as lines; heads are not indented."""
+
+    def plan_domain(self, domain: str) -> list[str]:
+        """What training a domain would take."""
+
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
 
@@ -221,6 +227,20 @@ class StoreBackend:
         from tara_tui.details import checkpoint_lines
 
         return [line for one in list_runs(self.workspace, domain) for line in checkpoint_lines(one)]
+
+    def plan_phase(self, number: int) -> list[str]:
+        """What building a phase would take, as lines."""
+        from core.phases.outlook import outlook_of_phase
+        from tara_tui.details import plan_lines
+
+        return plan_lines(outlook_of_phase(self.workspace, number))
+
+    def plan_domain(self, domain: str) -> list[str]:
+        """What training a domain would take, as lines."""
+        from core.phases.outlook import outlook_of_domain
+        from tara_tui.details import plan_lines
+
+        return plan_lines(outlook_of_domain(self.workspace, domain))
 
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""

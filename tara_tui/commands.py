@@ -157,6 +157,7 @@ SERVICE = "Have the machine start the runner, so that a restart goes on with wha
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
+PLAN = "What building the phase will take, or from the domains pane training the domain: memory, disk, time, what fits."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
 
 COMMANDS: tuple[Command, ...] = (
@@ -218,6 +219,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("force_domain", "Chat: routed or selected domain", "f,f6", "f F6", FORCE, can_force),
     Command("next_bundle", "Chat: next release or bundle", "v,f7", "v F7", "Talk to another of the phase's.", can_ask),
     Command("details", "Show details", "enter", "Enter", DETAILS, need_store),
+    Command("plan", "Show plan", "P", "P", PLAN, can_build),
     Command("checkpoints", "Show checkpoints", "K", "K", CHECKPOINTS, can_force),
     Command("filter", "Filter this pane", "slash", "/", FILTER, always, "filter"),
     Command(

@@ -11,7 +11,9 @@ from tara_tui.widgets.transcript import Entry
 
 if TYPE_CHECKING:
     from core.phases.checkpoints import Listed
+    from core.phases.outlook import Outlook
 
+PLAN_TITLE = 30  # cells, so that a line fits the window of the smallest screen
 MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
 
 
@@ -97,6 +99,11 @@ def job_lines(job: JobView) -> list[str]:
         f"waits for     {', '.join(map(str, job.depends_on)) or '-'}",
         f"folder        {present.one_line(job.run_dir) if job.run_dir else '-'}",
     ]
+    if job.predicted_memory_bytes is not None:
+        time = "time not known"
+        if job.predicted_seconds is not None:
+            time = f"{present.span(job.predicted_seconds)} ({present.one_line(job.predicted_by)})"
+        lines.append(f"predicted     {present.size(job.predicted_memory_bytes)} of memory, {time}")
     if job.message:
         lines.append(f"says          {present.one_line(job.message)}")
     lines += [f"{present.one_line(name):<13} {present.figure(value)}" for name, value in sorted(job.metrics.items())]
@@ -120,4 +127,32 @@ def checkpoint_lines(listed: "Listed") -> list[str]:
             f"{present.one_line(listed.state_of(kept))}"
         )
     lines += [f"  set aside: {aside.path.name}, {present.one_line(aside.reason)}" for aside in run.aside]
+    return lines
+
+
+def plan_lines(outlook: "Outlook") -> list[str]:
+    """What a plan will take: a line a job, their total, and why something does not fit with what would."""
+    if not outlook.jobs:
+        return [f"nothing to do: {outlook.there} jobs are done"]
+
+    def line(title: str, memory: str, disk: str, time: str, word: str) -> str:
+        name = title if len(title) <= PLAN_TITLE else f"{title[: PLAN_TITLE - 1]}…"
+        return f" {name:<{PLAN_TITLE}} {memory:>6} {disk:>5} {time:>7}  {word}".rstrip()
+
+    lines = [line("job", "memory", "disk", "time", "").replace(" job", "job ", 1)]
+    for one in outlook.jobs:
+        expected = one.expected
+        time = "?" if expected.seconds is None else f"{present.span(expected.seconds)} {expected.seconds_by[0]}"
+        memory, disk = f"{present.size(expected.memory)} {expected.memory_by[0]}", present.size(one.job.need.disk)
+        lines.append(line(present.one_line(one.job.title), memory, disk, time, one.verdict.word))
+    total = f"all {len(outlook.jobs)}, one after the other"
+    time = f"{present.span(outlook.seconds)}{' +' if outlook.unknown else '  '}"
+    word = "fits" if outlook.fits else "does not fit"
+    lines.append(line(total, f"{present.size(outlook.memory)}  ", present.size(outlook.disk), time, word))
+    lines += [f" {present.one_line(note)}" for note in outlook.notes()]
+    lines.append(
+        " e estimated, m measured, s scaled from jobs of the kind, p from a probe of this machine, ? not known"
+    )
+    if outlook.there:
+        lines.append(f" done already and not listed: {outlook.there}")
     return lines

@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, span, table, true_reader, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, size, span, table, true_reader, workspace_of
 from core.errors import InvalidInput
-from core.store.views import ACTIVE_JOB_STATES, JobView
+from core.store.views import ACTIVE_JOB_STATES, JobView, PastJob
 from core.text import clean
 from core.workspace import Workspace
 
@@ -48,8 +48,7 @@ def list_jobs(phase: int | None, active: bool, limit: int, root: str | None, as_
 def show_job(job_id: int, root: str | None, as_json: bool) -> None:
     """One job: state, progress, figures, result, where its files are."""
     with true_reader(root) as reader:
-        job, result = reader.job(job_id), None
-        result = reader.result(job_id)
+        job, result, past = reader.job(job_id), reader.result(job_id), next(iter(reader.past_jobs(id=job_id)), None)
     if as_json:
         print_json({**job_json(job), "result": result})
         return
@@ -62,6 +61,8 @@ def show_job(job_id: int, root: str | None, as_json: bool) -> None:
         click.echo(f"{name}: {value:g}")
     for name, value in result.items():
         click.echo(f"{name}: {clean(str(value))}")
+    if job.predicted_memory_bytes is not None:
+        click.echo(_predicted(job, past))
     if job.error:
         click.echo(f"error: {clean(job.error)}" + (f" — {clean(job.hint)}" if job.hint else ""))
     if job.run_dir:
@@ -227,6 +228,20 @@ def _tell_queued(queued: list[int], as_json: bool) -> None:
         print_json({"queued": queued})
     else:
         click.echo(f"queued again: {', '.join(map(str, queued))}")
+
+
+def _predicted(job: JobView, past: PastJob | None) -> str:
+    """What was predicted of a job and, once it succeeded, what it took."""
+    from core.cli.plan import percent
+    from core.phases.forecast import error_of
+
+    time = "time not known" if job.predicted_seconds is None else f"{span(job.predicted_seconds)} ({job.predicted_by})"
+    said = f"predicted: {size(job.predicted_memory_bytes)}, {time}"
+    if past is None:
+        return said
+    error = error_of(past)
+    memory, seconds = percent(error.memory), percent(error.seconds)
+    return f"{said}; took {size(past.peak_bytes)} ({memory}), {span(past.seconds)} ({seconds})"
 
 
 def job_json(job: JobView) -> dict[str, Any]:

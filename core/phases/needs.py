@@ -43,6 +43,8 @@ SMALL = 50 * 10**6  # a Python process that copies and hashes files
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
 LARGE_RANK = 64  # of an adapter, where its own is not looked at
 BUNDLE_SHARE = 1.2  # bytes a parameter of a quantized base, the largest type included
+# The same by type, rounded up from the embedded base, where most tensors fall back to larger types than one asks for.
+TYPE_SHARE = {"Q2_K": 0.7, "Q4_K_M": 0.83, "Q5_K_M": 0.9, "Q8_0": 1.12}
 
 
 class Estimator:
@@ -55,8 +57,11 @@ class Estimator:
 
     def need(self, kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> Need:
         """What a job of a kind will take that loads these bases, one at a time."""
-        shapes = [self._shape(name) for name in bases]
-        return need_of(kind, params, max(shapes, key=lambda shape: shape.parameters))
+        return need_of(kind, params, self.largest(bases))
+
+    def largest(self, bases: Sequence[str]) -> Shape:
+        """The shape of the largest of some bases."""
+        return max((self._shape(name) for name in bases), key=lambda shape: shape.parameters)
 
     def _shape(self, name: str) -> Shape:
         if name not in self._shapes:
@@ -123,7 +128,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
-        "quantize": (QUANTIZER + 2 * embedding, int(BUNDLE_SHARE * shape.parameters)),
+        "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
         # Reference and file are mapped one after the other; of the reference 2.4 kB a position are written down.
         "measure": (
@@ -133,6 +138,10 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "package": (SMALL, int(0.1 * shape.parameters)),
     }[kind]
     return Need(memory, disk)
+
+
+def _share(quantization: Any) -> float:
+    return TYPE_SHARE.get(quantization, BUNDLE_SHARE) if isinstance(quantization, str) else BUNDLE_SHARE
 
 
 def _computing(kind: str, weights: int, working: int, *, disk: int) -> Need:

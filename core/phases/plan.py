@@ -13,12 +13,15 @@ from core.catalog import Catalog, TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.files import hash_json, sha256_of
+from core.phases.forecast import Expected
 from core.phases.kinds import KINDS, subject_of
 from core.phases.needs import Estimator, footprint
+from core.phases.predictor import Predictor
 from core.phases.prompts import verification_prompts
+from core.phases.work import work_of
 from core.runner.admission import Need
 from core.store.reads import Reader
-from core.training.data import find_data, read_examples, split_examples
+from core.training.data import Example, find_data, read_examples, split_examples
 from core.workspace import Workspace
 
 SHORT_KEY = 8
@@ -42,6 +45,9 @@ class PlannedJob:
     subject: str | None = None  # what it is about besides the domain
     need: Need = field(default_factory=Need)
     footprint: str | None = None  # jobs of the same one take the same memory
+    bases: tuple[str, ...] = ()
+    work: float | None = None  # core.phases.work; absent, as what is expected, where it is done
+    expected: Expected | None = None
 
     @property
     def heavy(self) -> bool:
@@ -82,6 +88,8 @@ class Planner:
         self._recorded = reader.recorded()
         self._bases: dict[str, tuple[dict[str, Any], str]] = {}
         self._estimator = Estimator(workspace, catalog)
+        self._examples: dict[Path, list[Example]] = {}
+        self.predictor = Predictor(reader, catalog.settings)
 
     # -- whole plans ---------------------------------------------------------------------------------------------
 
@@ -185,7 +193,7 @@ class Planner:
         preset = self.preset_of(source).as_dict() if source.shaping is None else source.shaping["preset"]
         data = self._data(source)
         params = {**self._taught(source), "preset": preset}
-        split_examples(read_examples(data), params["seed"], params["held_out_fraction"])
+        split_examples(self._read(data), params["seed"], params["held_out_fraction"])
         hashed = {name: value for name, value in preset.items() if name not in TrainingPreset.UNHASHED}
         return self._add(
             plan,
@@ -403,6 +411,11 @@ class Planner:
         }
         return now if source.shaping is None else {name: source.shaping[name] for name in now}
 
+    def _read(self, data: Path) -> list[Example]:
+        if data not in self._examples:
+            self._examples[data] = read_examples(data)
+        return self._examples[data]
+
     def _data(self, source: DomainSource) -> Path:
         if source.data_path is not None:
             path = self.workspace.absolute(source.data_path)
@@ -466,10 +479,27 @@ class Planner:
             subject=subject_of(params),
             need=self._estimator.need(kind, params, bases),
             footprint=footprint(kind, params, [self._bases[name][1] for name in bases]),
+            bases=bases,
         )
-        job = replace(job, done=self._is_done(job))
+        job = replace(job, done=True) if self._is_done(job) else self._with_prediction(job, inputs.get("data"))
         plan.jobs[key] = job
         return job
+
+    def _with_prediction(self, job: PlannedJob, data: Any) -> PlannedJob:
+        examples = self._read(data) if isinstance(data, Path) else []
+        work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples)
+        expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)
+        return replace(job, work=work, expected=expected)
+
+    def varied(
+        self, job: PlannedJob, *, params: Mapping[str, Any] | None = None, bases: tuple[str, ...] | None = None
+    ) -> PlannedJob:
+        """The job with other settings or bases as far as its needs go: to look whether it would fit, not to be run.
+        Other bases are estimated by shape alone. Raises what `locate` raises for a base that is not here."""
+        changed = job.params if params is None else {**job.params, **params}
+        need = self._estimator.need(job.kind, changed, bases or job.bases)
+        known = None if bases else footprint(job.kind, changed, [self._bases[name][1] for name in job.bases])
+        return replace(job, params=changed, need=need, footprint=known, bases=bases or job.bases, expected=None)
 
     def _is_done(self, job: PlannedJob) -> bool:
         path = self._recorded.get(job.key)

@@ -52,6 +52,11 @@ def _describe(job: Job, planned: PlannedJob, workspace: Workspace) -> None:
     job.memory_bytes, job.disk_bytes = need.memory, need.disk
     job.device_bytes, job.beside_device_bytes = need.device_memory or None, need.beside_device or None
     job.on_device, job.footprint, job.let_in, job.device = need.device, planned.footprint, False, None
+    expected = planned.expected
+    job.work = planned.work
+    job.predicted_memory_bytes = expected.memory if expected is not None else None
+    job.predicted_seconds = expected.seconds if expected is not None else None
+    job.predicted_by = expected.seconds_by if expected is not None else None
     job.priority, job.heavy = planned.priority, planned.heavy
     job.params, job.inputs = dump(planned.params), dump(planned.inputs)
     job.out = workspace.relative(planned.out) if planned.out is not None else None

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from sqlalchemy import func
 from sqlmodel import Session, col, select
@@ -143,9 +144,7 @@ class Intake:
 
     def _running(self, job: Job, need: Need) -> Running:
         assert job.id is not None
-        who = processes_of(self._store.workspace.absolute(job.run_dir)) if job.run_dir else None
-        # Pages that several of its processes share are counted for each.
-        held = sum(int(fields[21]) * PAGE for _, fields in session_of(int(who["pid"]))) if who is not None else 0
+        held = held_by(self._store.workspace.absolute(job.run_dir)) if job.run_dir else 0
         return Running(job.id, job.heavy, need, held, job.device, makes=job.out)
 
     def _find_devices(self, ready: Sequence[Job], active: Sequence[Job], now: float) -> tuple[Device, ...]:
@@ -162,6 +161,12 @@ class Intake:
             self._devices = tuple(Device(one.uuid, one.total, one.free) for one in found)
             self._devices_at = now
         return self._devices
+
+
+def held_by(run_dir: Path) -> int:
+    """Bytes that the processes of a run folder hold now. Pages that several of them share are counted for each."""
+    who = processes_of(run_dir)
+    return sum(int(fields[21]) * PAGE for _, fields in session_of(int(who["pid"]))) if who is not None else 0
 
 
 def _need(job: Job, peak: int | None) -> Need:

@@ -13,8 +13,9 @@ from core.store.engine import Store
 from core.store.tables import Domain, Fact, Job, JobDependency, Phase
 
 STOP = "stop.json"  # written before a job is asked to end: why
-EXPECTED = (  # columns: what the job takes
-    "memory_bytes", "disk_bytes", "device_bytes", "beside_device_bytes", "on_device", "footprint",
+EXPECTED = (  # columns: what the job takes, and what was predicted of it
+    "memory_bytes", "disk_bytes", "device_bytes", "beside_device_bytes", "on_device", "footprint", "work",
+    "predicted_memory_bytes", "predicted_seconds", "predicted_by",
 )  # fmt: skip
 log = logging.getLogger("tara.runner")
 

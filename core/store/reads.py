@@ -21,6 +21,7 @@ from core.store.views import (
     DomainView,
     JobView,
     Measurement,
+    PastJob,
     PhaseView,
     ReleaseView,
     SeriesPoint,
@@ -116,6 +117,44 @@ class Reader:
             raise InvalidInput(f"there is no job {job_id}", "tara jobs list shows them")
         return found[0]
 
+    def past_jobs(
+        self,
+        *,
+        id: int | None = None,
+        kind: str | None = None,
+        footprint: str | None = None,
+        phase: int | None = None,
+        limit: int = 1000,
+    ) -> list[PastJob]:
+        """Jobs that succeeded with what they took, newest first, narrowed by number, kind, footprint or phase."""
+        if self._connect() is None:
+            return []
+        narrow = {"id": id, "kind": kind, "footprint": footprint, "phase": phase}
+        where, values = _where(**{name: [value] for name, value in narrow.items() if value is not None})
+        rows = self._all(
+            "SELECT id, kind, title, phase, footprint, work, a.ended_at - a.started_at, peak_rss_bytes, "
+            "smaller = 0 AND COALESCE(json_extract(result, '$.resumed_from'), 0) = 0, device IS NOT NULL, "
+            "json_extract(params, '$.base.gguf_file') IS NOT NULL, predicted_memory_bytes, predicted_seconds, "
+            "predicted_by FROM job JOIN job_attempt a ON a.job_id = job.id AND a.number = job.attempt "
+            "WHERE state = 'succeeded' AND a.outcome = 'succeeded' AND a.ended_at IS NOT NULL "
+            f"AND {where} ORDER BY id DESC LIMIT ?",
+            *values,
+            limit,
+        )
+        flags = slice(8, 11)
+        return [PastJob(*row[:8], *map(bool, row[flags]), *row[11:]) for row in rows]
+
+    def peak_of(self, footprint: str) -> int | None:
+        """The most memory that a job of a footprint, run as it was set, was measured to hold; None where none was."""
+        if self._connect() is None:
+            return None
+        rows = self._all(
+            "SELECT MAX(peak_rss_bytes) FROM job_attempt JOIN job ON job.id = job_id "
+            "WHERE footprint = ? AND smaller = 0 AND outcome = 'succeeded'",
+            footprint,
+        )
+        return rows[0][0]  # type: ignore[no-any-return]
+
     def series(self, job_id: int, names: Sequence[str] = ()) -> list[SeriesPoint]:
         """A job's live figures by step, all or those named."""
         if self._connect() is None:
@@ -201,13 +240,14 @@ class Reader:
         rows = self._all(
             "SELECT id, kind, title, state, key, phase, domain, attempt, priority, created_at, started_at, ended_at, "
             "step, total, unit, message, rate, eta_s, metrics, error, hint, exit_code, exit_signal, run_dir, failure, "
-            "not_before, smaller, memory_bytes, disk_bytes, device, let_in, "
+            "not_before, smaller, memory_bytes, disk_bytes, device, let_in, predicted_memory_bytes, predicted_seconds, "
+            "predicted_by, "
             "(SELECT group_concat(needs_id) FROM job_dependency WHERE job_id = job.id) FROM job " + tail,
             *values,
         )
         for row in rows:
-            needs = tuple(sorted(int(part) for part in row[31].split(","))) if row[31] else ()
-            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, *row[23:30], bool(row[30]))
+            needs = tuple(sorted(int(part) for part in row[34].split(","))) if row[34] else ()
+            values = (*row[:18], json.loads(row[18]), *row[19:23], needs, *row[23:30], bool(row[30]), *row[31:34])
             yield JobView(*values)
 
     def _connect(self) -> sqlite.Connection | None:

@@ -116,6 +116,11 @@ class Job(SQLModel, table=True):
     footprint: str | None = None  # jobs of the same one take the same: what was measured of them counts for the next
     let_in: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})  # a person: whatever it needs
     device: str | None = None  # the device it was given
+    # What was predicted of it when it was queued; absent: nothing was.
+    work: float | None = None  # how much there is to do, in its kind's own unit (core.phases.work)
+    predicted_memory_bytes: int | None = None
+    predicted_seconds: float | None = None
+    predicted_by: str | None = None  # what the seconds come from
 
 
 class JobDependency(SQLModel, table=True):

@@ -57,6 +57,9 @@ class JobView:
     disk_bytes: int | None = None
     device: str | None = None  # the device it was given, by its UUID
     let_in: bool = False  # a person had it started whatever it needs
+    predicted_memory_bytes: int | None = None  # when it was queued
+    predicted_seconds: float | None = None
+    predicted_by: str | None = None  # what the seconds come from
 
     @property
     def fraction(self) -> float | None:
@@ -75,6 +78,27 @@ class JobView:
     def active(self) -> bool:
         """Whether it may still run."""
         return self.state in ACTIVE_JOB_STATES
+
+
+@dataclass(frozen=True)
+class PastJob:
+    """A job that succeeded: what it took, beside what was predicted of it. `seconds` and `peak_bytes` are of the
+    attempt that succeeded; `whole`: it began at the beginning and ran as it was set."""
+
+    id: int
+    kind: str
+    title: str
+    phase: int | None
+    footprint: str | None
+    work: float | None
+    seconds: float
+    peak_bytes: int | None
+    whole: bool
+    on_device: bool
+    from_gguf: bool  # a base that was dequantized
+    predicted_memory_bytes: int | None = None
+    predicted_seconds: float | None = None
+    predicted_by: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.memory import available_memory, cgroup_available, oom_kills, resident
+from core.memory import available_memory, cgroup_available, oom_kills, resident, total_memory
 
 
 def group(folder: Path, limit: str, used: int, inactive: int, version: int = 2) -> None:
@@ -29,6 +29,18 @@ def test_the_tightest_limit_of_the_control_groups_counts(tmp_path: Path) -> None
     assert cgroup_available(root, membership) == 700
     group(root / "user" / "job", "500", 300, 0)
     assert cgroup_available(root, membership) == 200
+
+
+def test_all_there_is_is_the_machines_or_the_tightest_limit(tmp_path: Path) -> None:
+    membership = tmp_path / "cgroup"
+    membership.write_text("0::/user/job\n")
+    root, machine = tmp_path / "fs", psutil.virtual_memory().total
+    assert total_memory(root, membership) == machine
+    group(root / "user" / "job", "max", 10, 0)
+    group(root / "user", "1000", 400, 100)
+    assert total_memory(root, membership) == 1000
+    group(root / "user", str(2 * machine), 400, 100)
+    assert total_memory(root, membership) == machine
 
 
 def test_limits_of_the_first_version_are_read_too(tmp_path: Path) -> None:

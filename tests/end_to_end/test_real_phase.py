@@ -85,6 +85,15 @@ def test_what_jobs_were_expected_to_take_is_near_what_they_took(built: Workspace
     }  # fmt: skip
 
 
+def test_predictions_were_made_before_and_are_checked_after(built: Workspace) -> None:
+    found = read(built, "plan", "check", "--phase", "1")
+    assert {job["kind"] for job in found["jobs"]} >= {"base", "train", "evaluate", "convert", "quantize", "verify"}
+    for job in found["jobs"]:
+        assert -0.6 < job["memory_error"] < 0.15, job
+        assert -0.8 < job["seconds_error"] < 4, job  # the machine is not for these jobs alone
+    assert [kind["jobs"] for kind in found["kinds"] if kind["kind"] == "train"] == [len(DOMAINS)]
+
+
 def test_the_release_is_whole_and_of_the_type_its_header_says(built: Workspace) -> None:
     manifest = json.loads((release(built) / "manifest.json").read_text("utf-8"))
     (base,) = manifest["bases"].values()

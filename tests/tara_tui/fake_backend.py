@@ -186,6 +186,16 @@ class FakeBackend:
         """Those of business."""
         return ["business-1a2b3c4d: step 40 of 120, 12M", "  goes on: from step 40"] if domain == "business" else []
 
+    def plan_phase(self, number: int) -> list[str]:
+        """More lines than a small screen has."""
+        self.wishes.append(("plan", number))
+        return ["memory", *(f" job {n} of phase {number}  1.2G e  12M  3m p  fits" for n in range(40)), " the end"]
+
+    def plan_domain(self, domain: str) -> list[str]:
+        """One line."""
+        self.wishes.append(("plan", domain))
+        return [f" train {domain}  1.2G m  12M  3m m  fits"]
+
     def cancel_job(self, job_id: int) -> str:
         """Remember it."""
         return self._wish("cancel", job_id)

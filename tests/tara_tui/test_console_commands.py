@@ -222,6 +222,20 @@ async def test_checkpoints_of_the_selected_domain_are_shown(tmp_path: Path) -> N
         await it.shows("Checkpoints of education", "no training of it is unfinished")
 
 
+async def test_the_plan_of_the_phase_or_from_its_pane_of_the_domain_is_shown(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("P")
+        await it.shows("Plan of domain business", "train business  1.2G m")
+        await it.press("escape", "shift+tab", "P")
+        await it.shows("Plan of phase 1", "job 0 of phase 1")
+        assert "the end" not in it.text()
+        await it.press("G")
+        await it.shows("the end")
+        await it.press("escape", "j", "P")
+        await it.shows("Plan of phase 2")
+        assert it.backend.wishes == [("plan", "business"), ("plan", 1), ("plan", 2)]
+
+
 async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("n")

@@ -31,6 +31,9 @@ SHOWING = (
     "validate adapter",
     "validate configs/starter_data/healthcare.jsonl",
     "build-phase 1 --dry-run",
+    "plan phase 1",
+    "plan domain business --preset ultra",
+    "plan check",
     "cleanup-phase 1 --dry-run",
 )
 
@@ -91,6 +94,7 @@ def test_logs(settled: Workspace) -> None:
 def test_every_command_has_help(settled: Workspace) -> None:
     assert set(SHORT_HELP) == set(COMMANDS)
     below = [f"jobs {name}" for name in ("list", "show", "logs", "wait", "pause", "resume", "cancel", "retry")]
+    below += [f"plan {name}" for name in ("phase", "domain", "check")]
     below += [f"service {name}" for name in ("install", "status", "remove")]
     below += [f"runner {name}" for name in ("start", "stop", "status")]
     found = each(["--help", "-h", *(f"{name} --help" for name in (*COMMANDS, *below))], settled.root)
@@ -100,7 +104,7 @@ def test_every_command_has_help(settled: Workspace) -> None:
     listed = [line.split()[0] for line in found["--help"].out.partition("Commands:")[2].splitlines() if line.strip()]
     assert [name for name in listed if name in COMMANDS] == list(COMMANDS)
     assert found["--help"].out == found["-h"].out
-    for name in ("jobs", "runner"):
+    for name in ("jobs", "plan", "runner"):
         for command in below:
             if command.startswith(name):
                 assert command.split()[1] in found[f"{name} --help"].out
@@ -224,3 +228,27 @@ def test_domains_without_data_are_named_when_they_come_in(workspace: Workspace) 
     (workspace.data / "sleep.jsonl").write_bytes((workspace.configs / "starter_data" / "healthcare.jsonl").read_bytes())
     added = tara("add-domain", "1", "business", cwd=workspace.root)
     assert "no data" not in added.out
+
+
+def test_a_plan_that_does_not_fit_is_shown_whole_and_refused(tiny_workspace: Workspace) -> None:
+    tara("create-phase", "1", "--domains", "healthcare,business", cwd=tiny_workspace.root)
+    fits = tara("plan", "phase", "1", cwd=tiny_workspace.root)
+    assert (fits.status, fits.err) == (0, ""), fits
+    mapping = tiny_workspace.configs / "model_mapping.json"
+    text = json.loads(mapping.read_text("utf-8"))
+    text["models"]["starter-135M"]["parameters"] = 10**13
+    mapping.write_text(json.dumps(text), "utf-8")
+    plain = tara("plan", "phase", "1", cwd=tiny_workspace.root)
+    scripted = tara("plan", "phase", "1", "--json", cwd=tiny_workspace.root)
+    assert plain.status == scripted.status == ExitCode.REFUSED == 4
+    assert all(len(line) <= 80 for answer in (plain, fits) for line in answer.out.splitlines()), plain
+    found = json.loads(scripted.out)
+    train = next(job for job in found["jobs"] if job["kind"] == "train")
+    assert not found["fits"]
+    assert (train["verdict"], train["memory_by"]) == ("does not fit", "estimated")
+    assert "needs " in train["why"]
+    assert "reserve 500 MB" in train["why"]
+    assert "train healthcare, train business" in " ".join(plain.out.split())
+    assert "none fits" in plain.out
+    assert found["total"]["disk_bytes"] == sum(job["disk_bytes"] for job in found["jobs"])
+    assert tara("jobs", "list", cwd=tiny_workspace.root).out == "no jobs\n"

@@ -11,7 +11,8 @@ from core.workspace import Workspace
 
 PAGE = 4096
 JOB = (
-    "id, kind, title, state, key, phase, domain, subject, memory_bytes, footprint, priority, heavy, attempt, params, "
+    "id, kind, title, state, key, phase, domain, subject, memory_bytes, footprint, work, predicted_memory_bytes, "
+    "predicted_seconds, predicted_by, priority, heavy, attempt, params, "
     "inputs, out, created_at, ended_at, step, total, unit, message, metrics, result, error, hint, exit_code, "
     "exit_signal, run_dir, failure, smaller, stop_reason"
 )

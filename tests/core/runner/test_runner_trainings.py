@@ -20,6 +20,7 @@ from core.store.reads import open_reader
 from core.store.tables import Artifact
 from core.workspace import Workspace
 from tests.conftest import end_everything, new_workspace
+from tests.core.cli.command import tara
 from tests.core.runner.watch import at_once, attempts, in_state, kill_runner, over, processes, until, view
 
 STEPS = 120
@@ -55,6 +56,13 @@ def adapter(workspace: Workspace, number: int) -> str:
         return sha256_of(workspace.absolute(found.path) / "adapter_model.safetensors")
 
 
+def adapter_job(workspace: Workspace, sha256: str) -> int:
+    """The training that made an adapter."""
+    with open_store(workspace).write() as session:
+        numbers = [one.job_id for one in session.exec(select(Artifact).where(Artifact.kind == "adapter")).all()]
+    return next(number for number in numbers if number is not None and adapter(workspace, number) == sha256)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator[Workspace]:
     """A workspace with a tiny base for all of these; what is started again by itself does not wait."""
@@ -71,6 +79,31 @@ def alone(tiny: Workspace) -> str:
     assert over(tiny, number, within=120).state == "succeeded"
     assert not list(tiny.checkpoints.glob("healthcare-*"))  # the adapter is safe, so they are gone
     return adapter(tiny, number)
+
+
+def test_what_was_predicted_of_a_training_is_held_against_what_it_took(tiny: Workspace, alone: str) -> None:
+    number = adapter_job(tiny, alone)
+    answer = tara("plan", "check", "--json", cwd=tiny.root).json()
+    found = {job["job"]: job for job in answer["jobs"]}[number]
+    assert found["predicted_by"] in ("probe", "measured") or found["predicted_by"].startswith("scaled from ")
+    assert found["memory_error"] == pytest.approx(found["memory_bytes"] / found["predicted_memory_bytes"] - 1)
+    assert found["seconds_error"] == pytest.approx(found["seconds"] / found["predicted_seconds"] - 1)
+    assert -0.6 < found["memory_error"] < 0.5
+    assert "train" in {kind["kind"] for kind in answer["kinds"]}
+    shown = tara("jobs", "show", str(number), cwd=tiny.root).out
+    (line,) = [line for line in shown.splitlines() if line.startswith("predicted: ")]
+    assert line.count("%)") == 2, line
+    plain = tara("plan", "check", cwd=tiny.root).out
+    assert "median error" in plain
+    assert all(len(line) <= 80 for line in plain.splitlines()), plain
+    presets = tiny.configs / "presets.yaml"
+    text = presets.read_text("utf-8")
+    again = text[text.index("\nalone:") :].partition("\n\n")[0].replace("alone", "again", 1)
+    presets.write_text(text + again.replace("learning_rate: 3.0e-4", "learning_rate: 2.0e-4") + "\n", "utf-8")
+    ahead = tara("plan", "domain", "healthcare", "--preset", "again", "--json", cwd=tiny.root).json()
+    train = next(job for job in ahead["jobs"] if job["kind"] == "train")
+    assert (train["seconds_by"], train["memory_by"]) == ("measured", "measured")
+    assert train["memory_bytes"] >= found["memory_bytes"]
 
 
 def start_training_again(workspace: Workspace, number: int) -> None:

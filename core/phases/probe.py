@@ -1,0 +1,84 @@
+"""How fast this machine is, from a moment's measurement, for jobs of which none has run yet.
+
+The constants that turn the measurement into seconds were read off the jobs of the starter phase: the embedded base of
+135 million parameters, five domains, two cores that multiplied 65 GFLOP/s each and copied 5.9 GB/s in this same probe.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+# Of the matrices multiplied, in float32. So small that one thread does it: two that wait for each other on cores that
+# a running job has would show a tenth of the speed.
+_SIDE = 64
+_AT_ONCE = 8
+_COPIED = 16 << 20
+_MULTIPLYING_S, _COPYING_S = 0.1, 0.05
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Floating-point operations a second of one core, and copied bytes a second."""
+
+    flops: float
+    copied: float
+
+
+# Seconds until a kind's own work begins: imports and loading. Training says in its result how long it trained: of 101.5
+# seconds 93.7; the first domain of verify took 4.9 seconds, the others 1 each.
+_STARTUP_S = {
+    "base": 7.0, "train": 8.0, "evaluate": 8.0, "merge": 8.0, "convert": 6.0, "adapter-convert": 6.0, "quantize": 0.5,
+    "imatrix": 8.0, "verify": 4.0, "package": 0.5,
+}  # fmt: skip
+# Share of the multiplication's rate that training reached: 6 * 135e6 * 13259 tokens in 93.7 seconds. Scoring and the
+# importance matrix are counted likewise; LoRA does not work out all gradients that the 6 is for: the share takes it up.
+_SHARE = 0.87
+_COMPUTING = ("train", "evaluate", "imatrix")
+# Bytes that would be copied in the time that a parameter takes: base 21 seconds of dequantizing for 135e6 parameters,
+# convert 2, quantize 2.2, verify 1.1 a domain. No merge was among the jobs: it reads and writes as convert does.
+_COPIES = {"base": 920.0, "merge": 88.0, "convert": 88.0, "adapter-convert": 20.0, "quantize": 96.0, "verify": 48.0,
+           "package": 9.0}  # fmt: skip
+_LINKING = 4.0  # a base that is a folder: its files are linked and hashed
+
+
+def seconds_by_speed(kind: str, work: float, speed: Speed, *, threads: int, from_gguf: bool) -> float | None:
+    """How long a job's work would take at a speed, on so many cores; None for a kind of which nothing is known."""
+    if kind not in _STARTUP_S:
+        return None
+    if kind in _COMPUTING:
+        return _STARTUP_S[kind] + work / (_SHARE * threads * speed.flops)
+    copies = _LINKING if kind == "base" and not from_gguf else _COPIES[kind]
+    return _STARTUP_S[kind] + work * copies / speed.copied
+
+
+def startup_of(kind: str) -> float:
+    """Seconds of a kind's job that do not grow with its work; 0 where that is not known."""
+    return _STARTUP_S.get(kind, 0.0)
+
+
+@cache
+def speed() -> Speed:
+    """This machine's speed, measured once a process in about 0.15 seconds: the best of several tries, since what else
+    runs only ever slows one down."""
+    import numpy as np
+
+    matrix, product = np.ones((_SIDE, _SIDE), np.float32), np.empty((_SIDE, _SIDE), np.float32)
+    source = np.ones(_COPIED, np.uint8)
+    target = np.empty_like(source)
+
+    def multiply() -> None:
+        for _ in range(_AT_ONCE):
+            np.matmul(matrix, matrix, out=product)
+
+    flops = _AT_ONCE * 2 * _SIDE**3 / _shortest(multiply, _MULTIPLYING_S)
+    return Speed(flops, _COPIED / _shortest(lambda: np.copyto(target, source), _COPYING_S))
+
+
+def _shortest(work: Callable[[], object], for_s: float) -> float:
+    """The shortest time of as many tries as fit."""
+    best, end = float("inf"), time.perf_counter() + for_s
+    while (begun := time.perf_counter()) < end:
+        work()
+        best = min(best, time.perf_counter() - begun)
+    return best

@@ -1,0 +1,56 @@
+"""How much there is to do in a job, as one number, so that the seconds of one can be scaled to another of its kind.
+
+For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
+backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
+without the adapter, and for `imatrix` tokens are read forward. For `verify` it is parameters times domains, for every
+other kind the parameters of the base.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from core.errors import InvalidInput
+from core.training.data import Example, split_examples
+
+TRAINED, FORWARD, SCORED = 6, 2, 2 * 2
+# Counted on the starter data with the embedded base's tokenizer: 139 tokens an example of about 545 characters in three
+# messages. Other tokenizers and languages differ; a job that has run of the same kind corrects for it.
+CHARACTERS_A_TOKEN = 4.0
+TOKENS_A_MESSAGE = 2.0  # of the template
+
+
+def work_of(kind: str, params: Mapping[str, Any], parameters: int, examples: Sequence[Example] = ()) -> float:
+    """The work of a job on a base of so many parameters; `examples` are those of its data, undivided."""
+    if kind == "train":
+        preset = params["preset"]
+        tokens = _tokens(_part(params, examples, held_out=False), params, int(preset["sequence_length"]))
+        step = int(preset["batch_size"]) * int(preset["gradient_accumulation"])
+        seen = min(len(tokens) * int(preset["epochs"]), int(preset["max_steps"]) * step)
+        mean = sum(tokens) / len(tokens) if tokens else 0.0
+        return TRAINED * float(parameters) * mean * seen
+    if kind == "evaluate":
+        tokens = _tokens(_part(params, examples, held_out=True), params, int(params["sequence_length"]))
+        return SCORED * float(parameters) * sum(tokens)
+    if kind == "imatrix":
+        return FORWARD * float(parameters) * int(params["tokens"])
+    if kind == "verify":
+        return float(parameters) * len(params["domains"])
+    return float(parameters)
+
+
+def _part(params: Mapping[str, Any], examples: Sequence[Example], *, held_out: bool) -> Sequence[Example]:
+    try:
+        return split_examples(examples, params["seed"], params["held_out_fraction"])[held_out]
+    except InvalidInput:
+        return ()  # planning itself refuses data that cannot be divided
+
+
+def _tokens(examples: Sequence[Example], params: Mapping[str, Any], most: int) -> list[float]:
+    """The tokens of each example as it is taught: under the domain's system prompt, cut to `most`."""
+    system = str(params.get("system_prompt") or "")
+    found = []
+    for example in examples:
+        characters = len(system) + sum(len(message["content"]) for message in example.messages)
+        messages = len(example.messages) + bool(system)
+        found.append(min(float(most), characters / CHARACTERS_A_TOKEN + messages * TOKENS_A_MESSAGE))
+    return found
