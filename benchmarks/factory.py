@@ -32,6 +32,7 @@ import psutil
 from factory_model import SIZES, build_adapter, build_model
 
 from core.files import discard, tree_bytes
+from tests.memory_group import MemoryGroup
 
 LIMIT = 10**9
 SLOWER = 1.1  # times the peer, at most
@@ -53,50 +54,11 @@ class Run:
     limited: bool
 
 
-class Group:
-    """A memory control group for one process tree. Raises OSError where the kernel does not allow one."""
-
-    def __init__(self, name: str, limit: int | None) -> None:
-        old = Path("/sys/fs/cgroup/memory")
-        self.folder = (old if old.is_dir() else Path("/sys/fs/cgroup")) / name
-        self._anonymous = "total_rss" if old.is_dir() else "anon"
-        self.folder.mkdir()
-        try:
-            if limit is not None:
-                file = "memory.limit_in_bytes" if old.is_dir() else "memory.max"
-                (self.folder / file).write_text(str(limit))
-            self.anonymous()
-        except OSError:
-            self.folder.rmdir()
-            raise
-
-    def enter(self) -> None:
-        """Move the calling process in."""
-        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
-
-    def anonymous(self) -> int:
-        """Bytes of anonymous memory that the group holds now."""
-        for line in (self.folder / "memory.stat").read_text().splitlines():
-            name, value = line.split()
-            if name == self._anonymous:
-                return int(value)
-        raise OSError(f"{self.folder / 'memory.stat'} has no {self._anonymous}")
-
-    def remove(self) -> None:
-        """Take the empty group away."""
-        for _ in range(100):
-            try:
-                self.folder.rmdir()
-                return
-            except OSError:
-                time.sleep(0.05)  # what was in it is still being taken away
-
-
 @contextlib.contextmanager
-def group_of(limit: int | None) -> Iterator[Group | None]:
+def group_of(limit: int | None) -> Iterator[MemoryGroup | None]:
     """A control group, or None where none can be made."""
     try:
-        group = Group(f"tara-factory-{os.getpid()}", limit)
+        group = MemoryGroup(f"tara-factory-{os.getpid()}", limit)
     except OSError:
         yield None
         return

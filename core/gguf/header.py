@@ -60,6 +60,9 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     42: ("Q2_0", 64, 18),
 }
 
+TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
+BLOCKS = {name: (block, block_bytes) for name, block, block_bytes in TENSOR_TYPES.values()}  # weights, bytes
+
 # Value types of keys: number -> struct code; 8 is a string, 9 an array.
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
@@ -124,6 +127,12 @@ def read_header(path: Path) -> Header:
         ) from error
     except OSError as error:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}", "check the path") from error
+
+
+def stored_bytes(kind: str, elements: int) -> int:
+    """Bytes that so many weights, in whole blocks, take in a type."""
+    block, block_bytes = BLOCKS[kind]
+    return elements // block * block_bytes
 
 
 class _Malformed(Exception):

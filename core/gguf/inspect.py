@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.gguf.header import TENSOR_TYPES, TensorInfo, read_header
+from core.gguf.header import BLOCKS, TensorInfo, read_header
 
 # llama.cpp's llama_ftype: the number in general.file_type -> the mix's name.
 FILE_TYPES = {
@@ -48,8 +48,6 @@ FILE_TYPES = {
 }
 UNKNOWN_FILE_TYPE = "unknown"
 _OTHER_KINDS = ("adapter", "imatrix")
-
-_BLOCKS = {name: block for name, block, _ in TENSOR_TYPES.values()}
 
 
 @dataclass(frozen=True)
@@ -120,7 +118,7 @@ def falls_back(tensor: TensorInfo, file_type: str) -> bool:
     block = mix_block(file_type)
     if not is_weight_matrix(tensor) or block == 1 or tensor.shape[0] % block == 0:
         return False
-    if _BLOCKS[tensor.type] > 1:
+    if BLOCKS[tensor.type][0] > 1:
         return True
     # A plain type is a substitute only where 32-blocks do not fit either; else the mix keeps this tensor plain.
     return tensor.type == "F16" and tensor.shape[0] % 32 != 0
@@ -128,8 +126,8 @@ def falls_back(tensor: TensorInfo, file_type: str) -> bool:
 
 def mix_block(file_type: str) -> int:
     """Weights in a block of the type a mix is named after: 256 for `Q4_K_M`, 32 for `Q8_0`, 1 for plain types."""
-    if file_type in _BLOCKS:
-        return _BLOCKS[file_type]
+    if file_type in BLOCKS:
+        return BLOCKS[file_type][0]
     if "_K" in file_type or file_type.startswith("IQ"):
         return 256
     return 32 if file_type.startswith("MXFP4") else 1

@@ -15,9 +15,9 @@ from typing import Any
 
 from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, listening, raise_interruption
-from core.gguf.header import TENSOR_TYPES, TensorInfo, read_header
+from core.gguf.header import TYPE_NUMBERS, TensorInfo, read_header, stored_bytes
 from core.gguf.imatrix import ImportanceMatrix
-from core.gguf.inspect import falls_back, inspect_gguf
+from core.gguf.inspect import GgufInfo, falls_back, inspect_gguf
 from core.gguf.llama import llama_cpp
 
 QUANTIZATIONS = {
@@ -35,7 +35,6 @@ BUFFER_BYTES = 128 << 20
 IMATRIX_ENTRIES, IMATRIX_CHUNKS = "quantize.imatrix.entries_count", "quantize.imatrix.chunks_count"
 
 _PLAIN = ("F32", "F16", "BF16")
-_TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
 _INTEGER = 0  # llama_model_kv_override_type
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) ")
 _NEW_TYPE = re.compile(r"MiB \((\w+)\)\s*$")
@@ -69,8 +68,7 @@ def quantize(
     type, a source that is quantized already, or a matrix or types of another model, TaraError with the engine's words
     when it fails.
     """
-    ftype = check_quantization(source, quantization)
-    tensors = tuple(read_header(source).tensors)
+    tensors = check_quantization(source, quantization).tensors
     if imatrix is not None:
         imatrix.check(tensors)
     unknown = (types or {}).keys() - {tensor.name for tensor in tensors}
@@ -87,7 +85,7 @@ def quantize(
             on_tensor(told, int(found[2]), found[3])
 
     with listening(line):
-        parameters = _parameters(ftype, threads=threads, buffer_bytes=buffer_bytes)
+        parameters = _parameters(quantization, threads=threads, buffer_bytes=buffer_bytes)
         kept = [_give_imatrix(parameters, imatrix), _give_types(parameters, types or {}, tensors)]
         _run(source, target, parameters)
         del kept  # what the engine reads during the call must live as long
@@ -95,7 +93,7 @@ def quantize(
 
 def predicted_size(source: Path, quantization: str) -> PredictedSize:
     """The size `source` would have in this type, by the engine's dry run: its own rules, no weights converted."""
-    ftype = check_quantization(source, quantization)
+    check_quantization(source, quantization)
     chosen: dict[str, str] = {}
 
     def line(text: str) -> None:
@@ -104,25 +102,23 @@ def predicted_size(source: Path, quantization: str) -> PredictedSize:
             chosen[found[3]] = new_type[1].upper()
 
     with listening(line, quiet=True):
-        parameters = _parameters(ftype, threads=1, buffer_bytes=BUFFER_BYTES)
+        parameters = _parameters(quantization, threads=1, buffer_bytes=BUFFER_BYTES)
         parameters.dry_run = True
         _run(source, source.with_name(source.name + ".dry-run"), parameters)
     header = read_header(source)
-    sizes = {name: (block, block_bytes) for name, block, block_bytes in TENSOR_TYPES.values()}
     types: dict[str, int] = {}
     total, fallbacks = header.data_start, 0
     for tensor in header.tensors:
         kind = chosen.get(tensor.name, tensor.type)
-        block, block_bytes = sizes[kind]
-        new_bytes = tensor.elements // block * block_bytes
+        new_bytes = stored_bytes(kind, tensor.elements)
         total += -(-new_bytes // header.alignment) * header.alignment
         types[kind] = types.get(kind, 0) + 1
         fallbacks += falls_back(TensorInfo(tensor.name, tensor.shape, kind, new_bytes, 0), quantization)
     return PredictedSize(total, types, fallbacks)
 
 
-def check_quantization(source: Path, quantization: str) -> int:
-    """The engine's number of a type, after checking that `source` can be quantized to it."""
+def check_quantization(source: Path, quantization: str) -> GgufInfo:
+    """What `source` is, after checking that it can be quantized to this type."""
     if quantization not in QUANTIZATIONS:
         raise InvalidInput(f"unknown quantization {quantization!r}", f"use one of {', '.join(QUANTIZATIONS)}")
     info = inspect_gguf(source)
@@ -131,12 +127,12 @@ def check_quantization(source: Path, quantization: str) -> int:
     quantized = [kind for kind in info.types if kind not in (*_PLAIN, "I32", "I64", "I16", "I8", "F64")]
     if quantized:
         raise InvalidInput(f"{source} is quantized already ({quantized[0]})", "quantize its F16 file instead")
-    return int(QUANTIZATIONS[quantization])
+    return info
 
 
-def _parameters(ftype: int, *, threads: int, buffer_bytes: int) -> Any:
+def _parameters(quantization: str, *, threads: int, buffer_bytes: int) -> Any:
     parameters = llama_cpp.llama_model_quantize_default_params()
-    parameters.ftype = ftype
+    parameters.ftype = int(QUANTIZATIONS[quantization])
     parameters.nthread = threads
     parameters.max_buf_size = buffer_bytes
     return parameters
@@ -166,15 +162,15 @@ def _give_types(parameters: Any, types: Mapping[str, str], tensors: tuple[Tensor
     embedding that is also the head obeys the head's."""
     tied = all(tensor.name != "output.weight" for tensor in tensors)
     if "token_embd.weight" in types:
-        parameters.token_embedding_type = _TYPE_NUMBERS[types["token_embd.weight"]]
+        parameters.token_embedding_type = TYPE_NUMBERS[types["token_embd.weight"]]
         if tied:
             parameters.output_tensor_type = parameters.token_embedding_type
     if "output.weight" in types:
-        parameters.output_tensor_type = _TYPE_NUMBERS[types["output.weight"]]
+        parameters.output_tensor_type = TYPE_NUMBERS[types["output.weight"]]
     others = {name: kind for name, kind in types.items() if name not in ("token_embd.weight", "output.weight")}
     overrides = (llama_cpp.llama_model_tensor_override * (len(others) + 1))()
     for override, (name, kind) in zip(overrides, others.items(), strict=False):
-        override.pattern, override.type = f"^{re.escape(name)}$".encode(), _TYPE_NUMBERS[kind]
+        override.pattern, override.type = f"^{re.escape(name)}$".encode(), TYPE_NUMBERS[kind]
     parameters.tt_overrides = overrides
     return overrides
 

@@ -11,11 +11,8 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 
-from core.gguf.header import TENSOR_TYPES
+from core.gguf.header import BLOCKS, TYPE_NUMBERS, stored_bytes
 from core.gguf.llama import llama_cpp
-
-_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
-_SIZES = {name: (block, size) for name, block, size in TENSOR_TYPES.values()}
 
 
 def _library() -> ctypes.CDLL:
@@ -33,13 +30,7 @@ _LIBRARY = _library()
 
 def can_hold(kind: str, columns: int) -> bool:
     """Whether rows of this length can be stored in a type: they must be whole blocks."""
-    return columns % _SIZES[kind][0] == 0
-
-
-def stored_bytes(kind: str, elements: int) -> int:
-    """Bytes that so many weights take in a type."""
-    block, size = _SIZES[kind]
-    return elements // block * size
+    return columns % BLOCKS[kind][0] == 0
 
 
 def quantize_rows(
@@ -55,7 +46,7 @@ def quantize_rows(
     floats = ctypes.POINTER(ctypes.c_float)
     weights = None if importance is None else np.ascontiguousarray(importance, dtype=np.float32)
     written = _LIBRARY.ggml_quantize_chunk(
-        _NUMBERS[kind],
+        TYPE_NUMBERS[kind],
         source.ctypes.data_as(floats),
         target.ctypes.data,
         0,
@@ -74,6 +65,6 @@ def rounding_error(
     """Sum over these rows of squared errors, each column's weighted by its importance (1 where there is none): what the
     layer's output is expected to change by, squared, for inputs like those the importance was measured on."""
     stored = quantize_rows(rows, kind, importance)
-    back = dequantize(stored, GGMLQuantizationType(_NUMBERS[kind]))
+    back = dequantize(stored, GGMLQuantizationType(TYPE_NUMBERS[kind]))
     squares = np.square(back.astype(np.float32) - rows, dtype=np.float32).sum(0, dtype=np.float64)
     return float(squares.sum() if importance is None else (squares * importance).sum())

@@ -9,7 +9,8 @@ from sqlmodel import Session
 from core.catalog import Catalog, load_catalog
 from core.errors import InvalidInput, Refused, TaraError
 from core.files import STAGING_PREFIX, discard, staging_beside
-from core.phases.plan import Plan, Planner
+from core.phases.plan import Planner
+from core.phases.planned import Plan
 from core.phases.unfinished import (
     Change,
     Training,

@@ -6,7 +6,7 @@ from core.catalog import Catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
-from core.phases.plan import Plan
+from core.phases.planned import Plan
 from core.workspace import Workspace
 
 

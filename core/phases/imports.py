@@ -14,7 +14,7 @@ from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput, Refused
 from core.files import discard, hash_json, sha256_of, staging_beside, sync_tree, write_manifest
 from core.hygiene.adapters import check_adapter
-from core.phases.plan import SHORT_KEY
+from core.phases.planned import SHORT_KEY
 from core.store.engine import Store, dump
 from core.store.tables import Artifact
 from core.workspace import Workspace

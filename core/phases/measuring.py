@@ -7,7 +7,8 @@ from core.catalog import load_catalog
 from core.errors import InvalidInput, Refused
 from core.phases.checks import check_disk
 from core.phases.measured import Artifact, build_seconds, find_artifacts, label
-from core.phases.plan import DomainSource, Plan, PlannedJob, Planner
+from core.phases.plan import Planner
+from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.queue import enqueue
 from core.phases.unfinished import source_of
 from core.runner.client import ensure_runner

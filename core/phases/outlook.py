@@ -12,7 +12,8 @@ from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
 from core.phases.checks import check_compression, check_quantization
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
-from core.phases.plan import DomainSource, Plan, PlannedJob, Planner
+from core.phases.plan import Planner
+from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.service import sources
 from core.phases.unfinished import source_of
 from core.runner.intake import MEASURED_SLACK, held_by

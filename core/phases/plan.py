@@ -5,91 +5,37 @@ an artifact's key stands for its content: same settings, same inputs, same resul
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.catalog import Catalog, TrainingPreset
+from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
-from core.files import hash_json, sha256_of
-from core.phases.forecast import Expected
-from core.phases.kinds import KINDS, subject_of
-from core.phases.needs import Estimator, footprint
-from core.phases.predictor import Predictor
+from core.phases.keying import JobMaker
+from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
-from core.phases.work import work_of
-from core.runner.admission import Need
-from core.store.reads import Reader
-from core.training.data import Example, find_data, read_examples, split_examples
-from core.workspace import Workspace
-
-SHORT_KEY = 8
+from core.training.data import find_data, split_examples
 
 
 @dataclass(frozen=True)
-class PlannedJob:
-    """One job of a plan. `inputs` maps names to stored paths (or to such mappings); `done`: its artifact is there."""
-
-    kind: str
-    title: str
-    key: str
-    params: dict[str, Any]
-    inputs: dict[str, Any]
-    out: Path | None
-    needs: tuple[str, ...] = ()
-    phase: int | None = None
-    domain: str | None = None
-    priority: int = 0
-    done: bool = False
-    subject: str | None = None  # what it is about besides the domain
-    need: Need = field(default_factory=Need)
-    footprint: str | None = None  # jobs of the same one take the same memory
-    bases: tuple[str, ...] = ()
-    work: float | None = None  # core.phases.work; absent, as what is expected, where it is done
-    expected: Expected | None = None
-
-    @property
-    def heavy(self) -> bool:
-        """Whether it takes the machine."""
-        return KINDS[self.kind].heavy
-
-
-@dataclass(frozen=True)
-class DomainSource:
-    """What a plan needs to know of a domain in the store."""
+class _Weights:
+    """A model on its way to a smaller file: its folder, its F16 file, and the domains whose text it is to serve."""
 
     name: str
-    base: str
-    preset: str | None = None
-    data_path: str | None = None
-    adapter_path: str | None = None  # an imported adapter, relative to the workspace
-    shaping: Mapping[str, Any] | None = None  # settings of an older training, to be used in place of the present ones
+    model: PlannedJob
+    whole: PlannedJob
+    sources: Sequence[DomainSource]
+    phase: int | None
+    domain: str | None = None
+
+    @property
+    def bases(self) -> tuple[str, ...]:
+        return (self.sources[0].base,)
 
 
-@dataclass
-class Plan:
-    """Jobs in an order in which every job comes after what it needs, by key."""
-
-    jobs: dict[str, PlannedJob] = field(default_factory=dict)
-    bundle: str | None = None  # the key of the bundle, where the plan makes one
-
-    def missing(self) -> list[PlannedJob]:
-        """What there is to do."""
-        return [job for job in self.jobs.values() if not job.done]
-
-
-class Planner:
+class Planner(JobMaker):
     """Makes plans from the catalogue, the files on disk and the artifacts recorded."""
-
-    def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader) -> None:
-        self.workspace = workspace
-        self.catalog = catalog
-        self._recorded = reader.recorded()
-        self._bases: dict[str, tuple[dict[str, Any], str]] = {}
-        self._estimator = Estimator(workspace, catalog)
-        self._examples: dict[Path, list[Example]] = {}
-        self.predictor = Predictor(reader, catalog.settings)
 
     # -- whole plans ---------------------------------------------------------------------------------------------
 
@@ -119,9 +65,8 @@ class Planner:
             if source.base not in ggufs:
                 models[source.base] = self._base(plan, source.base, number)
                 f16[source.base] = self._converted(plan, source.base, source.base, models[source.base], number)
-                ggufs[source.base] = self._quantized(
-                    plan, source.base, models[source.base], f16[source.base], quantization, taught[source.base], number
-                )
+                weights = _Weights(source.base, models[source.base], f16[source.base], taught[source.base], number)
+                ggufs[source.base] = self._quantized(plan, weights, quantization)
         domains = {source.name: self._domain_facts(source) for source in sources}
         prompts = {
             source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
@@ -152,7 +97,7 @@ class Planner:
         )
         whole = self._converted(plan, source.name, source.base, merged, phase, domain=source.name)
         if quantization != "F16":
-            self._quantized(plan, source.name, merged, whole, quantization, [source], phase, domain=source.name)
+            self._quantized(plan, _Weights(source.name, merged, whole, [source], phase, source.name), quantization)
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
@@ -267,63 +212,48 @@ class Planner:
             domain=domain,
         )
 
-    def _quantized(
-        self,
-        plan: Plan,
-        name: str,
-        model: PlannedJob,
-        whole: PlannedJob,
-        quantization: str,
-        sources: Sequence[DomainSource],
-        phase: int | None,
-        domain: str | None = None,
-    ) -> PlannedJob:
-        """`whole`, the F16 file of `model`, in a smaller type, with the importance matrix of what `sources` teach."""
-        inputs = {"gguf": whole}
-        matrix = self._importance(plan, name, model, whole, sources, phase, domain)
+    def _quantized(self, plan: Plan, weights: _Weights, quantization: str) -> PlannedJob:
+        """The F16 file in a smaller type, with the importance matrix of what its domains teach."""
+        inputs = {"gguf": weights.whole}
+        matrix = self._importance(plan, weights)
         if matrix is not None:
             inputs["imatrix"] = matrix
         return self._add(
             plan,
             "quantize",
-            f"quantize {name} to {quantization}",
-            f"{name}-{quantization}",
-            {"name": name, "type": quantization},
+            f"quantize {weights.name} to {quantization}",
+            f"{weights.name}-{quantization}",
+            {"name": weights.name, "type": quantization},
             inputs,
-            bases=(sources[0].base,),
-            phase=phase,
-            domain=domain,
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=weights.domain,
         )
 
-    def _importance(
-        self,
-        plan: Plan,
-        name: str,
-        model: PlannedJob,
-        whole: PlannedJob,
-        sources: Sequence[DomainSource],
-        phase: int | None,
-        domain: str | None,
-    ) -> PlannedJob | None:
+    def _importance(self, plan: Plan, weights: _Weights) -> PlannedJob | None:
         settings, divided = self.catalog.settings, ("system_prompt", "seed", "held_out_fraction")
         if not settings.calibration_tokens:
             return None
-        taught = {source.name: self._taught(source) for source in sources}
+        taught = {source.name: self._taught(source) for source in weights.sources}
         return self._add(
             plan,
             "imatrix",
-            f"importance matrix of {name}",
-            name,
+            f"importance matrix of {weights.name}",
+            weights.name,
             {
-                "name": name,
+                "name": weights.name,
                 "domains": {one: {each: facts[each] for each in divided} for one, facts in taught.items()},
                 "tokens": settings.calibration_tokens,
                 "sequence_length": settings.evaluation_sequence_length,
             },
-            {"base": model, "gguf": whole, "data": {source.name: self._data(source) for source in sources}},
-            bases=(sources[0].base,),
-            phase=phase,
-            domain=domain,
+            {
+                "base": weights.model,
+                "gguf": weights.whole,
+                "data": {source.name: self._data(source) for source in weights.sources},
+            },
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=weights.domain,
         )
 
     def _verified(
@@ -411,11 +341,6 @@ class Planner:
         }
         return now if source.shaping is None else {name: source.shaping[name] for name in now}
 
-    def _read(self, data: Path) -> list[Example]:
-        if data not in self._examples:
-            self._examples[data] = read_examples(data)
-        return self._examples[data]
-
     def _data(self, source: DomainSource) -> Path:
         if source.data_path is not None:
             path = self.workspace.absolute(source.data_path)
@@ -436,82 +361,3 @@ class Planner:
             "system_prompt": self._taught(source)["system_prompt"],
             "example_question": domain.example_question or f"What can you help me with in {domain.title}?",
         }
-
-    def _add(
-        self,
-        plan: Plan,
-        kind: str,
-        title: str,
-        name: str,
-        params: dict[str, Any],
-        inputs: Mapping[str, Any],
-        *,
-        bases: tuple[str, ...],
-        phase: int | None,
-        domain: str | None = None,
-        hashed: dict[str, Any] | None = None,
-    ) -> PlannedJob:
-        """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those, `bases`
-        the bases it loads, by which its needs are estimated."""
-        needs: list[str] = []
-        stored, identity = self._resolve(inputs, needs)
-        about = KINDS[kind]
-        key = hash_json(
-            {"kind": kind, "version": about.version, "params": params if hashed is None else hashed, "inputs": identity}
-        )
-        if key in plan.jobs:
-            return plan.jobs[key]
-        out = (
-            self.workspace.artifacts / about.folder / f"{name}-{key[:SHORT_KEY]}{about.suffix}"
-            if about.folder is not None
-            else None
-        )
-        job = PlannedJob(
-            kind,
-            title,
-            key,
-            {**params, "_parents": list(dict.fromkeys(needs))},
-            stored,
-            out,
-            tuple(dict.fromkeys(needs)),
-            phase,
-            domain,
-            subject=subject_of(params),
-            need=self._estimator.need(kind, params, bases),
-            footprint=footprint(kind, params, [self._bases[name][1] for name in bases]),
-            bases=bases,
-        )
-        job = replace(job, done=True) if self._is_done(job) else self._with_prediction(job, inputs.get("data"))
-        plan.jobs[key] = job
-        return job
-
-    def _with_prediction(self, job: PlannedJob, data: Any) -> PlannedJob:
-        examples = self._read(data) if isinstance(data, Path) else []
-        work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples)
-        expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)
-        return replace(job, work=work, expected=expected)
-
-    def varied(
-        self, job: PlannedJob, *, params: Mapping[str, Any] | None = None, bases: tuple[str, ...] | None = None
-    ) -> PlannedJob:
-        """The job with other settings or bases as far as its needs go: to look whether it would fit, not to be run.
-        Other bases are estimated by shape alone. Raises what `locate` raises for a base that is not here."""
-        changed = job.params if params is None else {**job.params, **params}
-        need = self._estimator.need(job.kind, changed, bases or job.bases)
-        known = None if bases else footprint(job.kind, changed, [self._bases[name][1] for name in job.bases])
-        return replace(job, params=changed, need=need, footprint=known, bases=bases or job.bases, expected=None)
-
-    def _is_done(self, job: PlannedJob) -> bool:
-        path = self._recorded.get(job.key)
-        return path is not None and self.workspace.absolute(path).exists()
-
-    def _resolve(self, value: Any, needs: list[str]) -> tuple[Any, Any]:
-        """Inputs as the store keeps them, and as the key sees them."""
-        if isinstance(value, PlannedJob):
-            needs.append(value.key)
-            assert value.out is not None
-            return self.workspace.relative(value.out), {"job": value.key}
-        if isinstance(value, Path):
-            return self.workspace.relative(value), {"file": sha256_of(value)}
-        pairs = {name: self._resolve(one, needs) for name, one in value.items()}
-        return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}

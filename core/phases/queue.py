@@ -2,7 +2,7 @@
 
 from sqlmodel import Session, col, delete, select
 
-from core.phases.plan import Plan, PlannedJob
+from core.phases.planned import Plan, PlannedJob
 from core.store.engine import dump
 from core.store.tables import Job, JobDependency
 from core.workspace import Workspace

@@ -17,7 +17,8 @@ from core.errors import InvalidInput, Refused, SettingsChanged
 from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
 from core.phases.checks import check_compression, check_disk, check_fraction, check_quantization
 from core.phases.imports import import_adapter
-from core.phases.plan import DomainSource, Plan, Planner
+from core.phases.plan import Planner
+from core.phases.planned import DomainSource, Plan
 from core.phases.queue import enqueue
 from core.phases.unfinished import Choice, carry_out, settle, source_of
 from core.store.engine import dump, open_store

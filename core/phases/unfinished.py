@@ -18,7 +18,7 @@ from core.files import MANIFEST, discard, sha256_of, write_atomically
 from core.hygiene.findings import shown
 from core.hygiene.reading import Malformed, read_object
 from core.lifecycle import UNDONE
-from core.phases.plan import DomainSource, Plan, PlannedJob
+from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.store.engine import open_store
 from core.store.tables import Domain, Job
 from core.training.runs import LEFT, Run, RunRecord, find_runs, kept_data, leave, set_aside

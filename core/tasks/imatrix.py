@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from core.files import sha256_of
 from core.gguf.imatrix import ImportanceMatrix, write_imatrix
-from core.gguf.inspect import inspect_gguf
+from core.gguf.inspect import inspect_gguf, is_weight_matrix
 from core.tasks.context import Context, TaskError
 from core.training.base import load_model, load_tokenizer
 from core.training.data import read_examples, split_examples
@@ -42,16 +44,19 @@ def run(ctx: Context) -> None:
     )
     shapes = {tensor.name: tensor.shape for tensor in info.tensors}
     named = gguf_names(found, info.architecture, int(info.metadata[f"{info.architecture}.block_count"]), shapes)
-    dead = [name for name, statistic in named.items() if not statistic.sums.any()]
-    if dead:
-        raise TaskError(f"{dead[0]} is given nothing but zeros by all of this text", "check the base")
+    for name, statistic in named.items():
+        if not np.isfinite(statistic.sums).all():
+            raise TaskError(f"{name} is given values that are not numbers by this text", "check the base")
+        if not statistic.sums.any():
+            raise TaskError(f"{name} is given nothing but zeros by all of this text", "check the base")
+    matrices = sum(is_weight_matrix(tensor) for tensor in info.tensors)
+    print(f"{len(named)} of {matrices} weight matrices have a statistic", flush=True)
     matrix = ImportanceMatrix(
         named,
         datasets=tuple(f"{domain}: {Path(path).name}" for domain, path in ctx.inputs["data"].items()),
         chunks=len(sequences),
         chunk_tokens=max(map(len, sequences)),
     )
-    matrix.check(info.tensors)
     assert ctx.out is not None
     with ctx.staging() as staged:
         write_imatrix(staged, matrix)
@@ -64,9 +69,9 @@ def run(ctx: Context) -> None:
 
 
 def _sequences(ctx: Context, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Rendered training examples of all domains in turn, until the tokens are enough."""
+    """Rendered training examples of all domains in turn, until the tokens are enough; of each at least one."""
     ensure_chat_template(tokenizer)
-    share = ctx.params["tokens"] // len(ctx.inputs["data"])
+    share = max(1, ctx.params["tokens"] // len(ctx.inputs["data"]))
     chosen: list[tuple[int, ...]] = []
     for domain, path in ctx.inputs["data"].items():
         taught = ctx.params["domains"][domain]

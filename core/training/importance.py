@@ -65,7 +65,10 @@ def gguf_names(
     known = get_tensor_name_map(number, layers)
     named: dict[str, Statistic] = {}
     for module, statistic in statistics.items():
-        name = f"{known.get_name(module)}.weight"
+        tensor = known.get_name(module)
+        if tensor is None:
+            raise TaskError(f"{module} of the base has no name in GGUF files", "quantize without a matrix")
+        name = f"{tensor}.weight"
         if name == OUTPUT and OUTPUT not in tensors:
             name = EMBEDDING
         if name not in tensors or tensors[name][0] != len(statistic.sums):

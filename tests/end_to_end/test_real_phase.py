@@ -216,12 +216,13 @@ def test_without_its_store_all_of_it_is_found_again(built: Workspace) -> None:
 
 
 def test_what_a_file_lost_is_measured_and_shown_beside_its_parent(built: Workspace) -> None:
-    assert "not measured" in tara(built, "compare", "phase:1")
     (quantized,) = built.artifacts.glob("gguf/starter-135M-Q4_K_M-*.gguf")
+    (unquantized,) = built.artifacts.glob("gguf/starter-135M-F16-*.gguf")
+    assert "not measured" in tara(built, "compare", quantized.name)
     measured = read(built, "measure", quantized.name, "--max-tokens", "20")
     assert len(measured["jobs"]) == 1
     assert "measured already" in tara(built, "measure", str(quantized), "--max-tokens", "20", "--detach")
-    whole, small = (one["figures"] for one in read(built, "compare", "phase:1"))
+    whole, small = (one["figures"] for one in read(built, "compare", unquantized.name, quantized.name))
     assert whole["kl_mean"] is None  # nobody measured the F16 file against itself
     assert whole["perplexity"][""]["value"] < 1.5 * small["perplexity"][""]["value"]
     assert 0 < small["kl_bound"][""]["value"] < small["kl_mean"][""]["value"] < 0.5
@@ -229,7 +230,7 @@ def test_what_a_file_lost_is_measured_and_shown_beside_its_parent(built: Workspa
     assert small["bytes"][""]["value"] == quantized.stat().st_size
     assert small["peak_rss_bytes"][""]["value"] > quantized.stat().st_size
     assert "its adapter on both" in small["kl_mean"][DOMAINS[0]]["method"]
-    shown = tara(built, "compare", "phase:1", str(quantized))
+    shown = tara(built, "compare", str(unquantized), str(quantized))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.splitlines()[0].split() == ["starter-135M-F16", "starter-135M-Q4_K_M"]
     assert [path.name for path in built.artifacts.glob("report/.*")] == []

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,34 +25,12 @@ from core.store.views import JobView
 from core.workspace import Workspace
 from tests.conftest import end_everything, new_workspace
 from tests.core.runner.watch import attempts, processes, until, view
+from tests.memory_group import MemoryGroup
 from tests.models import build_tiny
 
 LIMIT = 2_000 * 10**6  # bytes of the group: a training of the full batch fits, and half of it beside the other program
 MORE = 150 * 10**6  # what the other program wants beyond what is free
 HOG = "import sys, time; held = bytearray(int(sys.argv[1])); print('held', flush=True); time.sleep(600)"
-
-
-def make_group() -> Path:
-    """A memory control group with this process in it. Raises OSError where the kernel does not allow it."""
-    name = f"tara-{os.getpid()}"
-    old = Path("/sys/fs/cgroup/memory")
-    group = (old if old.is_dir() else Path("/sys/fs/cgroup")) / name
-    group.mkdir()
-    limit = "memory.limit_in_bytes" if old.is_dir() else "memory.max"
-    (group / limit).write_text(str(LIMIT))
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-    return group
-
-
-def leave_group(group: Path) -> None:
-    """Move this process back and remove the group."""
-    (group.parent / "cgroup.procs").write_text(str(os.getpid()))
-    for _ in range(100):
-        try:
-            group.rmdir()
-            return
-        except OSError:
-            time.sleep(0.05)  # what was killed is still being taken away
 
 
 def scene(folder: Path) -> Workspace:
@@ -128,7 +105,8 @@ def run(workspace: Workspace) -> dict[str, Any]:
 def main() -> int:
     """Make the group and the scene, run, print the result."""
     try:
-        group = make_group()
+        group = MemoryGroup(f"tara-{os.getpid()}", LIMIT)
+        group.enter()
     except OSError as error:
         print(f"no memory control group can be made here ({error}): run it as root, outside of a container")
         return 2
@@ -138,7 +116,8 @@ def main() -> int:
         found = run(workspace)
     finally:
         end_everything(workspace)
-        leave_group(group)
+        group.leave()
+        group.remove()
         shutil.rmtree(folder, ignore_errors=True)
     print("RESULT " + json.dumps(found, sort_keys=True))
     return 1 if found["broken"] else 0

@@ -13,8 +13,14 @@ from core.gguf.toolchain import install_toolchain
 from core.tasks import adapter_convert, convert, imatrix, measure, quantize, verify
 from core.tasks.context import Context
 
-TASKS = {"convert": convert, "quantize": quantize, "adapter-convert": adapter_convert, "verify": verify}
-TASKS |= {"imatrix": imatrix, "measure": measure}
+TASKS = {
+    "convert": convert,
+    "quantize": quantize,
+    "adapter-convert": adapter_convert,
+    "verify": verify,
+    "imatrix": imatrix,
+    "measure": measure,
+}
 
 
 @dataclass

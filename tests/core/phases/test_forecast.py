@@ -26,7 +26,8 @@ from core.phases.forecast import (
     judge,
 )
 from core.phases.outlook import NONE_FITS, Alternatives, Outlook, checked, outlook_of_domain, outlook_of_phase
-from core.phases.plan import PlannedJob, Planner
+from core.phases.plan import Planner
+from core.phases.planned import PlannedJob
 from core.phases.probe import Speed, seconds_by_speed, speed
 from core.phases.work import work_of
 from core.runner.admission import Device, Need

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.phases import service
-from core.phases.plan import Plan
+from core.phases.planned import Plan
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Domain
