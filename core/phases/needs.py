@@ -17,11 +17,11 @@ from core.hygiene.reading import Malformed
 from core.phases.kinds import KINDS
 from core.runner.admission import Need
 from core.training.footprint import (
-    HEAD_ROWS,
     LOADING_SLACK,
     LORA_BYTES,
     Shape,
     activation_bytes,
+    head_rows,
     logit_bytes,
     most_lora_parameters,
 )
@@ -114,7 +114,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         return _training(params["preset"], shape, weights)
     if kind == "evaluate":
         tokens = int(params["sequence_length"])
-        scoring = logit_bytes(shape, HEAD_ROWS) + tokens * shape.hidden * FLOAT32 * 8
+        scoring = logit_bytes(shape, head_rows(shape.vocabulary)) + tokens * shape.hidden * FLOAT32 * 8
         return _computing(kind, weights, scoring, disk=10**6)
     if kind == "imatrix":
         tokens = int(params["sequence_length"])
@@ -162,7 +162,7 @@ def _training(preset: Mapping[str, Any], shape: Shape, weights: int) -> Need:
     working = (
         trained * LORA_BYTES
         + activation_bytes(shape, tokens=tokens, dropout=float(preset["lora_dropout"]))
-        + logit_bytes(shape, HEAD_ROWS)
+        + logit_bytes(shape, head_rows(shape.vocabulary))
     )
     held = weights // 2 if preset["dtype"] == "bfloat16" else weights
     # A checkpoint holds the weights and two moments; with the newest two, the best and the one being written, four.

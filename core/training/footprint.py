@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 LORA_BYTES = 16  # a trained parameter in float32 with its gradient and Adam's two moments
 LOADING_SLACK = 1.1  # buffers of the loader and the allocator's rounding
-HEAD_ROWS = 64  # target positions whose logits are held at once
+HEAD_ROWS, HEAD_BYTES = 64, 32 * 10**6  # logits held at once: of so many target positions, more while so small
 # Values kept for the backward pass of one layer, a token, as multiples of the hidden and of the feed-forward size:
 # counted with torch's saved-tensor hooks on llama, qwen2, phi3 and gpt2 (tests/core/training/test_memory.py holds the
 # plan against that count) and rounded up. gpt2's activation function is made of many steps, each of which is kept.
@@ -36,6 +36,11 @@ def activation_bytes(shape: Shape, *, tokens: int, dropout: float) -> int:
     if dropout:
         values += int(DROPOUT_COPIES * (6 * shape.hidden + shape.inner))
     return int(tokens * shape.layers * values * 4 * ALLOCATOR)
+
+
+def head_rows(vocabulary: int) -> int:
+    """Target positions whose logits are held at once: with few of them the head is read from memory too often."""
+    return max(HEAD_ROWS, HEAD_BYTES // (4 * vocabulary))
 
 
 def logit_bytes(shape: Shape, rows: int) -> int:

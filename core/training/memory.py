@@ -7,11 +7,11 @@ import torch
 
 from core.tasks.context import TaskError
 from core.training.footprint import (
-    HEAD_ROWS,
     LOADING_SLACK,
     LORA_BYTES,
     Shape,
     activation_bytes,
+    head_rows,
     logit_bytes,
 )
 from core.training.lora import linear_targets
@@ -66,7 +66,7 @@ def plan_training(
     inner = int(gated or getattr(config, "n_inner", None) or 4 * hidden)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     changed = any(getattr(config, name, None) not in (None, 1.0) for name in CHANGED_LOGITS)
-    rows = targets if changed else min(targets, HEAD_ROWS)
+    rows = targets if changed else min(targets, head_rows(int(config.vocab_size)))
     shape = Shape(parameters, layers, hidden, inner, int(config.vocab_size), gated=bool(gated))
     return MemoryPlan(
         weights=int(parameters * dtype.itemsize * LOADING_SLACK),
