@@ -1,5 +1,6 @@
 """Held-out scores of a model: loss and accuracy over the answers' tokens, each predicted from the true text before."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from core.training.loss import IGNORED, collate, target_logits
+from core.training.loss import IGNORED, causal_model, collate, inputs_of, target_logits
 from core.training.render import Rendered
 
 
@@ -42,7 +43,7 @@ def total(scores: Sequence[Score]) -> Score:
 def score_examples(
     model: Any, examples: Sequence[Rendered], device: torch.device, on_example: Callable[[int], None]
 ) -> list[Score]:
-    """Score each example by itself, in the model's own full forward pass; `on_example` hears how many are done.
+    """Score each example by itself, in the model's own forward pass; `on_example` hears how many are done.
 
     One at a time: no padding, and a result that does not depend on the company an example is in.
     """
@@ -52,8 +53,19 @@ def score_examples(
         batch = collate([example], device)
         labels = batch["labels"][batch["labels"] != IGNORED]
         with torch.inference_mode():
-            logits = target_logits(model, batch).float()
+            logits = _answer_logits(model, batch).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         scores.append(Score(float(loss), int((logits.argmax(dim=-1) == labels).sum()), len(labels)))
         on_example(done)
     return scores
+
+
+def _answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The logits of one example at the positions that have a label, (targets, vocabulary). Where the model's forward
+    pass can leave the other positions out of its output head, it does: half of them are the question's."""
+    causal = causal_model(model)
+    if "logits_to_keep" not in inspect.signature(causal.forward).parameters:
+        return target_logits(model, batch)
+    wanted = (batch["labels"][0] != IGNORED).nonzero()[:, 0]
+    found: torch.Tensor = causal(**inputs_of(batch), logits_to_keep=wanted).logits[0]
+    return found

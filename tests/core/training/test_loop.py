@@ -170,3 +170,19 @@ def test_a_score_does_not_depend_on_the_other_examples(tmp_path: Path) -> None:
     alone = [score_examples(model, [example], CPU, lambda _: None)[0] for example in EXAMPLES]
     assert together == alone
     assert total(together).tokens == sum(example.target_count for example in EXAMPLES)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_score_is_that_of_the_whole_models_logits(tmp_path: Path, architecture: str) -> None:
+    model = adapted(tmp_path, architecture)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    (score,) = score_examples(model, [EXAMPLES[4]], CPU, lambda _: None)
+    batch = collate([EXAMPLES[4]], CPU)
+    with torch.no_grad():
+        logits = model(input_ids=batch["input_ids"]).logits[0, 5:-1]
+    wanted = batch["input_ids"][0, 6:]
+    assert score.loss_sum == pytest.approx(float(functional.cross_entropy(logits, wanted, reduction="sum")), rel=1e-5)
+    assert score.correct == int((logits.argmax(-1) == wanted).sum())
+    assert score.tokens == len(wanted)
