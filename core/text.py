@@ -1,5 +1,5 @@
-"""Text from elsewhere (log lines, model output, file names) made safe to print: nothing in it can move a terminal's
-cursor, change its colours or title, ring, or turn the reading direction."""
+"""Text for people: figures in short, and text from elsewhere (log lines, model output, file names) made safe to print:
+nothing in it can move a terminal's cursor, change its colours or title, ring, or turn the reading direction."""
 
 import re
 
@@ -37,3 +37,27 @@ def clean(text: str) -> str:
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.translate(_TABLE)
+
+
+def size(count: float | None) -> str:
+    """Bytes in decimal units, as disks are sold."""
+    if count is None:
+        return "-"
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if abs(value) < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def span(seconds: float | None) -> str:
+    """A time span: `42s`, `3m05s`, `2h10m`."""
+    if seconds is None:
+        return "-"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"

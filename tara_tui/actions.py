@@ -293,6 +293,18 @@ class Actions:
         else:
             self._read(f"Plan of phase {phase.number}", lambda: self.app.backend.plan_phase(phase.number))
 
+    def compare(self) -> None:
+        """Show the phase's models side by side."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        self._read(f"Models of phase {phase.number}", lambda: self.app.backend.compare_phase(phase.number))
+
+    def measure(self) -> None:
+        """Queue the measurement of the phase's models."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        self.wish(lambda: self.app.backend.measure_phase(phase.number))
+
     def checkpoints(self) -> None:
         """Show the checkpoints of the domain's trainings."""
         domain = self.app.selection.domain

@@ -123,6 +123,12 @@ class Backend(Protocol):
     def plan_domain(self, domain: str) -> list[str]:
         """What training a domain would take."""
 
+    def compare_phase(self, number: int) -> list[str]:
+        """A phase's models side by side, as lines; the heads of tables are not indented."""
+
+    def measure_phase(self, number: int) -> str:
+        """Queue the measurement of a phase's models."""
+
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
 
@@ -241,6 +247,25 @@ class StoreBackend:
         from tara_tui.details import plan_lines
 
         return plan_lines(outlook_of_domain(self.workspace, domain))
+
+    def compare_phase(self, number: int) -> list[str]:
+        """A phase's models side by side, as lines."""
+        from core.phases.compared import tables
+        from core.phases.measured import figures, models_of_phase
+        from core.store.reads import open_reader
+        from tara_tui.details import COMPARED_WIDTH, table_lines
+
+        with open_reader(self.workspace) as reader:
+            models = models_of_phase(reader, number)
+            known = [figures(reader, model) for model in models]
+        return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
+
+    def measure_phase(self, number: int) -> str:
+        """Queue the measurement of a phase's models."""
+        from core.phases.measuring import measure_phase
+
+        ids = measure_phase(self.workspace, number)
+        return jobs_line(f"measurement of phase {number}", ids) if ids else f"phase {number} is measured: M shows it"
 
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""

@@ -106,6 +106,13 @@ def can_retry(snapshot: Snapshot | None, selection: Selection) -> Reason:
     return f"job {job.id} is {job.state}: only a failed, cancelled or interrupted job is retried"
 
 
+def can_measure(snapshot: Snapshot | None, selection: Selection) -> Reason:
+    if reason := need_phase(snapshot, selection):
+        return reason
+    assert selection.phase is not None
+    return None if selection.phase.bundle_path else f"phase {selection.phase.number} has no bundle: b builds it"
+
+
 def can_deploy(snapshot: Snapshot | None, selection: Selection) -> Reason:
     if reason := need_phase(snapshot, selection):
         return reason
@@ -158,6 +165,8 @@ FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
 PLAN = "What building the phase will take, or from the domains pane training the domain: memory, disk, time, what fits."
+COMPARE = "The models of the phase side by side: size, divergence, perplexity, losses of the domains, speed, memory."
+MEASURE = "Queue the measurement of the bundle's quantized models against the F16 files they were made from."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
 
 COMMANDS: tuple[Command, ...] = (
@@ -220,6 +229,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("next_bundle", "Chat: next release or bundle", "v,f7", "v F7", "Talk to another of the phase's.", can_ask),
     Command("details", "Show details", "enter", "Enter", DETAILS, need_store),
     Command("plan", "Show plan", "P", "P", PLAN, can_build),
+    Command("compare", "Compare models", "M", "M", COMPARE, can_build),
+    Command("measure", "Measure models", "m", "m", MEASURE, can_measure),
     Command("checkpoints", "Show checkpoints", "K", "K", CHECKPOINTS, can_force),
     Command("filter", "Filter this pane", "slash", "/", FILTER, always, "filter"),
     Command(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from core.phases.outlook import Outlook
 
 PLAN_TITLE = 30  # cells, so that a line fits the window of the smallest screen
+COMPARED_WIDTH = 68  # likewise
 MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
 
 
@@ -128,6 +129,14 @@ def checkpoint_lines(listed: "Listed") -> list[str]:
         )
     lines += [f"  set aside: {aside.path.name}, {present.one_line(aside.reason)}" for aside in run.aside]
     return lines
+
+
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table in columns, its head as a line that is not indented."""
+    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headers, *rows)]
+    first, *rest = (line.rstrip() for line in lines)
+    return [f"figure {first[6:]}", *(f" {line}" for line in rest)]
 
 
 def plan_lines(outlook: "Outlook") -> list[str]:

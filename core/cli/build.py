@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.follow import wait_for
-from core.text import clean
+from core.text import clean, size
 from core.workspace import Workspace
 
 if TYPE_CHECKING:

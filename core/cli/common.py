@@ -105,30 +105,6 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence
     return "\n".join(lines)
 
 
-def size(count: float | None) -> str:
-    """Bytes in decimal units, as disks are sold."""
-    if count is None:
-        return "-"
-    value, unit = float(count), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if abs(value) < 1000 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-
-
-def span(seconds: float | None) -> str:
-    """A time span: `42s`, `3m05s`, `2h10m`."""
-    if seconds is None:
-        return "-"
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
 def figure(measurement: Measurement | None, form: str = ".3f") -> str:
     """A measured value, marked where it was only declared, or `not measured`."""
     if measurement is None:

@@ -1,31 +1,26 @@
 """`tara measure` and `tara compare`: what a file cost and what it lost, and several side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.build import detach_option
 from core.cli.common import (
-    NOT_MEASURED,
     json_option,
     print_json,
     root_option,
-    size,
-    span,
     table,
     true_reader,
     workspace_of,
 )
 from core.cli.follow import wait_for
-from core.text import clean
 
 if TYPE_CHECKING:
     from core.phases.measured import Artifact, Figures
     from core.store.reads import Reader
 
 WIDTH = 80
-NAME_WIDTH = 24
 
 
 @click.command("measure")
@@ -74,6 +69,7 @@ def compare(names: Sequence[str], root: str | None, as_json: bool) -> None:
 
 
 def _show(reader: "Reader", artifacts: Sequence["Artifact"], as_json: bool, jobs: Sequence[int] | None = None) -> None:
+    from core.phases.compared import tables
     from core.phases.measured import figures
 
     known = [figures(reader, artifact) for artifact in artifacts]
@@ -81,11 +77,14 @@ def _show(reader: "Reader", artifacts: Sequence["Artifact"], as_json: bool, jobs
         shown = [_json(artifact, one) for artifact, one in zip(artifacts, known, strict=True)]
         print_json(shown if jobs is None else {"jobs": list(jobs), "artifacts": shown})
         return
-    click.echo("\n\n".join(_tables(artifacts, known)))
+    shown_tables = tables(artifacts, known, WIDTH)
+    click.echo("\n\n".join(table(headers, rows) for headers, rows in shown_tables))
 
 
 def _json(artifact: "Artifact", known: "Figures") -> dict[str, Any]:
-    names = {name: None for _, name, _ in _ROWS} | {name: None for _, name, _ in _DOMAIN_ROWS}
+    from core.phases.compared import DOMAIN_ROWS, ROWS
+
+    names = {name: None for _, name, _ in (*ROWS, *DOMAIN_ROWS)}
     measured: dict[str, Any] = dict(names)
     for (name, subject), one in known.items():
         value = {"value": one.value, "method": one.method, "n": one.n, "unit": one.unit, "measured_at": one.measured_at}
@@ -95,112 +94,3 @@ def _json(artifact: "Artifact", known: "Figures") -> dict[str, Any]:
             measured[name] = {**(measured.get(name) or {}), "": value}
     kept = ("id", "kind", "name", "path", "sha256", "phase", "domain")
     return {**{name: artifact[name] for name in kept}, "figures": measured}
-
-
-def _tables(artifacts: Sequence["Artifact"], known: Sequence["Figures"]) -> list[str]:
-    """Tables of figures by artifact, as many columns each as fit into 80 characters."""
-    labels = _labels(artifacts)
-    rows = _rows(artifacts, known)
-    first = max(len(row[0]) for row in rows)
-    tables: list[list[int]] = [[]]
-    width = first
-    for at, name in enumerate(labels):
-        column = 2 + max(len(name), *(len(row[1 + at]) for row in rows))
-        if tables[-1] and width + column > WIDTH:
-            tables.append([])
-            width = first
-        tables[-1].append(at)
-        width += column
-    return [
-        table(("", *(labels[at] for at in columns)), [(row[0], *(row[1 + at] for at in columns)) for row in rows])
-        for columns in tables
-    ]
-
-
-def _labels(artifacts: Sequence["Artifact"]) -> list[str]:
-    """A name for each column; with its key where two would be alike, cut in its middle where it is long."""
-    from core.phases.measured import label
-
-    short = [label(one) for one in artifacts]
-    full = [
-        label(one, with_key=True) if short.count(name) > 1 else name for one, name in zip(artifacts, short, strict=True)
-    ]
-    half = NAME_WIDTH // 2
-    return [clean(name if len(name) <= NAME_WIDTH else f"{name[: half - 1]}…{name[-half:]}") for name in full]
-
-
-def _rows(artifacts: Sequence["Artifact"], known: Sequence["Figures"]) -> list[tuple[str, ...]]:
-    """Label and a cell an artifact. A figure of tensors by type or of a domain is a row for each there is."""
-    rows = [("artifact", *(str(one["id"] or "-") for one in artifacts))]
-    for title, name, form in _ROWS:
-        rows.append((title, *(_cell(one, name, "", form) for one in known)))
-        if name == "bits_per_weight":
-            kinds = dict.fromkeys(subject for one in known for what, subject in one if what == "tensors")
-            rows += [
-                (f"{kind} tensors", *(str(one["tensors", kind].value) if ("tensors", kind) in one else
-                                      ("0" if ("bits_per_weight", "") in one else "-") for one in known))
-                for kind in kinds
-            ]  # fmt: skip
-        if name == "fallback_tensors":  # figures of different texts do not compare: said before them
-            counts = [one.get(("kl_mean", "")) for one in known]
-            rows.append(("scored tokens", *(str(one.n) if one is not None else NOT_MEASURED for one in counts)))
-    for title, name, form in _DOMAIN_ROWS:
-        domains = dict.fromkeys(subject for one in known for what, subject in one if what == name and subject)
-        rows += [(f"{title} {domain}", *(_cell(one, name, domain, form) for one in known)) for domain in domains]
-        if not domains:
-            rows.append((title, *(NOT_MEASURED for _ in known)))
-    return rows
-
-
-def _cell(known: "Figures", name: str, subject: str, form: Callable[[float], str]) -> str:
-    one = known.get((name, subject))
-    if one is None:
-        return NOT_MEASURED
-    if not isinstance(one.value, int | float):
-        return clean(str(one.value))
-    if name == "fallback_tensors" and one.n is not None:
-        return f"{one.value:.0f} of {one.n}"
-    error = known.get((_ERRORS.get(name, ""), subject))
-    if error is None or not isinstance(error.value, int | float):
-        return form(one.value)
-    return f"{form(one.value)} ± {form(error.value).lstrip('+')}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}%"
-
-
-def _change(value: float) -> str:
-    return f"{100 * value:+.1f}%"
-
-
-def _fixed(digits: int) -> Callable[[float], str]:
-    return lambda value: f"{value:.{digits}f}"
-
-
-def _time(value: float) -> str:
-    return f"{value:.2f} s" if value < 10 else span(value)
-
-
-_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
-    ("size", "bytes", size),
-    ("bits a weight", "bits_per_weight", _fixed(2)),
-    ("in a larger type", "fallback_tensors", _fixed(0)),
-    ("KL from F16", "kl_mean", _fixed(4)),
-    ("KL, 99th percentile", "kl_p99", _fixed(3)),
-    ("same top token", "same_top", _percent),
-    ("perplexity", "perplexity", _fixed(2)),
-    ("perplexity, change", "perplexity_change", _change),
-    ("reading, tokens/s", "prompt_tokens_per_s", _fixed(1)),
-    ("writing, tokens/s", "generation_tokens_per_s", _fixed(1)),
-    ("loading", "load_s", _time),
-    ("peak memory", "peak_rss_bytes", size),
-    ("built in", "build_s", _time),
-)
-_DOMAIN_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (("loss", "held_out_loss", _fixed(3)),)
-_ERRORS: Mapping[str, str] = {
-    "kl_mean": "kl_se",
-    "same_top": "same_top_se",
-    "perplexity_change": "perplexity_change_se",
-    "held_out_loss": "held_out_loss_se",
-}

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 
 import click
 
-from core.cli.common import is_terminal, job_line, span
+from core.cli.common import is_terminal, job_line
 from core.errors import ExitCode
 from core.runner.client import ensure_runner
 from core.runner.presence import runner_pid
 from core.store.reads import open_reader
 from core.store.views import JobView
-from core.text import clean
+from core.text import clean, span
 from core.workspace import Workspace
 
 POLL_S = 0.2

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, size, workspace_of
+from core.cli.common import json_option, print_json, root_option, workspace_of
 from core.errors import ExitCode, InvalidInput
 from core.text import clean as cleaned
+from core.text import size
 
 
 @click.command("clean-model")

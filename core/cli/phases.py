@@ -2,8 +2,9 @@
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, size, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput
+from core.text import size
 from core.workspace import Workspace
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, size, span, table, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, table, workspace_of
 from core.errors import ExitCode
-from core.text import clean
+from core.text import clean, size, span
 
 WIDTH = 80
 LONGEST_TITLE = 33

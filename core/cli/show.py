@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, figure, json_option, print_json, root_option, size, table, true_reader
+from core.cli.common import NUMBER, figure, json_option, print_json, root_option, table, true_reader
 from core.store.views import DomainView, PhaseView
+from core.text import size
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
 

@@ -51,6 +51,20 @@ def _of_phase(reader: Reader, number: str) -> list[Artifact]:
     return sorted((row for row in reader.parents(bundle["id"]) if row["kind"] == "gguf"), key=lambda row: row["id"])
 
 
+def models_of_phase(reader: Reader, number: int) -> list[Artifact]:
+    """The GGUF models made for a phase, and those of its bundle, whose files are there; in the order they were made.
+    Raises Refused where there is none."""
+    bundled = {row["path"] for row in _of_phase(reader, str(number))} if reader.phase(number).bundle_path else set()
+    found = [
+        row
+        for row in reader.artifacts(kind="gguf")
+        if (row["phase"] == number or row["path"] in bundled) and reader.workspace.absolute(row["path"]).is_file()
+    ]
+    if not found:
+        raise Refused(f"phase {number} has no model yet", f"tara build-phase {number}")
+    return sorted({row["path"]: row for row in found}.values(), key=lambda row: row["id"])
+
+
 def _unrecorded(path: Path) -> Artifact:
     empty = dict.fromkeys(("id", "key", "sha256", "job_id", "phase", "domain", "created_at"))
     return {**empty, "kind": "gguf", "name": path.stem, "path": str(path), "bytes": path.stat().st_size, "meta": {}}

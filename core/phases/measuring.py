@@ -54,6 +54,14 @@ def measure_artifact(
     return ids, artifacts
 
 
+def measure_phase(workspace: Workspace, number: int) -> list[int]:
+    """Queue the measurement of every quantized model of a phase's bundle. Returns the jobs' numbers, none where all
+    are measured. Raises what `measure_artifact` raises."""
+    with open_reader(workspace) as reader:
+        models = [row for row in find_artifacts(reader, f"phase:{number}") if row["meta"].get("file_type") != "F16"]
+    return [job for row in models for job in measure_artifact(workspace, str(row["id"]))[0]]
+
+
 def parents_of(reader: Reader, artifact: Artifact) -> tuple[Artifact, Artifact]:
     """A GGUF model's F16 file (itself, where it is that) and the model folder both come from. Raises InvalidInput where
     it is no GGUF model of this workspace, or where they are gone."""

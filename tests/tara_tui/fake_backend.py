@@ -196,6 +196,14 @@ class FakeBackend:
         self.wishes.append(("plan", domain))
         return [f" train {domain}  1.2G m  12M  3m m  fits"]
 
+    def compare_phase(self, number: int) -> list[str]:
+        """One figure of two models."""
+        return ["figure  base-F16  base-Q4_K_M", " size    271 MB    105 MB"]
+
+    def measure_phase(self, number: int) -> str:
+        """Remember it."""
+        return self._wish("measure", number)
+
     def cancel_job(self, job_id: int) -> str:
         """Remember it."""
         return self._wish("cancel", job_id)

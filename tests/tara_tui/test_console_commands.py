@@ -236,6 +236,14 @@ async def test_the_plan_of_the_phase_or_from_its_pane_of_the_domain_is_shown(tmp
         assert it.backend.wishes == [("plan", "business"), ("plan", 1), ("plan", 2)]
 
 
+async def test_the_models_of_the_phase_are_compared_and_measured(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("M")
+        await it.shows("Models of phase 1", "figure  base-F16  base-Q4_K_M", "size    271 MB    105 MB")
+        await it.press("escape", "m")
+        await it.until(lambda: it.backend.wishes == [("measure", 1)], "the wish")
+
+
 async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("n")
