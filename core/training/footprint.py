@@ -40,7 +40,7 @@ def activation_bytes(shape: Shape, *, tokens: int, dropout: float) -> int:
 
 def head_rows(vocabulary: int) -> int:
     """Target positions whose logits are held at once: with few of them the head is read from memory too often."""
-    return max(HEAD_ROWS, HEAD_BYTES // (4 * vocabulary))
+    return max(HEAD_ROWS, HEAD_BYTES // (4 * max(1, vocabulary)))  # 0: not known
 
 
 def logit_bytes(shape: Shape, rows: int) -> int:

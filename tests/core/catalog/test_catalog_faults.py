@@ -71,11 +71,11 @@ def line_of(workspace, file, text):
         (MAPPING, "current: starter-135M", "current: null", "healthcare.current: must be text, this is nothing"),
         (MAPPING, "healthcare:", "healthcar:", "the domain healthcare of universal_domains.yaml is missing"),
         (MAPPING, "healthcare:", "healthcar:", "healthcar: there is no such domain"),
-        (PRESETS, "batch_size: 1", "batch_size: 0", "starter.batch_size: is 0, must be from 1 to 1024"),
-        (PRESETS, "batch_size: 1", "batch_size: 1.5", "starter.batch_size: must be a whole number, this is 1.5"),
+        (PRESETS, "batch_size: 2", "batch_size: 0", "starter.batch_size: is 0, must be from 1 to 1024"),
+        (PRESETS, "batch_size: 2", "batch_size: 1.5", "starter.batch_size: must be a whole number, this is 1.5"),
         (
             PRESETS,
-            "learning_rate: 1.0e-3",
+            "learning_rate: 2.0e-3",
             "learning_rate: 30",
             "starter.learning_rate: is 30, must be from 1e-08 to 1",
         ),
@@ -249,8 +249,8 @@ def test_settings_can_be_read_while_the_rest_is_broken(workspace):
 
 
 def test_an_exponent_without_a_dot_is_a_number(workspace):
-    edit(workspace, PRESETS, "learning_rate: 1.0e-3", "learning_rate: 1e-3")
-    assert load_catalog(workspace).preset("starter").learning_rate == 0.001
+    edit(workspace, PRESETS, "learning_rate: 2.0e-3", "learning_rate: 2e-3")
+    assert load_catalog(workspace).preset("starter").learning_rate == 0.002
 
 
 def test_the_version_follows_the_files(workspace):

@@ -21,7 +21,7 @@ def broken_off(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyP
     ids = service.train_domain(workspace, "healthcare")
     cancel_jobs(workspace, ids)  # nothing is left for a runner
     break_off(workspace, 40, domain="healthcare")
-    edit_preset(workspace, "starter", "learning_rate: 1.0e-3", "learning_rate: 3.0e-4")
+    edit_preset(workspace, "starter", "learning_rate: 2.0e-3", "learning_rate: 3.0e-4")
     return workspace
 
 
@@ -35,7 +35,7 @@ def test_without_checkpoints_the_list_is_empty_and_says_so(workspace: Workspace)
 def test_changed_settings_are_refused_shown_and_removed(broken_off: Workspace) -> None:
     refused = tara("train-domain", "healthcare", "--json", cwd=broken_off.root)
     assert_one_line(refused, 4)
-    for part in ("learning_rate 0.001 -> 0.0003", "step 40 of 120", "--resume-old", "--fresh"):
+    for part in ("learning_rate 0.002 -> 0.0003", "step 40 of 120", "--resume-old", "--fresh"):
         assert part in refused.err
     assert_one_line(tara("train-domain", "healthcare", "--resume-old", "--fresh", cwd=broken_off.root), 2)
     service.create_phase(broken_off, 1, ["healthcare"])
@@ -44,11 +44,11 @@ def test_changed_settings_are_refused_shown_and_removed(broken_off: Workspace) -
     assert_one_line(tara("build-phase", "1", "--dry-run", "--resume-old", cwd=broken_off.root), 2)
     assert_one_line(tara("build-phase", "1", cwd=broken_off.root), 4)
     (run,) = tara("checkpoints", "list", "healthcare", "--json", cwd=broken_off.root).json()
-    assert run["changes"] == [{"setting": "learning_rate", "old": 0.001, "new": 0.0003}]
+    assert run["changes"] == [{"setting": "learning_rate", "old": 0.002, "new": 0.0003}]
     assert (run["step"], run["steps"], run["state"], run["goes_on"]) == (40, 120, "cancelled", False)
     shown = tara("checkpoints", "list", cwd=broken_off.root).out
     assert f"{run['run']}: step 40 of 120" in shown
-    assert "is not gone on with: other settings: learning_rate 0.001 -> 0.0003" in shown
+    assert "is not gone on with: other settings: learning_rate 0.002 -> 0.0003" in shown
     assert "newest, best" in shown
 
     assert_one_line(tara("checkpoints", "remove", "nobody", "--yes", cwd=broken_off.root), 3)

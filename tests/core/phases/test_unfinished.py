@@ -20,7 +20,7 @@ from tests.unfinished import break_off, edit_preset, training, write_checkpoint
 
 
 def faster(workspace: Workspace) -> None:
-    edit_preset(workspace, "starter", "learning_rate: 1.0e-3", "learning_rate: 3.0e-4")
+    edit_preset(workspace, "starter", "learning_rate: 2.0e-3", "learning_rate: 3.0e-4")
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def test_unchanged_it_goes_on(phase_one: Workspace, broken_off: Path) -> None:
 
 def test_changed_it_is_refused_with_the_difference_and_the_step(phase_one: Workspace, broken_off: Path) -> None:
     faster(phase_one)
-    edit_preset(phase_one, "starter", "epochs: 2", "epochs: 5")
+    edit_preset(phase_one, "starter", "epochs: 1", "epochs: 5")
     chat_lines(phase_one.data / "business.jsonl", count=9, answer="other")
     before, files = contents(phase_one), tree(phase_one.root)
     with pytest.raises(SettingsChanged) as refused:
         service.train_domain(phase_one, "business")
     assert refused.value.exit_code == 4
     said = refused.value.one_line()
-    for part in ("step 40 of 120", "learning_rate 0.001 -> 0.0003", "epochs 2 -> 5", "data data/business.jsonl (",
+    for part in ("step 40 of 120", "learning_rate 0.002 -> 0.0003", "epochs 1 -> 5", "data data/business.jsonl (",
                  "--resume-old", "--fresh", broken_off.name):  # fmt: skip
         assert part in said
     assert "weight_decay" not in said
@@ -125,14 +125,14 @@ def test_fresh_keeps_the_old_checkpoints_and_asks_no_more(phase_one: Workspace, 
     new = training(phase_one)
     assert new.key != old.key
     assert {name: digest for name, digest in tree(broken_off).items() if name != LEFT} == files
-    assert "learning_rate 0.001 -> 0.0003" in json.loads((broken_off / LEFT).read_text())["reason"]
+    assert "learning_rate 0.002 -> 0.0003" in json.loads((broken_off / LEFT).read_text())["reason"]
     (listed,) = list_runs(phase_one)
     assert "left when its training was started afresh" in listed.why
     cancel_jobs(phase_one, [new.id or 0])
     assert new.id in service.train_domain(phase_one, "business")  # the choice was made
     # The old settings put back, it goes on from where it was; and it is not given up any more.
     cancel_jobs(phase_one, [new.id or 0])
-    edit_preset(phase_one, "starter", "learning_rate: 3.0e-4", "learning_rate: 1.0e-3")
+    edit_preset(phase_one, "starter", "learning_rate: 3.0e-4", "learning_rate: 2.0e-3")
     assert old.id in service.train_domain(phase_one, "business")
     assert not (broken_off / LEFT).exists()
 
@@ -205,7 +205,7 @@ def test_checkpoints_of_before_there_were_records_are_known_by_their_job(phase_o
     assert not (folder / RUN).exists()
     before = training(phase_one)
     faster(phase_one)
-    with pytest.raises(SettingsChanged, match=r"step 40 of 120 .*learning_rate 0\.001 -> 0\.0003"):
+    with pytest.raises(SettingsChanged, match=r"step 40 of 120 .*learning_rate 0\.002 -> 0\.0003"):
         service.train_domain(phase_one, "business")
     assert before.id in service.train_domain(phase_one, "business", unfinished="old")
 
