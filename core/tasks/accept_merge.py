@@ -20,7 +20,7 @@ def run(ctx: Context) -> None:
     losing = [row for row in rows if not row.within(margin)]
     if losing:
         raise TaskError(
-            f"{ctx.params['base']} unified by {check['method']} loses more than the margin of {margin:.2%} on "
+            f"{ctx.params['base_name']} unified by {check['method']} loses more than the margin of {margin:.2%} on "
             f"{len(losing)} of {len(rows)} domains: {'; '.join(row.one_line(margin) for row in rows)}",
             "--merge none or exact keeps each domain as it is; or another --merge-method, a wider --margin",
         )

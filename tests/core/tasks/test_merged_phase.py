@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from core.chat.client import Done, Engine
@@ -62,19 +64,24 @@ def bundle_of(workspace: Workspace) -> Path:
 @pytest.fixture(scope="module")
 def box(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Iterator[Workspace]:
     """Two domains of nearly the same answers on a tiny model that has learned them by heart, built with adapters."""
-    workspace = new_workspace(tmp_path_factory.mktemp("merged") / "workspace", tiny_llama)
+    folder = tmp_path_factory.mktemp("merged")
+    sharp = shutil.copytree(tiny_llama, folder / "model")
+    weights = load_file(sharp / "model.safetensors")
+    weights["lm_head.weight"] *= 10  # so that a few steps are enough to be sure of an answer
+    save_file(weights, sharp / "model.safetensors", metadata={"format": "pt"})
+    workspace = new_workspace(folder / "workspace", sharp)
     presets = yaml.safe_load((workspace.configs / "presets.yaml").read_text("utf-8"))
-    presets["starter"] |= {"lora_r": 8, "lora_alpha": 16, "learning_rate": 0.02, "epochs": 30, "max_steps": 90}
-    presets["starter"] |= {"batch_size": 4, "sequence_length": 96, "dtype": "float32", "warmup_ratio": 0.05}
+    presets["starter"] |= {"lora_r": 8, "lora_alpha": 16, "learning_rate": 0.01, "epochs": 30, "max_steps": 16}
+    presets["starter"] |= {"batch_size": 1, "sequence_length": 96, "dtype": "float32", "warmup_ratio": 0.05}
     (workspace.configs / "presets.yaml").write_text(yaml.safe_dump(presets), "utf-8")
     settings = workspace.configs / "settings.yaml"
-    settings.write_text(settings.read_text().replace("calibration_tokens: 2048", "calibration_tokens: 200"))
+    settings.write_text(settings.read_text().replace("calibration_tokens: 2048", "calibration_tokens: 100"))
     workspace.data.mkdir(exist_ok=True)
     for name in DOMAINS:
         rows = [
             {"messages": [{"role": "user", "content": f"What now, number {n}?"},
                           {"role": "assistant", "content": ANSWERS[name]}]}
-            for n in range(15)
+            for n in range(10)
         ]  # fmt: skip
         (workspace.data / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -128,9 +135,9 @@ def test_exact(box: Workspace) -> None:
             base = AutoModelForCausalLM.from_pretrained(box.absolute(bases["starter-135M"]["path"]))
             wanted = PeftModel.from_pretrained(base, box.absolute(adapters[name]["path"])).eval()(ids).logits
             found = AutoModelForCausalLM.from_pretrained(box.absolute(merged[name]["path"])).eval()(ids).logits
-            assert torch.allclose(found, wanted, atol=1e-3)
-    ids_of_jobs, measured = measure_artifact(box, "phase:1", max_tokens=20)
-    assert (len(ids_of_jobs), {row["domain"] for row in measured}) == (2, set(DOMAINS))
+            assert torch.allclose(found, wanted, atol=1e-4)
+    measured = measure_artifact(box, "phase:1", max_tokens=20)[1]
+    assert [row["domain"] for row in measured] == ["healthcare", "healthcare", "business", "business"]  # F16, Q8_0
     assert work(box) == {}
 
 
@@ -174,7 +181,7 @@ def test_unified_refused_and_accepted(box: Workspace) -> None:
         assert (text.startswith("Rest and drink"), done.stopped_by, who) == (True, "eos", name)
     measured = measure_artifact(box, "phase:1", max_tokens=20)[1]
     assert work(box) == {}
-    assert [row["domain"] for row in measured] == [None]
+    assert [row["domain"] for row in measured] == [None, None]
 
 
 def test_none_is_as_it_was(box: Workspace) -> None:
