@@ -30,6 +30,9 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "train": "training",
     "evaluate": "training",
     "merge": "merging",
+    "unify": "merging",
+    "check-merge": "merging",
+    "accept-merge": "merging",
     "convert": "merging",
     "adapter-convert": "merging",
     "imatrix": "compressing",
@@ -86,14 +89,16 @@ def domain_state(
     return ("complete", False) if has_adapter and evaluated else ("pending", False)
 
 
-def phase_state(jobs: Iterable[JobFact], *, trained: int, domains: int, bundled: bool, deployed: bool) -> str:
+def phase_state(
+    jobs: Iterable[JobFact], *, trained: int, domains: int, bundled: bool, deployed: bool, merged: bool = False
+) -> str:
     """A phase's state from the jobs of the phase (oldest first) and what exists.
 
     Undone jobs win: the earliest stage with one is the state. Then failures not made good since, then what was reached.
     Where the bundle last asked for is there, only a failed deployment is not made good. Exports of single domains are
-    no step of a phase.
+    no step of a phase, unless it is `merged`: its bundle is made of the same files.
     """
-    newest = [job for job in latest_of_each(jobs) if not (job.domain and job.kind in EXPORT_KINDS)]
+    newest = [job for job in latest_of_each(jobs) if merged or not (job.domain and job.kind in EXPORT_KINDS)]
     for stage in _STAGES:
         if any(job.state in UNDONE and STAGE_OF_KIND.get(job.kind) == stage for job in newest):
             return stage

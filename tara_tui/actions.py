@@ -83,6 +83,23 @@ class Actions:
             f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice)
         )
 
+    def build_merged(self) -> None:
+        """Ask how the phase's domains are merged and build it so."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        margin = "" if phase.merge_margin is None else f"{phase.merge_margin:g}"
+        fields = [
+            FormField("merge", "merge: none, exact or unified", phase.merge),
+            FormField("method", "method of unified", phase.merge_method or "", "ties, cat, dare or linear"),
+            FormField("margin", "margin of unified, a share", margin, "as configured"),
+        ]
+        number = phase.number
+
+        def build(values: dict[str, str]) -> str:
+            return self.app.backend.build_merged(number, **{name: value.strip() for name, value in values.items()})
+
+        self._form(f"Build phase {number}, merged", fields, [], build)
+
     def train(self) -> None:
         """Queue the domain's training."""
         domain = self.app.selection.domain

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from core.errors import InvalidInput
 from core.store.views import Snapshot
 from core.workspace import Workspace
 
@@ -110,6 +111,9 @@ class Backend(Protocol):
     def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
         """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
         then says."""
+
+    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+        """Queue what is missing of a phase whose domains are merged so; '' is what the phase or the settings have."""
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
@@ -220,6 +224,19 @@ class StoreBackend:
         from core.phases.service import build_phase
 
         return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, unfinished=unfinished))
+
+    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+        """Queue what is missing of a phase whose domains are merged so."""
+        from core.phases.merging import MergeWish
+        from core.phases.service import build_phase
+
+        try:
+            share = float(margin) if margin else None
+        except ValueError:
+            raise InvalidInput(f"a margin is a number, not {margin!r}") from None
+        unified = (merge or "unified") == "unified"  # what the form still shows of another choice is no wish
+        wish = MergeWish(merge or None, (method or None) if unified else None, share if unified else None)
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, merge=wish))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""

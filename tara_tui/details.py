@@ -48,6 +48,7 @@ def phase_lines(phase: PhaseView) -> list[str]:
         f"next          {present.one_line(phase.next_step) or '-'}",
         f"domains       {phase.complete} of {len(phase.domains)} complete",
         f"quantization  {present.one_line(phase.quantization)}, {present.one_line(phase.compression_type)}",
+        f"merge         {merge_of(phase)}",
         f"target size   {target}; quality threshold {threshold}{'; speed first' if phase.speed_priority else ''}",
         f"made          {present.moment(phase.created_at)}",
         f"bundle        {present.one_line(phase.bundle_path) if phase.bundle_path else 'none verified yet'}",
@@ -62,6 +63,14 @@ def phase_lines(phase: PhaseView) -> list[str]:
             f"{present.moment(release.created_at)}  {present.one_line(release.target)}"
         )
     return lines
+
+
+def merge_of(phase: PhaseView) -> str:
+    """How the phase's domains reach its bundle."""
+    if phase.merge != "unified":
+        return "none: an adapter a domain" if phase.merge == "none" else "exact: a merged model a domain"
+    margin = "the settings' margin" if phase.merge_margin is None else f"margin {phase.merge_margin:.2%}"
+    return f"unified by {present.one_line(phase.merge_method or '-')}, {margin}"
 
 
 def measurement_line(name: str, value: Measurement | None) -> str:

@@ -18,7 +18,7 @@ from core.runner.executors import Exit
 from core.runner.second_copy import known_to_the_store
 from core.store.engine import Store, open_store
 from core.store.tables import Job
-from core.tasks import deploy
+from core.tasks import accept_merge, deploy
 from core.tasks.context import Context
 from core.workspace import Workspace
 
@@ -142,9 +142,8 @@ def do_all(workspace: Workspace, quality: float = QUALITY) -> list[int]:
 
 
 def _file(context: Context, quality: float) -> None:
-    kind = {"evaluate": "evaluation", "verify": "verification", "convert": "gguf", "quantize": "gguf"}.get(
-        context.spec["kind"], context.spec["kind"].replace("adapter-convert", "gguf-adapter")
-    )
+    names = {"evaluate": "evaluation", "verify": "verification", "convert": "gguf", "quantize": "gguf"}
+    kind = names.get(context.spec["kind"], context.spec["kind"].replace("adapter-convert", "gguf-adapter"))
     figures = {"base_loss": 3.0, "tuned_loss": 2.0, "base_accuracy": 0.2, "quality": quality}
     with context.staging() as path:
         path.write_text(json.dumps({"key": context.key, **figures}))
@@ -166,9 +165,27 @@ def _folder(context: Context, quality: float) -> None:
         (path / "content").write_text(context.key)
         digest, size = write_manifest(path, {"kind": context.spec["kind"]})
     assert context.out is not None
-    kind = {"train": "adapter", "merge": "merged"}.get(context.spec["kind"], context.spec["kind"])
+    kind = {"train": "adapter", "merge": "merged", "unify": "merged"}.get(context.spec["kind"], context.spec["kind"])
     context.artifact(kind, context.out.name, context.out, sha256=digest, bytes=size)
     context.metrics(1, loss=2.5)
+
+
+def _check(context: Context, quality: float) -> None:
+    figures = {"base_loss": 3.0, "adapter_loss": 2.0, "unified_loss": 2.01}
+    figures |= {f"{name}_accuracy": quality for name in ("base", "adapter", "unified")}
+    rows = [{"domain": name, **figures, "examples": 2, "tokens": 20} for name in context.params["domains"]]
+    with context.staging() as path:
+        path.write_text(json.dumps({"method": context.params["method"], "rows": rows}))
+    assert context.out is not None
+    size = context.out.stat().st_size
+    context.artifact(
+        "merge-check", context.params["name"], context.out, sha256=sha256_of(context.out), bytes=size,
+        method=context.params["method"], rows=rows,
+    )  # fmt: skip
+
+
+def _accept(context: Context, quality: float) -> None:
+    accept_merge.run(context)
 
 
 def _package(context: Context, quality: float) -> None:
@@ -207,7 +224,8 @@ def _deploy(context: Context, quality: float) -> None:
 
 
 _WORK: dict[str, Callable[[Context, float], None]] = {
-    "base": _folder, "train": _folder, "merge": _folder, "package": _package, "deploy": _deploy,
+    "base": _folder, "train": _folder, "merge": _folder, "unify": _folder, "package": _package, "deploy": _deploy,
+    "check-merge": _check, "accept-merge": _accept,
 }  # fmt: skip
 
 

@@ -35,6 +35,7 @@ PRESETS_FILE = "presets.yaml"
 SETTINGS_FILE = "settings.yaml"
 
 HIGHEST_PHASE = 99
+HIGHEST_MARGIN = 10.0
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PACKAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -269,10 +270,10 @@ _RUNNER_NUMBERS = {  # and their bounds
 
 def _settings(document: Document, faults: Faults) -> Settings:
     top = Section(document, faults, document.data)
-    top.only(("profile", "training", "routing", "crisis", "runner", "quantization"))
+    top.only(("profile", "training", "routing", "crisis", "runner", "quantization", "merging"))
     default = Settings()
-    training, routing, crisis, runner = (
-        top.section(name, optional=True) for name in ("training", "routing", "crisis", "runner")
+    training, routing, crisis, runner, merging = (
+        top.section(name, optional=True) for name in ("training", "routing", "crisis", "runner", "merging")
     )
     training.only(
         (
@@ -283,6 +284,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
     routing.only(("weights", "unsure_below"))
     crisis.only(("region", "resources"))
     runner.only(("hook", *_RUNNER_NUMBERS))
+    merging.only(("margin", "scale", "ties_density", "dare_drop", "cat_rank"))
     resources: dict[str, str] = dict(default.crisis_resources)
     if "resources" in crisis.values:
         texts = crisis.section("resources")
@@ -308,6 +310,11 @@ def _settings(document: Document, faults: Faults) -> Settings:
         hook=runner.text("hook", default.hook, longest=2000) if runner.values.get("hook") else "",
         **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
         quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),
+        merge_margin=merging.number("margin", 0, HIGHEST_MARGIN, default.merge_margin),
+        merge_scale=merging.number("scale", 0.01, 100, default.merge_scale),
+        ties_density=merging.number("ties_density", 0.001, 1, default.ties_density),
+        dare_drop=merging.number("dare_drop", 0, 0.99, default.dare_drop),
+        cat_rank=merging.integer("cat_rank", 0, 65536, default.cat_rank),
     )
 
 

@@ -13,6 +13,8 @@ SAFETY_TIERS = ("standard", "elevated", "critical")
 BASE_KINDS = ("embedded", "hub", "local", "gguf")
 PROFILES = ("starter", "production")
 QUANTIZATIONS = ("Q2_K", "Q4_K_M", "Q5_K_M", "Q8_0")
+MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
+MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")
 ROUTING_PARTS = ("content", "emotion", "speed", "quality")
 
@@ -124,10 +126,24 @@ class Settings:
     retry_delay_s: int = 5
     hook: str = ""  # a command line, run when a job is over
     quantization: str = "Q4_K_M"
+    merge_margin: float = 0.02  # relative held-out loss
+    merge_scale: float = 1.0
+    ties_density: float = 0.2
+    dare_drop: float = 0.5
+    cat_rank: int = 0  # 0: the whole sum
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
         return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+
+    def recipe_dict(self, method: str) -> dict[str, Any]:
+        """What a merge method is set to, as JSON data; settings of other methods are left out."""
+        own: dict[str, dict[str, Any]] = {
+            "ties": {"density": self.ties_density},
+            "dare": {"drop": self.dare_drop, "seed": self.seed},
+            "cat": {"rank": self.cat_rank},
+        }
+        return {"method": method, "scale": self.merge_scale, **own.get(method, {})}
 
     def checkpoints_dict(self) -> dict[str, Any]:
         """How many checkpoints of an unfinished training are kept, as JSON data."""

@@ -56,12 +56,13 @@ class _Base:
     name: str
     path: Path
     sha256: str | None  # what its adapters name as their base
+    merged: bool = False  # domains are part of its weights
 
 
 @dataclass(frozen=True)
 class _Adapter:
     base: str
-    path: Path
+    path: Path | None  # None: the domain is part of the base's weights
     sha256: str
 
 
@@ -154,8 +155,8 @@ class Engine:
             ask = Ask(
                 ask_id,
                 [dict(message) for message in messages],
-                str(adapter.path) if adapter else None,
-                base.sha256 if adapter else None,
+                str(adapter.path) if adapter and adapter.path else None,
+                base.sha256 if adapter and adapter.path else None,
                 sampling or SamplingOptions(),
             )
             yield from self._answer(base, ask, domain)
@@ -281,7 +282,7 @@ class Engine:
     # -- files -----------------------------------------------------------------------------------------------------
 
     def _chosen(self, domain: str | None) -> tuple[_Base, _Adapter | None]:
-        """The base and adapter for a domain; for None the base that is loaded, else the one most domains use."""
+        """The model and adapter for a domain; for None the one that is loaded, else the one most domains use."""
         if domain is None:
             with self._changing:
                 loaded = [name for name, process in self._processes.items() if process.alive]
@@ -291,7 +292,8 @@ class Engine:
         adapter = self._adapters.get(domain)
         if adapter is None:
             raise EngineError(f"{self.folder.name} has no domain {domain!r}", f"it has: {', '.join(self.domains)}")
-        self._check_adapter(domain, adapter)
+        if adapter.path is not None:
+            self._check_adapter(domain, adapter.path, adapter.sha256)
         return self._checked_base(adapter.base), adapter
 
     def _checked_base(self, name: str) -> _Base:
@@ -300,19 +302,17 @@ class Engine:
             raise EngineError(f"{base.path} is missing", "deploy the phase again")
         return base
 
-    def _check_adapter(self, domain: str, adapter: _Adapter) -> None:
+    def _check_adapter(self, domain: str, path: Path, sha256: str) -> None:
         """Compare an adapter with the manifest, once for each state of the file."""
         try:
-            status = adapter.path.stat()
+            status = path.stat()
         except OSError as error:
-            raise EngineError(f"{adapter.path} cannot be read: {error.strerror}", "deploy the phase again") from error
-        key = (adapter.path, status.st_mtime_ns, status.st_size)
+            raise EngineError(f"{path} cannot be read: {error.strerror}", "deploy the phase again") from error
+        key = (path, status.st_mtime_ns, status.st_size)
         if key in self._checked:
             return
-        if sha256_of(adapter.path) != adapter.sha256:
-            raise EngineError(
-                f"the adapter of {domain} ({adapter.path}) differs from the manifest", "deploy the phase again"
-            )
+        if sha256_of(path) != sha256:
+            raise EngineError(f"the adapter of {domain} ({path}) differs from the manifest", "deploy the phase again")
         self._checked.add(key)
 
 
@@ -332,11 +332,13 @@ def cache_bytes(gguf: Path, n_ctx: int) -> int:
 def _entries(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, _Base], dict[str, _Adapter]]:
     try:
         bases = {
-            name: _Base(name, _inside(folder, entry["file"]), entry.get("base_sha256"))
+            name: _Base(name, _inside(folder, entry["file"]), entry.get("base_sha256"), "merged" in entry)
             for name, entry in manifest["bases"].items()
         }
         adapters = {
-            name: _Adapter(entry["base"], _inside(folder, entry["adapter"]), entry["sha256"])
+            name: _Adapter(entry["base"], None, "")
+            if entry["base"] in bases and bases[entry["base"]].merged and "adapter" not in entry
+            else _Adapter(entry["base"], _inside(folder, entry["adapter"]), entry["sha256"])
             for name, entry in manifest["domains"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:

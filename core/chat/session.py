@@ -9,7 +9,7 @@ from typing import Self
 from core.chat.client import Done, Engine, Token
 from core.chat.guidance import CRISIS, tone_for
 from core.chat.protocol import EngineError, SamplingOptions
-from core.deploy.manifest import read_manifest
+from core.deploy.manifest import has_general_model, read_manifest
 from core.routing import Decision, Router
 
 
@@ -52,6 +52,7 @@ class Conversation:
     def __init__(self, folder: Path, *, engine: Engine | None = None, sampling: SamplingOptions | None = None) -> None:
         manifest = read_manifest(folder)
         self.folder = folder
+        self._general = has_general_model(manifest)
         self.router = Router.load(folder / manifest["routing"]["file"])
         self.engine = engine or Engine(folder)
         self._sampling = sampling
@@ -85,10 +86,17 @@ class Conversation:
             )
         decision = self.route(message)
         chosen = decision.domain if domain is None or decision.crisis is not None else domain
+        if chosen is None and not self._general:
+            chosen = self._likeliest(decision)
         guidance = CRISIS if decision.crisis is not None else tone_for(decision.emotion)
         turn = Turn(message, decision, chosen, guidance)
         turn._events = self._events(turn, sampling or self._sampling)
         return turn
+
+    def _likeliest(self, decision: Decision) -> str | None:
+        """Who answers where the router is unsure and every model is a domain's: the one before, else the best."""
+        best = decision.candidates[0].domain if decision.candidates else None
+        return self._previous or best
 
     def messages_for(self, message: str, domain: str | None, guidance: str | None) -> list[dict[str, str]]:
         """What the model is given: the domain's system prompt with the guidance, the history, the message."""

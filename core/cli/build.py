@@ -7,10 +7,12 @@ import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.follow import wait_for
+from core.cli.merging import merge_options, merge_table
 from core.text import clean, size
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from core.phases.merging import MergeWish
     from core.phases.unfinished import Choice
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -76,6 +78,7 @@ def train_domain(
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="standard.")
+@merge_options
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @unfinished_options
 @detach_option
@@ -85,6 +88,7 @@ def build_phase(
     phase_number: int,
     quantization: str | None,
     compression_type: str | None,
+    merge: "MergeWish | None",
     dry_run: bool,
     resume_old: bool,
     fresh: bool,
@@ -102,8 +106,9 @@ def build_phase(
             service.check_compression(compression_type)
         if choice == "old":
             raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
-        plan = service.plan_build(workspace, phase_number, quantization=quantization)
-        asked = service.asked_about(workspace, phase_number, quantization=quantization) if choice is None else ()
+        wanted: dict[str, Any] = {"quantization": quantization, "merge": merge}
+        plan = service.plan_build(workspace, phase_number, **wanted)
+        asked = service.asked_about(workspace, phase_number, **wanted) if choice is None else ()
         jobs = [
             {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
         ]
@@ -117,17 +122,25 @@ def build_phase(
         return
     see_to_jobs(root)
     ids = service.build_phase(
-        workspace, phase_number, quantization=quantization, compression_type=compression_type, unfinished=choice
+        workspace,
+        phase_number,
+        quantization=quantization,
+        compression_type=compression_type,
+        merge=merge,
+        unfinished=choice,
     )
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
         return
     with open_reader(workspace) as reader:
         phase = reader.phase(phase_number)
-    if as_json:
-        from core.cli.show import phase_json
+        if as_json:
+            from core.cli.show import phase_json
 
-        print_json({"jobs": ids, "phase": phase_json(phase)})
-    else:
+            print_json({"jobs": ids, "phase": phase_json(phase, reader)})
+            return
+        kept = merge_table(reader, phase)
+        if kept:
+            click.echo(kept)
         click.echo(f"built: {phase.bundle_path} ({size(phase.bundle_bytes)}); next: {phase.next_step}")
 
 

@@ -1,11 +1,17 @@
 """Commands that change phases and domains without a job."""
 
+from typing import TYPE_CHECKING
+
 import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, workspace_of
+from core.cli.merging import merge_options
 from core.errors import InvalidInput
 from core.text import size
 from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.phases.merging import MergeWish
 
 
 @click.command("create-phase")
@@ -16,6 +22,7 @@ from core.workspace import Workspace
 @click.option("--target-size", type=float, metavar="MB", help="Wanted size of the built bundle.")
 @click.option("--quality-threshold", type=float, metavar="0..1", help="Least quality a domain needs to be deployed.")
 @click.option("--speed-priority", is_flag=True, help="Prefer speed where a choice is made.")
+@merge_options
 @root_option
 @json_option
 def create_phase(
@@ -26,6 +33,7 @@ def create_phase(
     target_size: float | None,
     quality_threshold: float | None,
     speed_priority: bool,
+    merge: "MergeWish | None",
     root: str | None,
     as_json: bool,
 ) -> None:
@@ -44,12 +52,13 @@ def create_phase(
         target_size_mb=target_size,
         quality_threshold=quality_threshold,
         speed_priority=speed_priority,
+        merge=merge,
     )
     with open_reader(workspace) as reader:
         phase = reader.phase(phase_number)
-    if as_json:
-        print_json(phase_json(phase))
-        return
+        if as_json:
+            print_json(phase_json(phase, reader))
+            return
     names = ", ".join(domain.name for domain in phase.domains) or "none"
     click.echo(f"phase {phase_number} created: {phase.quantization}, {phase.compression_type}; domains: {names}")
     _tell_of_missing_data(workspace, phase_number)

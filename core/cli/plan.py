@@ -1,13 +1,17 @@
 """`tara plan`: what a phase or a domain will take on this machine, and how far earlier predictions were off."""
 
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, table, workspace_of
+from core.cli.merging import merge_options
 from core.errors import ExitCode
 from core.text import clean, size, span
+
+if TYPE_CHECKING:
+    from core.phases.merging import MergeWish
 
 WIDTH = 80
 LONGEST_TITLE = 33
@@ -22,14 +26,17 @@ def plan() -> None:
 @plan.command("phase")
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="As if built with this type (default: the phase's own).")
+@merge_options
 @root_option
 @json_option
-def phase(phase_number: int, quantization: str | None, root: str | None, as_json: bool) -> None:
+def phase(
+    phase_number: int, quantization: str | None, merge: "MergeWish | None", root: str | None, as_json: bool
+) -> None:
     """What building phase PHASE_NUMBER will take; status 4 where a job does not fit this machine."""
     from core.phases.outlook import outlook_of_phase
 
     see_to_jobs(root)
-    _tell(outlook_of_phase(workspace_of(root), phase_number, quantization=quantization), as_json)
+    _tell(outlook_of_phase(workspace_of(root), phase_number, quantization=quantization, merge=merge), as_json)
 
 
 @plan.command("domain")

@@ -2,13 +2,17 @@
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, table, true_reader
+from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, PhaseView
 from core.text import size
+
+if TYPE_CHECKING:
+    from core.store.reads import Reader
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
 
@@ -34,7 +38,7 @@ def domain_json(domain: DomainView) -> dict[str, Any]:
     }
 
 
-def phase_json(phase: PhaseView) -> dict[str, Any]:
+def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
     """A phase for scripts."""
     return {
         "number": phase.number,
@@ -43,6 +47,7 @@ def phase_json(phase: PhaseView) -> dict[str, Any]:
         "next": phase.next_step,
         "quantization": phase.quantization,
         "compression_type": phase.compression_type,
+        **checks_json(reader, phase),
         "target_size_mb": phase.target_size_mb,
         "quality_threshold": phase.quality_threshold,
         "speed_priority": phase.speed_priority,
@@ -67,10 +72,10 @@ def list_phases(root: str | None, as_json: bool) -> None:
     """Show all phases."""
     with true_reader(root) as reader:
         phases = reader.phases()
-    if as_json:
-        current = next((phase.number for phase in phases if phase.current), None)
-        print_json({"current_phase": current, "phases": [phase_json(phase) for phase in phases]})
-        return
+        if as_json:
+            current = next((phase.number for phase in phases if phase.current), None)
+            print_json({"current_phase": current, "phases": [phase_json(phase, reader) for phase in phases]})
+            return
     if not phases:
         click.echo("no phases yet — tara quickstart, or tara create-phase 1 --domains …")
         return
@@ -97,11 +102,12 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
-    if as_json:
-        print_json(phase_json(phase))
-        return
+        if as_json:
+            print_json(phase_json(phase, reader))
+            return
+        merged, kept = merge_line(reader, phase), merge_table(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
-    settings = [phase.quantization, phase.compression_type]
+    settings = [phase.quantization, phase.compression_type, *([merged] if merged else [])]
     if phase.quality_threshold is not None:
         settings.append(f"quality at least {phase.quality_threshold:g}")
     if phase.target_size_mb is not None:
@@ -117,6 +123,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     if phase.domains:
         click.echo()
         click.echo(domain_table(phase))
+    if kept:
+        click.echo(f"\n{kept}")
 
 
 def domain_table(phase: PhaseView) -> str:

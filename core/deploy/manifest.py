@@ -32,7 +32,8 @@ def listed_files(manifest: dict[str, Any]) -> dict[str, tuple[str, int]]:
     Raises InvalidInput where an entry lacks something, or names a file outside the folder.
     """
     try:
-        entries = [*manifest["bases"].values(), *manifest["domains"].values(), manifest["routing"]]
+        adapted = [domain for domain in manifest["domains"].values() if not is_merged(manifest, domain)]
+        entries = [*manifest["bases"].values(), *adapted, manifest["routing"]]
         files = {
             str(entry.get("file") or entry["adapter"]): (str(entry["sha256"]), int(entry["bytes"])) for entry in entries
         }
@@ -42,6 +43,18 @@ def listed_files(manifest: dict[str, Any]) -> dict[str, tuple[str, int]]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InvalidInput(f"the manifest names a file outside its folder: {name}", "do not use it")
     return files
+
+
+def is_merged(manifest: dict[str, Any], domain: dict[str, Any]) -> bool:
+    """Whether a domain's entry has no adapter because its model holds the domain in its weights."""
+    return "adapter" not in domain and "merged" in manifest["bases"][domain["base"]]
+
+
+def has_general_model(manifest: dict[str, Any]) -> bool:
+    """Whether there is a model that answers for no domain in particular: a base without its adapters, or one that holds
+    several domains. Where each domain has a model of its own there is none."""
+    served = [domain["base"] for domain in manifest["domains"].values()]
+    return any("merged" not in base or served.count(name) > 1 for name, base in manifest["bases"].items())
 
 
 def check_files(folder: Path, manifest: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """How a job gets its key: the hash of everything its result follows from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,11 @@ class JobMaker:
         phase: int | None,
         domain: str | None = None,
         hashed: dict[str, Any] | None = None,
+        after: Sequence[PlannedJob] = (),
     ) -> PlannedJob:
         """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those, `bases`
-        the bases it loads, by which its needs are estimated."""
+        the bases it loads, by which its needs are estimated. It also waits for the jobs `after`, which change nothing
+        of its result."""
         needs: list[str] = []
         stored, identity = self._resolve(inputs, needs)
         about = KINDS[kind]
@@ -66,7 +68,7 @@ class JobMaker:
             {**params, "_parents": list(dict.fromkeys(needs))},
             stored,
             out,
-            tuple(dict.fromkeys(needs)),
+            tuple(dict.fromkeys([*needs, *(one.key for one in after)])),
             phase,
             domain,
             subject=subject_of(params),
@@ -79,7 +81,9 @@ class JobMaker:
         return job
 
     def _with_prediction(self, job: PlannedJob, data: Any) -> PlannedJob:
-        examples = self._read(data) if isinstance(data, Path) else []
+        examples: Any = self._read(data) if isinstance(data, Path) else []
+        if job.kind == "check-merge":
+            examples = {name: self._read(path) for name, path in data.items()}
         work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples)
         expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)
         return replace(job, work=work, expected=expected)

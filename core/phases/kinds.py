@@ -10,6 +10,8 @@ from typing import Any
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
 AVAILABLE_COMPRESSION = ("standard",)
 
+UNIFIED = "+unified"  # after a base's name, which has no plus: the model of it that holds all domains
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -31,6 +33,9 @@ KINDS: Mapping[str, Kind] = {
         Kind("train", 1, True, "adapter", device=True),
         Kind("evaluate", 1, True, "evaluation", ".json", device=True),
         Kind("merge", 1, True, "merged"),
+        Kind("unify", 1, True, "merged"),
+        Kind("check-merge", 1, True, "merge-check", ".json", device=True),
+        Kind("accept-merge", 1, False, "merge-verdict", ".json"),
         Kind("convert", 1, True, "gguf", ".gguf"),
         Kind("adapter-convert", 1, False, "gguf-adapter", ".gguf"),
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),

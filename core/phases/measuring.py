@@ -88,7 +88,8 @@ def _sources(workspace: Workspace, reader: Reader, artifact: Artifact, model: Ar
     catalog = load_catalog(workspace)
     wanted = [artifact["domain"]] if artifact["domain"] else []
     if not wanted and artifact["phase"] is not None:
-        wanted = [domain.name for domain in reader.phase(artifact["phase"]).domains if domain.base == model["name"]]
+        base = model["meta"].get("base", model["name"])  # of a unified model, the base it was made of
+        wanted = [domain.name for domain in reader.phase(artifact["phase"]).domains if domain.base == base]
     with open_store(workspace).write() as session:
         rows = [row for name in wanted if (row := session.get(Domain, name)) is not None]
         found = [source_of(row, catalog) for row in rows]
@@ -112,10 +113,11 @@ class MeasuringPlanner(Planner):
         text: Path | None = None,
         build_s: float | None = None,
     ) -> PlannedJob:
-        """Put the measurement of a recorded file into a plan. A domain's single file is scored as it is, a base with
-        each domain's adapter on. Raises Refused where an adapter is not built with the present settings."""
+        """Put the measurement of a recorded file into a plan. A merged model is scored as it is, a base with each
+        domain's adapter on. Raises Refused where an adapter is not built with the present settings."""
         phase, own = artifact["phase"], artifact["domain"]
-        adapters = {} if own else {source.name: self._built_adapter(plan, source, phase) for source in sources}
+        merged = model["kind"] == "merged"
+        adapters = {} if merged else {source.name: self._built_adapter(plan, source, phase) for source in sources}
         params = {
             "name": label(artifact),
             "domains": {source.name: self._taught(source) for source in sources},

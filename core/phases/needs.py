@@ -112,7 +112,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
     weights = int(shape.parameters * FLOAT32 * LOADING_SLACK)
     if kind == "train":
         return _training(params["preset"], shape, weights)
-    if kind == "evaluate":
+    if kind in ("evaluate", "check-merge"):
         tokens = int(params["sequence_length"])
         scoring = logit_bytes(shape, head_rows(shape.vocabulary)) + tokens * shape.hidden * FLOAT32 * 8
         return _computing(kind, weights, scoring, disk=10**6)
@@ -124,6 +124,9 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
     memory, disk = {
         "base": (LIBRARIES + dequantized, weights),  # a folder's files are linked or copied, never loaded
         "merge": (LIBRARIES + BLOCKS, weights),
+        # The largest values of a change are found in the whole of it, one domain's at a time; the blocks are shared.
+        "unify": (LIBRARIES + BLOCKS + shape.hidden * shape.inner * FLOAT32, weights),
+        "accept-merge": (SMALL, 10**6),
         # What the converter maps of the model can be dropped. It writes block by block, but for llama's query and key
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),

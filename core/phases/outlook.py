@@ -12,7 +12,9 @@ from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
 from core.phases.checks import check_compression, check_quantization
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
+from core.phases.merging import MergeWish
 from core.phases.plan import Planner
+from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.service import sources
 from core.phases.unfinished import source_of
@@ -85,14 +87,16 @@ class Outlook:
         return notes
 
 
-def outlook_of_phase(workspace: Workspace, number: int, *, quantization: str | None = None) -> Outlook:
+def outlook_of_phase(
+    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
+) -> Outlook:
     """What building a phase would take, with the settings of now."""
     catalog = load_catalog(workspace)
     domains = sources(workspace, catalog, number)
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         check_compression(phase.compression_type)
-        planner = Planner(workspace, catalog, reader)
+        planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
         plan = planner.phase(number, domains, check_quantization(quantization or phase.quantization))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 

@@ -13,7 +13,7 @@ from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.phases.keying import JobMaker
-from core.phases.planned import DomainSource, Plan, PlannedJob
+from core.phases.planned import DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
 from core.training.data import find_data, split_examples
 
@@ -49,55 +49,42 @@ class Planner(JobMaker):
         """The whole way of a phase up to its bundle."""
         if not sources:
             raise InvalidInput(f"phase {number} has no domains", f"tara add-domain {number} NAME")
-        plan = Plan()
-        adapters: dict[str, PlannedJob] = {}
+        plan, parts = Plan(), Parts()
+        evaluations = self._fill(plan, parts, number, sources, quantization)
+        domains = {one.name: {**self._domain_facts(one), "base": parts.answering[one.name]} for one in sources}
+        prompts = {
+            source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
+            for source in sources
+        }
+        verified = self._verified(plan, number, domains, prompts, parts)
+        bundle = self._packaged(plan, number, sources, domains, quantization, verified, parts, evaluations)
+        plan.bundle = bundle.key
+        return plan
+
+    def _fill(
+        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], quantization: str
+    ) -> dict[str, PlannedJob]:
+        """Put what a bundle is made of into the plan; the evaluations by domain."""
         evaluations: dict[str, PlannedJob] = {}
-        ggufs: dict[str, PlannedJob] = {}
-        f16: dict[str, PlannedJob] = {}
-        models: dict[str, PlannedJob] = {}
         taught: dict[str, list[DomainSource]] = {}
         for source in sources:
             taught.setdefault(source.base, []).append(source)
         for source in sources:
             adapter, evaluation = self._evaluated(plan, source, number)
             evaluations[source.name] = evaluation
-            adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
-            if source.base not in ggufs:
-                models[source.base] = self._base(plan, source.base, number)
-                f16[source.base] = self._converted(plan, source.base, source.base, models[source.base], number)
-                weights = _Weights(source.base, models[source.base], f16[source.base], taught[source.base], number)
-                ggufs[source.base] = self._quantized(plan, weights, quantization)
-        domains = {source.name: self._domain_facts(source) for source in sources}
-        prompts = {
-            source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
-            for source in sources
-        }
-        verified = self._verified(plan, number, domains, prompts, models, ggufs, adapters)
-        bundle = self._packaged(
-            plan, number, sources, domains, quantization, verified, ggufs, f16, adapters, evaluations
-        )
-        plan.bundle = bundle.key
-        return plan
+            parts.adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
+            if source.base not in parts.ggufs:
+                model = self._base(plan, source.base, number)
+                weights = self._weights(plan, source.base, source.base, model, taught[source.base], number)
+                self._put(plan, parts, source.base, weights, quantization)
+        return evaluations
 
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
         """One merged GGUF of one domain; `F16` leaves it unquantized."""
         plan = Plan()
-        adapter = self._adapter(plan, source, phase)
-        base = self._base(plan, source.base, phase)
-        merged = self._add(
-            plan,
-            "merge",
-            f"merge {source.name} into {source.base}",
-            f"{source.name}",
-            {"domain": source.name},
-            {"base": base, "adapter": adapter},
-            bases=(source.base,),
-            phase=phase,
-            domain=source.name,
-        )
-        whole = self._converted(plan, source.name, source.base, merged, phase, domain=source.name)
+        weights = self._merged(plan, source, self._adapter(plan, source, phase), phase)
         if quantization != "F16":
-            self._quantized(plan, _Weights(source.name, merged, whole, [source], phase, source.name), quantization)
+            self._quantized(plan, weights, quantization)
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
@@ -197,10 +184,35 @@ class Planner(JobMaker):
             domain=source.name,
         )
 
-    def _converted(
-        self, plan: Plan, name: str, base: str, model: PlannedJob, phase: int | None, domain: str | None = None
-    ) -> PlannedJob:
-        return self._add(
+    def _merged(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int | None) -> _Weights:
+        """A domain's adapter in its base's weights, and the F16 file of it."""
+        base = self._base(plan, source.base, phase)
+        merged = self._add(
+            plan,
+            "merge",
+            f"merge {source.name} into {source.base}",
+            f"{source.name}",
+            {"domain": source.name},
+            {"base": base, "adapter": adapter},
+            bases=(source.base,),
+            phase=phase,
+            domain=source.name,
+        )
+        return self._weights(plan, source.name, source.base, merged, [source], phase, source.name)
+
+    def _weights(
+        self,
+        plan: Plan,
+        name: str,
+        base: str,
+        model: PlannedJob,
+        sources: Sequence[DomainSource],
+        phase: int | None,
+        domain: str | None = None,
+        after: Sequence[PlannedJob] = (),
+    ) -> _Weights:
+        """A model folder and its F16 file, which is made once the jobs `after` are done."""
+        whole = self._add(
             plan,
             "convert",
             f"convert {name} to GGUF",
@@ -210,7 +222,16 @@ class Planner(JobMaker):
             bases=(base,),
             phase=phase,
             domain=domain,
+            after=after,
         )
+        return _Weights(name, model, whole, sources, phase, domain)
+
+    def _put(self, plan: Plan, parts: Parts, name: str, weights: _Weights, quantization: str) -> None:
+        """Put a model into a bundle under a name, quantized, with the domains it serves."""
+        gguf = self._quantized(plan, weights, quantization)
+        parts.models[name], parts.whole[name], parts.ggufs[name] = weights.model, weights.whole, gguf
+        parts.bases[name] = weights.sources[0].base
+        parts.answering |= {source.name: name for source in weights.sources}
 
     def _quantized(self, plan: Plan, weights: _Weights, quantization: str) -> PlannedJob:
         """The F16 file in a smaller type, with the importance matrix of what its domains teach."""
@@ -262,9 +283,7 @@ class Planner(JobMaker):
         number: int,
         domains: Mapping[str, dict[str, Any]],
         prompts: Mapping[str, list[str]],
-        models: Mapping[str, PlannedJob],
-        ggufs: Mapping[str, PlannedJob],
-        adapters: Mapping[str, PlannedJob],
+        parts: Parts,
     ) -> PlannedJob:
         wanted = {
             name: {"base": facts["base"], "prompt": prompts[name], "system_prompt": facts["system_prompt"]}
@@ -277,10 +296,10 @@ class Planner(JobMaker):
             f"phase-{number}",
             {"phase": number, "domains": wanted},
             {
-                "bases": {name: {"gguf": ggufs[name], "model": models[name]} for name in ggufs},
-                "adapters": dict(adapters),
+                "bases": {name: {"gguf": parts.ggufs[name], "model": parts.models[name]} for name in parts.ggufs},
+                "adapters": dict(parts.adapters),
             },
-            bases=tuple(ggufs),
+            bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,
         )
 
@@ -292,12 +311,18 @@ class Planner(JobMaker):
         domains: Mapping[str, dict[str, Any]],
         quantization: str,
         verified: PlannedJob,
-        ggufs: Mapping[str, PlannedJob],
-        f16: Mapping[str, PlannedJob],
-        adapters: Mapping[str, PlannedJob],
+        parts: Parts,
         evaluations: Mapping[str, PlannedJob],
     ) -> PlannedJob:
-        bases = {name: {"sha256": self._bases[name][1]} for name in ggufs}
+        bases: dict[str, dict[str, Any]] = {
+            name: {"sha256": self._bases[base][1]} for name, base in parts.bases.items()
+        }
+        merged: dict[str, Any] = {}
+        if parts.merge is not None:
+            merged = {"merge": parts.merge}
+            for name, base in parts.bases.items():
+                mine = [domain for domain, model in parts.answering.items() if model == name]
+                bases[name] |= {"base": base, "domains": mine}
         return self._add(
             plan,
             "package",
@@ -312,16 +337,18 @@ class Planner(JobMaker):
                 "seed": self.catalog.settings.seed,
                 "held_out_fraction": self.catalog.settings.held_out_fraction,
                 "crisis": self.catalog.settings.crisis_dict(),
+                **merged,
             },
             {
-                "bases": dict(ggufs),
-                "unquantized": dict(f16),
-                "adapters": dict(adapters),
+                "bases": dict(parts.ggufs),
+                "unquantized": dict(parts.whole),
+                "adapters": dict(parts.adapters),
                 "evaluations": dict(evaluations),
                 "verification": verified,
                 "data": {source.name: self._data(source) for source in sources},
+                **({"verdicts": dict(parts.verdicts)} if parts.verdicts else {}),
             },
-            bases=tuple(ggufs),
+            bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,
         )
 

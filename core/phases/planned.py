@@ -62,3 +62,18 @@ class Plan:
     def missing(self) -> list[PlannedJob]:
         """What there is to do."""
         return [job for job in self.jobs.values() if not job.done]
+
+
+@dataclass
+class Parts:
+    """What a bundle is made of: models by the names they have in it, and what else its domains need. `merge` says how
+    domains are part of the models, where they are."""
+
+    models: dict[str, PlannedJob] = field(default_factory=dict)
+    whole: dict[str, PlannedJob] = field(default_factory=dict)  # their F16 files
+    ggufs: dict[str, PlannedJob] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)  # the base each comes from
+    answering: dict[str, str] = field(default_factory=dict)  # which model a domain answers from
+    adapters: dict[str, PlannedJob] = field(default_factory=dict)
+    verdicts: dict[str, PlannedJob] = field(default_factory=dict)
+    merge: dict[str, Any] | None = None

@@ -17,7 +17,9 @@ from core.errors import InvalidInput, Refused, SettingsChanged
 from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
 from core.phases.checks import check_compression, check_disk, check_fraction, check_quantization
 from core.phases.imports import import_adapter
+from core.phases.merging import MergeWish, remember
 from core.phases.plan import Planner
+from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan
 from core.phases.queue import enqueue
 from core.phases.unfinished import Choice, carry_out, settle, source_of
@@ -38,9 +40,11 @@ def create_phase(
     target_size_mb: float | None = None,
     quality_threshold: float | None = None,
     speed_priority: bool = False,
+    merge: MergeWish | None = None,
 ) -> None:
     """Make a phase with its domains; the first phase becomes the current one."""
     catalog = load_catalog(workspace)
+    merging = (merge or MergeWish()).over()
     chosen = check_quantization(quantization or catalog.settings.quantization)
     check_compression(compression_type)
     if not 1 <= number <= HIGHEST_PHASE:
@@ -63,6 +67,9 @@ def create_phase(
                 target_size_mb=target_size_mb,
                 quality_threshold=quality_threshold,
                 speed_priority=speed_priority,
+                merge=merging.mode,
+                merge_method=merging.method,
+                merge_margin=merging.margin,
             )
         )
         session.flush()
@@ -116,18 +123,22 @@ def without_data(workspace: Workspace, number: int) -> list[str]:
     return missing
 
 
-def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:
+def plan_build(
+    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
+) -> Plan:
     """What building a phase would do, without doing it."""
     catalog = load_catalog(workspace)
-    return _plan_build(workspace, catalog, number, quantization, sources(workspace, catalog, number))
+    return _plan_build(workspace, catalog, number, quantization, merge, sources(workspace, catalog, number))
 
 
-def asked_about(workspace: Workspace, number: int, *, quantization: str | None = None) -> tuple[str, ...]:
+def asked_about(
+    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
+) -> tuple[str, ...]:
     """What `build_phase` would refuse to decide alone: a line for each unfinished training with other settings."""
     catalog = load_catalog(workspace)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, domains)
+        return _plan_build(workspace, catalog, number, quantization, merge, domains)
 
     try:
         settle(workspace, catalog, sources(workspace, catalog, number), make, None)
@@ -137,11 +148,16 @@ def asked_about(workspace: Workspace, number: int, *, quantization: str | None =
 
 
 def _plan_build(
-    workspace: Workspace, catalog: Catalog, number: int, quantization: str | None, domains: Sequence[DomainSource]
+    workspace: Workspace,
+    catalog: Catalog,
+    number: int,
+    quantization: str | None,
+    merge: MergeWish | None,
+    domains: Sequence[DomainSource],
 ) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        planner = Planner(workspace, catalog, reader)
+        planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
         check_compression(phase.compression_type)
         wanted = check_quantization(quantization or phase.quantization)
         return planner.phase(number, domains, wanted)
@@ -153,19 +169,20 @@ def build_phase(
     *,
     quantization: str | None = None,
     compression_type: str | None = None,
+    merge: MergeWish | None = None,
     unfinished: Choice | None = None,
 ) -> list[int]:
     """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there.
 
-    `unfinished` is what becomes of unfinished trainings with other settings. Raises SettingsChanged where there is one
-    and nothing was said.
+    What is said of quantization and merge is remembered for the phase. `unfinished` is what becomes of unfinished
+    trainings with other settings. Raises SettingsChanged where there is one and nothing was said.
     """
     if compression_type is not None:
         check_compression(compression_type)
     catalog = load_catalog(workspace)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, domains)
+        return _plan_build(workspace, catalog, number, quantization, merge, domains)
 
     settled = settle(workspace, catalog, sources(workspace, catalog, number), make, unfinished)
     plan = settled.plan
@@ -180,6 +197,8 @@ def build_phase(
         phase.bundle_key = plan.bundle
         if quantization is not None:
             phase.quantization = quantization
+        if merge is not None:
+            remember(phase, merge.over(phase))
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)

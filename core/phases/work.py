@@ -2,8 +2,9 @@
 
 For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
-without the adapter, and for `imatrix` tokens are read forward. For `verify` it is parameters times domains, for every
-other kind the parameters of the base.
+without the adapter, and for `imatrix` tokens are read forward. `check-merge` scores
+all domains' held-out examples once. For `verify` and `unify` it is parameters times domains, for every other kind the
+parameters of the base.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,22 @@ CHARACTERS_A_TOKEN = 4.0
 TOKENS_A_MESSAGE = 2.0  # of the template
 
 
-def work_of(kind: str, params: Mapping[str, Any], parameters: int, examples: Sequence[Example] = ()) -> float:
-    """The work of a job on a base of so many parameters; `examples` are those of its data, undivided."""
+def work_of(
+    kind: str,
+    params: Mapping[str, Any],
+    parameters: int,
+    examples: Sequence[Example] | Mapping[str, Sequence[Example]] = (),
+) -> float:
+    """The work of a job on a base of so many parameters; `examples` are those of its data, undivided; by domain
+    where it has several."""
+    if isinstance(examples, Mapping):
+        assert kind == "check-merge"
+        length = params["sequence_length"]
+        scored = [
+            _tokens(_part(params["domains"][name], some, held_out=True), params["domains"][name], length)
+            for name, some in examples.items()
+        ]
+        return FORWARD * float(parameters) * sum(map(sum, scored))
     if kind == "train":
         preset = params["preset"]
         tokens = _tokens(_part(params, examples, held_out=False), params, int(preset["sequence_length"]))
@@ -33,6 +48,8 @@ def work_of(kind: str, params: Mapping[str, Any], parameters: int, examples: Seq
         return SCORED * float(parameters) * sum(tokens)
     if kind == "imatrix":
         return FORWARD * float(parameters) * int(params["tokens"])
+    if kind == "unify":
+        return float(parameters) * len(params["weights"])
     if kind == "verify":
         return float(parameters) * len(params["domains"])
     return float(parameters)

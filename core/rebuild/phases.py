@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
 from core.catalog import Catalog, load_catalog
+from core.catalog.model import MERGE_METHODS, MERGES
 from core.errors import TaraError
 from core.files import MANIFEST, check_manifest, sha256_of
 from core.phases.kinds import AVAILABLE_COMPRESSION
@@ -157,7 +158,15 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
     catalog = _catalog(workspace)
     usual = catalog.settings.quantization if catalog is not None else "Q4_K_M"
     chosen = next((one for one in told if isinstance(one, str)), usual)
-    return Phase(number=number, quantization=chosen, compression_type=AVAILABLE_COMPRESSION[0])
+    row = Phase(number=number, quantization=chosen, compression_type=AVAILABLE_COMPRESSION[0])
+    packaged = next((spec for spec in specs if spec["kind"] == "package"), None)
+    merge = packaged["params"].get("merge") if packaged is not None else None
+    if isinstance(merge, dict) and merge.get("mode") in MERGES:
+        recipes = merge.get("recipes") or {}
+        row.merge = merge["mode"]
+        row.merge_method = next((one.get("method") for one in recipes.values()), MERGE_METHODS[0])
+        row.merge_method = row.merge_method if row.merge == "unified" else None
+    return row
 
 
 def _domain(

@@ -50,7 +50,7 @@ class Standing:
                 bundles[phase] = (path, size, meta)
         for row in self._all(
             "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
-            "created_at FROM phase ORDER BY number"
+            "created_at, merge, merge_method, merge_margin FROM phase ORDER BY number"
         ):
             number = row[0]
             mine = tuple(domains.get(number, ()))
@@ -59,7 +59,12 @@ class Standing:
             mine_released = tuple(releases.get(number, ()))
             deployed = any(release.active for release in mine_released)
             state = phase_state(
-                facts[number], trained=trained, domains=len(mine), bundled=bundle is not None, deployed=deployed
+                facts[number],
+                trained=trained,
+                domains=len(mine),
+                bundled=bundle is not None,
+                deployed=deployed,
+                merged=row[7] != "none",
             )
             yield PhaseView(
                 number=number,
@@ -71,6 +76,9 @@ class Standing:
                 quality_threshold=row[4],
                 speed_priority=bool(row[5]),
                 created_at=row[6],
+                merge=row[7],
+                merge_method=row[8],
+                merge_margin=row[9],
                 domains=mine,
                 releases=mine_released,
                 bundle_path=bundle[0] if bundle else None,

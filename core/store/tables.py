@@ -41,6 +41,10 @@ class Phase(SQLModel, table=True):
     speed_priority: bool = False
     bundle_key: str | None = None  # what the last build was asked for; the bundle of this key is the phase's
     created_at: float = Field(default_factory=time.time)
+    # How its domains reach the bundle: none (adapters), exact (a model a domain) or unified (one model a base).
+    merge: str = Field(default="none", sa_column_kwargs={"server_default": "none"})
+    merge_method: str | None = None  # of unified
+    merge_margin: float | None = None  # of unified; absent: the settings' own
 
 
 class Domain(SQLModel, table=True):

@@ -149,6 +149,9 @@ class PhaseView:
     bundle_bytes: int | None = None
     base_bytes: int | None = None  # the f16 files the bundle was made from; with bundle_bytes, the compression
     next_step: str = ""  # what a person does next, in a phrase
+    merge: str = "none"  # how its domains reach the bundle: none, exact or unified
+    merge_method: str | None = None
+    merge_margin: float | None = None  # None: the settings' own
 
     @property
     def complete(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def run(ctx: Context) -> None:
     known = _check_division(ctx, adapter, data)
     tokenizer = load_tokenizer(base)
     ensure_chat_template(tokenizer)
-    examples, lines = _held_out(ctx, tokenizer, data)
+    examples, lines = held_out_examples(ctx.params, tokenizer, data)
     device = best_device()
     model = load_adapter(load_model(base, DTYPES["float32"]), adapter).to(device)
     ctx.restart_clock()
@@ -89,11 +90,13 @@ def _check_division(ctx: Context, adapter: Path, data: Path) -> bool:
     return True
 
 
-def _held_out(ctx: Context, tokenizer: Any, data: Path) -> tuple[list[Rendered], dict[str, int]]:
-    fraction = ctx.params.get("held_out_fraction", HELD_OUT_FRACTION)
-    _, held_out = split_examples(read_examples(data), ctx.params["seed"], fraction)
-    length = ctx.params["sequence_length"]
-    examples, report = render_all(tokenizer, held_out, ctx.params["system_prompt"], length)
+def held_out_examples(params: Mapping[str, Any], tokenizer: Any, data: Path) -> tuple[list[Rendered], dict[str, int]]:
+    """The examples of a file that its division by `params` (seed, held_out_fraction, sequence_length, system_prompt)
+    holds out, as they are scored; and how many were cut and dropped."""
+    fraction = params.get("held_out_fraction", HELD_OUT_FRACTION)
+    _, held_out = split_examples(read_examples(data), params["seed"], fraction)
+    length = params["sequence_length"]
+    examples, report = render_all(tokenizer, held_out, params["system_prompt"], length)
     print(f"held out: {report.one_line(length)}", flush=True)
     return examples, {"cut": report.shortened, "dropped": len(report.dropped)}
 

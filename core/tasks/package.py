@@ -21,9 +21,12 @@ def run(ctx: Context) -> None:
     params, inputs = ctx.params, ctx.inputs
     verification = _json(inputs["verification"])
     evaluations = {name: _json(path) for name, path in inputs["evaluations"].items()}
+    merge = _merge(params, {name: _json(path) for name, path in inputs.get("verdicts", {}).items()})
     total = len(inputs["bases"]) + len(inputs["adapters"]) + 2
     with ctx.staging() as folder:
-        (folder / "adapters").mkdir(parents=True)
+        folder.mkdir()
+        if inputs["adapters"]:
+            (folder / "adapters").mkdir()
         done = 0
         bases: dict[str, Any] = {}
         for name, path in inputs["bases"].items():
@@ -33,20 +36,23 @@ def run(ctx: Context) -> None:
                 "base_sha256": params["bases"][name]["sha256"],
                 "file_type": info.file_type,
                 "bits_per_weight": info.bits_per_weight,
+                **({"merged": _merged(params["bases"][name])} if merge else {}),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
         domains: dict[str, Any] = {}
         for name, facts in params["domains"].items():
-            taken = _take(Path(inputs["adapters"][name]), folder, f"adapters/{name}.gguf")
+            taken: dict[str, Any] = {}
+            if name in inputs["adapters"]:
+                taken = _take(Path(inputs["adapters"][name]), folder, f"adapters/{name}.gguf")
+                taken = {"adapter": taken.pop("file"), **taken}
             domains[name] = {
                 "base": facts["base"],
-                "adapter": taken.pop("file"),
                 **taken,
                 "title": facts["title"],
                 "safety_tier": facts["safety_tier"],
                 "system_prompt": facts["system_prompt"],
                 "example_question": facts["example_question"],
-                "measurements": _measured(name, evaluations[name], verification),
+                "measurements": _measured(name, evaluations[name], verification) | unified_figures(name, merge),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
         routing = build_routing_data(
@@ -71,6 +77,7 @@ def run(ctx: Context) -> None:
                 "bytes": (folder / "routing.json").stat().st_size,
             },
             "verification": verification,
+            **({"merge": merge} if merge else {}),
         }
         (folder / NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
         sha256, size = sha256_of(folder / NAME), sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
@@ -85,6 +92,34 @@ def run(ctx: Context) -> None:
     ctx.measure("bundle_bytes", size, method="sum of the bundle's file sizes", unit="B")
     ctx.measure("compression_ratio", unquantized / quantized, method="bytes of the f16 bases over the quantized bases")
     ctx.result(bytes=size, domains=len(domains), quantization=params["quantization"])
+
+
+def _merge(params: dict[str, Any], verdicts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How the domains were merged: mode; of each unified model its recipe, margin and the figures of its domains."""
+    if "merge" not in params:
+        return {}
+    unified = {
+        name: {
+            **params["merge"]["recipes"][name],
+            "margin": verdict["margin"],
+            "domains": {row["domain"]: {key: row[key] for key in row if key != "domain"} for row in verdict["rows"]},
+        }
+        for name, verdict in verdicts.items()
+    }
+    return {"mode": params["merge"]["mode"], **({"unified": unified} if unified else {})}
+
+
+def _merged(facts: dict[str, Any]) -> dict[str, Any]:
+    return {"base": facts["base"], "domains": facts["domains"]}
+
+
+def unified_figures(name: str, merge: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of a domain in a unified model: its quality is that of the model it will answer from."""
+    for model in merge.get("unified", {}).values():
+        if name in model["domains"]:
+            row = model["domains"][name]
+            return {"unified_loss": row["unified_loss"], "quality": row["unified_accuracy"]}
+    return {}
 
 
 def _take(source: Path, folder: Path, name: str) -> dict[str, Any]:

@@ -51,7 +51,11 @@ class DomainReport:
 
 
 def run(ctx: Context) -> None:
-    """Verify `params.domains` with `inputs.bases` and `inputs.adapters`; fails naming the domain and the gate."""
+    """Verify `params.domains` with `inputs.bases` and `inputs.adapters`; fails naming the domain and the gate.
+
+    A domain without an adapter there is part of its model's weights: the model's folder must say so, and there is
+    nothing to take off, so that the change of the logits is not judged.
+    """
     domains: dict[str, dict[str, Any]] = ctx.params["domains"]
     reports: dict[str, DomainReport] = {}
     for base_name, files in ctx.inputs["bases"].items():
@@ -77,19 +81,22 @@ def _verify_base(
 ) -> dict[str, DomainReport]:
     gguf, model = Path(files["gguf"]), Path(files["model"])
     tokenizer = load_tokenizer(model)
-    expected = _base_sha256(model)
+    adapted = any(name in ctx.inputs["adapters"] for name in domains)
+    expected = _base_sha256(model) if adapted else None
     reports: dict[str, DomainReport] = {}
     with Runtime(gguf, n_ctx=CONTEXT_TOKENS, threads=int(ctx.spec.get("threads") or 1)) as runtime:
         print(f"{base_name}: {gguf.name} loaded in {runtime.load_s:.2f} s", flush=True)
         for name, facts in domains.items():
             ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", message=name, force=True)
+            unmerged = None if name in ctx.inputs["adapters"] else _unmerged(model, name)
             reports[name] = _verify_domain(
                 runtime,
                 tokenizer,
-                Path(ctx.inputs["adapters"][name]),
+                Path(ctx.inputs["adapters"][name]) if name in ctx.inputs["adapters"] else None,
                 facts,
                 expected,
                 DomainReport(base_name, runtime.load_s),
+                unmerged,
             )
             report = reports[name]
             speed = f"{report.tokens_per_s:.0f} tokens/s" if report.tokens_per_s else "not measured"
@@ -101,14 +108,17 @@ def _verify_base(
 def _verify_domain(
     runtime: Runtime,
     tokenizer: Any,
-    adapter: Path,
+    adapter: Path | None,
     facts: Mapping[str, Any],
     base_sha256: str | None,
     report: DomainReport,
+    unmerged: str | None = None,
 ) -> DomainReport:
     prompts = facts["prompt"] if isinstance(facts["prompt"], list) else [facts["prompt"]]
     if not prompts:
-        raise TaskError(f"there is no prompt to verify {adapter.name} with", "give the domain an example_question")
+        raise TaskError(
+            f"there is no prompt to verify a domain of {report.base} with", "give the domain an example_question"
+        )
     conversations = {prompt: _messages(facts["system_prompt"], prompt) for prompt in prompts[:MAX_PROMPTS]}
     rendered = {prompt: runtime.render(messages) for prompt, messages in conversations.items()}
     for prompt, messages in conversations.items():
@@ -117,6 +127,11 @@ def _verify_domain(
             return report
     probe = next(iter(rendered.values()))
     runtime.attach(None)
+    if adapter is None:
+        report.judge(PROVENANCE, unmerged)
+        if unmerged is None:
+            _generate(runtime, rendered, report)
+        return report
     plain = runtime.logits(probe)
     try:
         runtime.attach(adapter, base_sha256=base_sha256)
@@ -133,6 +148,14 @@ def _verify_domain(
     )
     _generate(runtime, rendered, report)
     return report
+
+
+def _unmerged(model: Path, domain: str) -> str | None:
+    """Why a model folder is not one with the domain in its weights, or None."""
+    about = read_provenance(model) or {}
+    merged = about.get("merged") or {}
+    names = merged.get("adapters_sha256") or ({about["domain"]: None} if merged and about.get("domain") else {})
+    return None if domain in names else f"{model.name} does not say that {domain} is merged into it"
 
 
 def _generate(runtime: Runtime, rendered: Mapping[str, list[int]], report: DomainReport) -> None:

@@ -1,13 +1,13 @@
-"""An adapter merged into its base, a block of rows at a time: W + scale * B @ A (arXiv:2106.09685)."""
+"""Adapters merged into their base, a block of rows at a time: W + scale * B @ A (arXiv:2106.09685)."""
 
 import json
 import math
 import shutil
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from safetensors import safe_open
@@ -21,6 +21,17 @@ BLOCK_BYTES = 32 << 20  # of float32, the most of a tensor that is worked on at 
 
 _PREFIX = "base_model.model."
 _PLAIN_INITIALISATIONS = (True, False, "gaussian", "orthogonal", "eva")
+
+
+class Change(Protocol):
+    """What is done to one weight. Blocks of rows come in their order, from the first to the last."""
+
+    @property
+    def shape(self) -> list[int]:
+        """The shape of the weight it changes, as that is stored."""
+
+    def apply(self, rows: torch.Tensor, first: int) -> torch.Tensor:
+        """Rows of the changed weight from number `first` on, in their own dtype."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +52,13 @@ class Update:
     def apply(self, rows: torch.Tensor, first: int) -> torch.Tensor:
         """Rows of the changed weight from number `first` on, in their own dtype: the sum is taken in float32 and
         rounded once."""
-        part = slice(first, first + rows.shape[0])
+        return self.delta(first, first + rows.shape[0]).add_(rows).to(rows.dtype)
+
+    def delta(self, first: int, end: int) -> torch.Tensor:
+        """What is added to rows `first` to `end` of the weight as it is stored, in float32."""
+        part = slice(first, end)
         left, right = (self.a[:, part].T, self.b.T) if self.transposed else (self.b[part], self.a)
-        delta = torch.mm(left.float(), right.float()).mul_(self.scale)
-        return delta.add_(rows).to(rows.dtype)
+        return torch.mm(left.float(), right.float()).mul_(self.scale)
 
 
 def refuse_unmergeable(folder: Path, config: dict[str, Any]) -> None:
@@ -94,28 +108,55 @@ def read_updates(adapter: Path) -> dict[str, Update]:
 def merge(base: Path, adapter: Path, destination: Path, on_tensor: Callable[[int, int], None]) -> int:
     """Write the folder `destination`: the base with the adapter in its weights; returns how many weights changed.
 
-    Shards keep their names, order and headers, and all that is not a weight is copied. Weights pass through memory in
-    blocks of BLOCK_BYTES, whatever their size. Raises TaskError when the adapter does not fit.
+    Raises TaskError when the adapter does not fit.
     """
     updates = read_updates(adapter)
+    return write_changed(base, dict.fromkeys(updates, adapter.name), updates.__getitem__, destination, on_tensor)
+
+
+def write_changed(
+    base: Path,
+    names: Mapping[str, str],
+    change_of: Callable[[str], Change],
+    destination: Path,
+    on_tensor: Callable[[int, int], None],
+    block_bytes: int | None = None,
+) -> int:
+    """Write the folder `destination`: the base with some weights changed; returns how many.
+
+    `names` says of each changed weight whose change it is, for messages; `change_of` gives it when it is written.
+    Shards keep their names, order and headers, and all that is not a weight is copied. Weights pass through memory in
+    blocks of `block_bytes` of float32 (default: BLOCK_BYTES), whatever their size. Raises TaskError for a weight that
+    the base does not have or has in another shape.
+    """
+    block = BLOCK_BYTES if block_bytes is None else block_bytes
     shards = weight_files(base)
     stored = {name for shard in shards for name in _names(shard)}
     prefix = empty_model(base).base_model_prefix + "."
-    planned: dict[str, Update] = {}
-    for name, update in updates.items():
+    planned: dict[str, str] = {}
+    for name, whose in names.items():
         # Folders from the hub may hold the bare transformer, without the head's prefix (gpt2 does).
         found = name if name in stored else name.removeprefix(prefix)
         if found not in stored:
-            raise TaskError(f"{adapter.name} changes {name}, which {base.name} does not have", "train it on this base")
-        planned[found] = update
+            raise TaskError(f"{whose} changes {name}, which {base.name} does not have", "train it on this base")
+        planned[found] = name
     destination.mkdir(parents=True)
     for path in sorted(base.iterdir()):
         if path.is_file() and path not in shards and path.name not in (MANIFEST, PROVENANCE):
             shutil.copyfile(path, destination / path.name)
     done = 0
+
+    def change(name: str) -> Change | None:
+        return change_of(planned[name]) if name in planned else None
+
     for shard in shards:
-        done = _merge_shard(shard, destination / shard.name, planned, done, lambda at: on_tensor(at, len(stored)))
+        done = _merge_shard(shard, destination / shard.name, change, block, done, lambda at: on_tensor(at, len(stored)))
     return len(planned)
+
+
+def rows_at_once(shape: list[int], block_bytes: int) -> int:
+    """How many rows of a weight are worked on at a time."""
+    return max(1, block_bytes // (4 * math.prod(shape[1:])))
 
 
 def _names(shard: Path) -> list[str]:
@@ -124,7 +165,12 @@ def _names(shard: Path) -> list[str]:
 
 
 def _merge_shard(
-    shard: Path, target: Path, updates: dict[str, Update], done: int, on_tensor: Callable[[int], None]
+    shard: Path,
+    target: Path,
+    change_of: Callable[[str], Change | None],
+    block: int,
+    done: int,
+    on_tensor: Callable[[int], None],
 ) -> int:
     """Rewrite one file with the very header it has: shapes and dtypes stay, so every tensor keeps its place."""
     with open(shard, "rb") as stream:
@@ -136,33 +182,33 @@ def _merge_shard(
     with safe_open(shard, framework="pt") as source, open(target, "wb") as stream:
         stream.write(struct.pack("<Q", size) + raw)
         for done, name in enumerate(order, start=done + 1):  # noqa: B020 - counting goes on from the file before
-            _merge_tensor(source, name, updates.get(name), stream)
+            _merge_tensor(source, name, change_of(name), block, stream)
             on_tensor(done)
     return done
 
 
-def _merge_tensor(source: Any, name: str, update: Update | None, stream: BinaryIO) -> None:
-    """Write one tensor of a shard, changed where there is an update for it."""
+def _merge_tensor(source: Any, name: str, update: Change | None, block: int, stream: BinaryIO) -> None:
+    """Write one tensor of a shard, changed where there is a change for it."""
     shape = list(source.get_slice(name).get_shape())
     if update is not None and update.shape != shape:
         raise TaskError(
             f"the adapter changes a weight of shape {update.shape}, the base's {name} is {shape}",
             "it was trained on another base",
         )
-    for first, rows in _blocks(source, name, shape):
+    for first, rows in _blocks(source, name, shape, block):
         merged = rows if update is None else update.apply(rows, first)
         if not _finite(merged):
             raise TaskError(f"{name} holds values that are not numbers after the merge", "train the adapter again")
         stream.write(memoryview(merged.contiguous().flatten().view(torch.uint8).numpy()))
 
 
-def _blocks(source: Any, name: str, shape: list[int]) -> Iterator[tuple[int, torch.Tensor]]:
+def _blocks(source: Any, name: str, shape: list[int], block: int) -> Iterator[tuple[int, torch.Tensor]]:
     """A stored tensor in blocks of rows, each with the number of its first row; what has no rows comes whole."""
     if not shape or 0 in shape:
         yield 0, source.get_tensor(name)
         return
     stored = source.get_slice(name)
-    step = max(1, BLOCK_BYTES // (4 * math.prod(shape[1:])))
+    step = rows_at_once(shape, block)
     for first in range(0, shape[0], step):
         yield first, stored[first : first + step]
 

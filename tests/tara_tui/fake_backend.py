@@ -173,6 +173,10 @@ class FakeBackend:
         """Remember it."""
         return self._training("build", number, unfinished)
 
+    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+        """Remember it."""
+        return self._wish("merge", number, merge, method, margin)
+
     def train_domain(self, domain: str, unfinished: str | None = None) -> str:
         """Remember it."""
         return self._training("train", domain, unfinished)

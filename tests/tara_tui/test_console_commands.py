@@ -259,6 +259,19 @@ async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> No
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
+async def test_how_domains_are_merged_is_asked_before_a_merged_build(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("B")
+        await it.shows("Build phase 1, merged", "none, exact or unified", "ties, cat, dare or linear")
+        await it.press(*["backspace"] * 4)
+        await it.write("unified")
+        await it.press("tab", "tab")
+        await it.write("0.05")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("merge", 1, "unified", "", "0.05")], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
 async def test_stopped_runner_is_said_and_started(tmp_path: Path) -> None:
     stopped = replace(make_snapshot(), runner_pid=None, runner_stopped=True)
     async with console(FakeBackend(tmp_path, stopped), (80, 24)) as it:

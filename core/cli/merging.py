@@ -1,0 +1,82 @@
+"""What commands say and are told of merging: options, and the table of what a unified model keeps."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from core.cli.common import table
+from core.store.views import PhaseView
+
+if TYPE_CHECKING:
+    from core.store.reads import Reader
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def merge_options(command: F) -> F:
+    """`--merge`, `--merge-method` and `--margin`, given to the command as one `merge`: None where none was said."""
+
+    @wraps(command)
+    def told(*args: Any, merge: str | None, merge_method: str | None, margin: float | None, **others: Any) -> Any:
+        from core.phases.merging import MergeWish
+
+        said = any(one is not None for one in (merge, merge_method, margin))
+        return command(*args, merge=MergeWish(merge, merge_method, margin) if said else None, **others)
+
+    mode = click.option("--merge", metavar="NAME", help="none, exact (a model a domain) or unified (one model a base).")
+    method = click.option("--merge-method", metavar="NAME", help="Of unified: ties, cat, dare or linear.")
+    margin = click.option(
+        "--margin", type=float, metavar="SHARE", help="Of unified: most that a domain's held-out loss may rise."
+    )
+    return mode(method(margin(told)))  # type: ignore[return-value]
+
+
+def margin_of(reader: "Reader", phase: PhaseView) -> float:
+    """The margin that counts for a phase, as a share."""
+    if phase.merge_margin is not None:
+        return phase.merge_margin
+    from core.catalog.loading import load_settings
+
+    return load_settings(reader.workspace).merge_margin
+
+
+def checks_json(reader: "Reader", phase: PhaseView) -> dict[str, Any]:
+    """A phase's merge for scripts: what is set, and what was measured of each unified model."""
+    facts = {"merge": phase.merge, "merge_method": phase.merge_method}
+    if phase.merge != "unified":
+        return {**facts, "merge_margin": None, "unified": {}}
+    from core.phases.merging import measured_merges
+
+    margin = margin_of(reader, phase)
+    found = {base: [row.as_dict(margin) for row in rows] for base, rows in measured_merges(reader, phase).items()}
+    return {**facts, "merge_margin": margin, "unified": found}
+
+
+def merge_line(reader: "Reader", phase: PhaseView) -> str:
+    """How the domains of a phase are merged, in a phrase; '' where each keeps its adapter."""
+    if phase.merge == "none":
+        return ""
+    if phase.merge == "exact":
+        return "merged exactly, a model a domain"
+    return f"unified by {phase.merge_method}, margin {margin_of(reader, phase):.2%}"
+
+
+def merge_table(reader: "Reader", phase: PhaseView) -> str:
+    """What each unified model of a phase keeps of its domains; '' where nothing was measured."""
+    if phase.merge != "unified":
+        return ""
+    from core.phases.merging import measured_merges
+
+    margin = margin_of(reader, phase)
+    rows = [
+        (
+            row.domain, base, f"{row.base_loss:.3f}", f"{row.adapter_loss:.3f}", f"{row.unified_loss:.3f}",
+            f"{row.change:+.2%}", row.verdict(margin),
+        )
+        for base, found in measured_merges(reader, phase).items()
+        for row in found
+    ]  # fmt: skip
+    headers = ("unified", "base", "base loss", "own adapter", "unified", "change", f"margin {margin:.2%}")
+    return table(headers, rows, right=(2, 3, 4, 5)) if rows else ""
