@@ -4,9 +4,9 @@ Every function either does all it says or raises a TaraError and leaves the stor
 """
 
 import json
-import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -15,7 +15,14 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
-from core.phases.checks import check_compression, check_disk, check_fraction, check_quantization
+from core.phases.checks import (
+    check_compression,
+    check_disk,
+    check_fraction,
+    check_quantization,
+    check_target,
+    compression_of,
+)
 from core.phases.imports import import_adapter
 from core.phases.plan import Planner
 from core.phases.planned import DomainSource, Plan
@@ -47,8 +54,8 @@ def create_phase(
         raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
     if quality_threshold is not None:
         check_fraction("quality threshold", quality_threshold)
-    if target_size_mb is not None and not 0 < target_size_mb < math.inf:
-        raise InvalidInput(f"a target size is a number of megabytes above 0, not {target_size_mb:g}")
+    if target_size_mb is not None:
+        check_target(target_size_mb)
     names = list(dict.fromkeys(name.strip() for name in domains if name.strip()))
     for name in names:
         catalog.domain(name)
@@ -116,18 +123,35 @@ def without_data(workspace: Workspace, number: int) -> list[str]:
     return missing
 
 
-def plan_build(workspace: Workspace, number: int, *, quantization: str | None = None) -> Plan:
+@dataclass(frozen=True)
+class Asked:
+    """How a phase is to be built, where that is said anew; what is None is as the phase is set."""
+
+    quantization: str | None = None
+    compression_type: str | None = None
+    target_size_mb: float | None = None
+
+
+def plan_build(
+    workspace: Workspace,
+    number: int,
+    *,
+    quantization: str | None = None,
+    compression_type: str | None = None,
+    target_size_mb: float | None = None,
+) -> Plan:
     """What building a phase would do, without doing it."""
     catalog = load_catalog(workspace)
-    return _plan_build(workspace, catalog, number, quantization, sources(workspace, catalog, number))
+    asked = Asked(quantization, compression_type, target_size_mb)
+    return _plan_build(workspace, catalog, number, asked, sources(workspace, catalog, number))
 
 
-def asked_about(workspace: Workspace, number: int, *, quantization: str | None = None) -> tuple[str, ...]:
+def asked_about(workspace: Workspace, number: int, asked: Asked | None = None) -> tuple[str, ...]:
     """What `build_phase` would refuse to decide alone: a line for each unfinished training with other settings."""
     catalog = load_catalog(workspace)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, domains)
+        return _plan_build(workspace, catalog, number, asked or Asked(), domains)
 
     try:
         settle(workspace, catalog, sources(workspace, catalog, number), make, None)
@@ -137,13 +161,15 @@ def asked_about(workspace: Workspace, number: int, *, quantization: str | None =
 
 
 def _plan_build(
-    workspace: Workspace, catalog: Catalog, number: int, quantization: str | None, domains: Sequence[DomainSource]
+    workspace: Workspace, catalog: Catalog, number: int, asked: Asked, domains: Sequence[DomainSource]
 ) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         planner = Planner(workspace, catalog, reader)
-        check_compression(phase.compression_type)
-        wanted = check_quantization(quantization or phase.quantization)
+        wanted = compression_of(
+            phase, quantization=asked.quantization, technique=asked.compression_type,
+            target_size_mb=asked.target_size_mb,
+        )  # fmt: skip
         return planner.phase(number, domains, wanted)
 
 
@@ -153,19 +179,20 @@ def build_phase(
     *,
     quantization: str | None = None,
     compression_type: str | None = None,
+    target_size_mb: float | None = None,
     unfinished: Choice | None = None,
 ) -> list[int]:
-    """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there.
+    """Queue what is missing of a phase's build, and remember how it is to be built. Returns the jobs' numbers; none
+    where all is there.
 
     `unfinished` is what becomes of unfinished trainings with other settings. Raises SettingsChanged where there is one
     and nothing was said.
     """
-    if compression_type is not None:
-        check_compression(compression_type)
     catalog = load_catalog(workspace)
+    asked = Asked(quantization, compression_type, target_size_mb)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, domains)
+        return _plan_build(workspace, catalog, number, asked, domains)
 
     settled = settle(workspace, catalog, sources(workspace, catalog, number), make, unfinished)
     plan = settled.plan
@@ -178,8 +205,9 @@ def build_phase(
         for row in session.exec(select(Domain).where(Domain.phase == number)).all():
             row.base = bases.get(row.name, row.base)
         phase.bundle_key = plan.bundle
-        if quantization is not None:
-            phase.quantization = quantization
+        phase.quantization = quantization or phase.quantization
+        phase.compression_type = compression_type or phase.compression_type
+        phase.target_size_mb = phase.target_size_mb if target_size_mb is None else target_size_mb
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)

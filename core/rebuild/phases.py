@@ -19,7 +19,8 @@ from core.store.tables import Artifact, Domain, Fact, Job, Phase
 from core.training.data import find_data
 from core.workspace import Workspace
 
-_SHARED = ("base", "convert", "imatrix", "quantize", "clean")  # of no phase alone: they stay when a phase is cleaned up
+# Of no phase alone: they stay when a phase is cleaned up.
+_SHARED = ("base", "convert", "imatrix", "quantize", "hybrid", "clean")
 
 
 def specs_of(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
@@ -157,7 +158,15 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
     catalog = _catalog(workspace)
     usual = catalog.settings.quantization if catalog is not None else "Q4_K_M"
     chosen = next((one for one in told if isinstance(one, str)), usual)
-    return Phase(number=number, quantization=chosen, compression_type=AVAILABLE_COMPRESSION[0])
+    made = next((spec for spec in specs if spec["kind"] in ("quantize", "hybrid") and not spec.get("domain")), None)
+    hybrid = made is not None and made["kind"] == "hybrid"
+    target = made["params"].get("target_bytes") if made is not None else None
+    return Phase(
+        number=number,
+        quantization=chosen,
+        compression_type="hybrid" if hybrid else AVAILABLE_COMPRESSION[0],
+        target_size_mb=target / 1e6 if hybrid and isinstance(target, int) else None,
+    )
 
 
 def _domain(

@@ -27,7 +27,7 @@ from core.phases.forecast import (
 )
 from core.phases.outlook import NONE_FITS, Alternatives, Outlook, checked, outlook_of_domain, outlook_of_phase
 from core.phases.plan import Planner
-from core.phases.planned import PlannedJob
+from core.phases.planned import Compression, PlannedJob
 from core.phases.probe import Speed, seconds_by_speed, speed
 from core.phases.work import work_of
 from core.runner.admission import Device, Need
@@ -217,7 +217,7 @@ def nearest(workspace: Workspace, machine: Machine, kind: str, *, chosen: str = 
     sources = [replace(one, preset=chosen) for one in service.sources(workspace, catalog, 1)]
     with open_reader(workspace) as reader:
         planner = Planner(workspace, catalog, reader)
-        missing = planner.phase(1, sources, "Q8_0").missing()
+        missing = planner.phase(1, sources, Compression("Q8_0")).missing()
         alternatives = Alternatives(catalog, planner, machine, missing)
         job, before = next((one, _before(missing, one)) for one in reversed(missing) if one.kind == kind)
         verdict = alternatives.verdict(job, before)

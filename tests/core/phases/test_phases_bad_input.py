@@ -177,7 +177,9 @@ def test_build_phase(phase_one: Workspace) -> None:
         ({"number": 2}, InvalidInput, "phase 2 has no domains"),
         ({"number": 1, "quantization": "Q9"}, InvalidInput, "unknown quantization Q9"),
         ({"number": 1, "compression_type": "zip"}, InvalidInput, "unknown compression type zip"),
-        ({"number": 1, "compression_type": "hybrid"}, Refused, "not available"),
+        ({"number": 1, "compression_type": "sparse"}, Refused, "not available"),
+        ({"number": 1, "compression_type": "hybrid", "target_size_mb": 0.0}, InvalidInput, "megabytes above 0"),
+        ({"number": 1, "target_size_mb": math.nan}, InvalidInput, "megabytes above 0"),
     ):
         with refused(phase_one, kind, words):
             service.build_phase(phase_one, **given)  # type: ignore[arg-type]
