@@ -156,8 +156,10 @@ class Backend(Protocol):
     def rollback_phase(self, number: int, version: int, target: str) -> str:
         """Make an earlier release the active one of its target."""
 
-    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
-        """Make a phase; '' is the configured quantization."""
+    def create_phase(
+        self, number: int, domains: list[str], quantization: str, compression: str = "", target_mb: float | None = None
+    ) -> str:
+        """Make a phase; '' is the configured quantization, and plain compression."""
 
     def add_domain(self, number: int, domain: str, adapter: str) -> str:
         """Put a domain into a phase; `adapter` is a folder made elsewhere, or ''."""
@@ -317,11 +319,16 @@ class StoreBackend:
         before, now, folder = rollback(self.workspace, number, to=version, target=target)
         return f"phase {number}: v{now} is active again in place of v{before} ({self.workspace.relative(folder)})"
 
-    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+    def create_phase(
+        self, number: int, domains: list[str], quantization: str, compression: str = "", target_mb: float | None = None
+    ) -> str:
         """Make a phase."""
         from core.phases.service import create_phase
 
-        create_phase(self.workspace, number, domains, quantization=quantization or None)
+        create_phase(
+            self.workspace, number, domains, quantization=quantization or None,
+            compression_type=compression or "standard", target_size_mb=target_mb,
+        )  # fmt: skip
         return f"phase {number} made with {len(domains)} domain{'s' * (len(domains) != 1)}"
 
     def add_domain(self, number: int, domain: str, adapter: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, size, table, true_reader
 from core.store.views import DomainView, PhaseView
+from core.text import clean
 
 _NAMES = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s")
 
@@ -94,10 +95,13 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
+    from core.phases.measured import compressed
+
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
+        made = compressed(reader, phase)
     if as_json:
-        print_json(phase_json(phase))
+        print_json({**phase_json(phase), "compressed": made})
         return
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
     settings = [phase.quantization, phase.compression_type]
@@ -110,6 +114,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     click.echo(f"settings: {', '.join(settings)}")
     if phase.bundle_path is not None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
+    for one in made:
+        click.echo(clean(f"base {one['base']}: {one['why']}"))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")

@@ -19,7 +19,7 @@ from core.gguf.weights import Weights
 TYPES = ("Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "IQ4_XS", "IQ4_NL", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "F16")
 # What llama.cpp refuses to make without an importance matrix (tensor_requires_imatrix in llama-quant.cpp).
 NEED_IMPORTANCE = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S"})
-SAMPLE = 1 << 21  # weights of a tensor that are rounded for the estimate: all of a small one, of a large one whole rows
+SAMPLE = 1 << 17  # weights of a tensor that are rounded for the estimate, as whole rows: all of a small one
 
 Errors = dict[str, dict[str, float]]  # by tensor and type
 
@@ -45,7 +45,7 @@ def errors_of(
     on_tensor: Callable[[int, str], None] | None = None,
 ) -> Errors:
     """The rounding error of each tensor, a matrix, in each type that is offered for it: summed squares, weighted by the
-    importance of the columns. Of a tensor of more than 2 million weights the error is that of rows spread evenly over
+    importance of the columns. Of a tensor of more than 131,072 weights the error is that of rows spread evenly over
     it, times what they stand for. The source's own type costs nothing. `on_tensor(number, name)` is told of each.
     """
     found: Errors = {}

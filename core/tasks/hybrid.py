@@ -109,13 +109,20 @@ def _make(ctx: Context, staged: Path, plain_path: Path, scratch: Path) -> None:
     _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, sha256_of(staged))
 
 
+def calibration_texts(
+    tokenizer: Any, data: Mapping[str, str], domains: Mapping[str, Mapping[str, Any]], length: int
+) -> list[Text]:
+    """Training examples of the domains in equal shares, whose answers, at most 512 positions of them, are scored."""
+    examples = calibration_examples(tokenizer, data, domains, tokens=2 * PROBED, sequence_length=length)
+    return first_of([Text(one.input_ids, one.targets) for one in examples], PROBED)
+
+
 def _texts(ctx: Context) -> tuple[list[Text], list[Text]]:
-    """Calibration text, at most 512 answered positions in equal shares of the domains, and held-out text."""
+    """Calibration text and held-out text of all domains."""
     tokenizer, data = load_tokenizer(Path(ctx.inputs["model"])), ctx.inputs["data"]
     domains: Mapping[str, Any] = ctx.params["domains"]
     length = min(WINDOW, ctx.params["sequence_length"])
-    examples = calibration_examples(tokenizer, data, domains, tokens=2 * PROBED, sequence_length=length)
-    calibration = first_of([Text(one.input_ids, one.targets) for one in examples], PROBED)
+    calibration = calibration_texts(tokenizer, data, domains, length)
     held_out = held_out_texts(tokenizer, data, domains, length=length, most=ctx.params["max_tokens"])
     return calibration, [text for texts in held_out.values() for text in texts]
 

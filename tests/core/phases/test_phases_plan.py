@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import InvalidInput, Refused
 from core.phases import service
+from core.phases.measured import compressed
 from core.phases.planned import Plan
 from core.store.engine import open_store
 from core.store.reads import open_reader
@@ -16,6 +18,7 @@ from tests.conftest import use_base
 from tests.imitate import (
     FAILED,
     QUALITY,
+    WHY,
     adapter_folder,
     base_folder,
     chat_lines,
@@ -89,6 +92,46 @@ def test_a_built_phase_has_nothing_missing(built: Workspace) -> None:
 def test_changed_data_makes_only_that_domain_stale(built: Workspace) -> None:
     chat_lines(built.data / "business.jsonl", answer="something else")
     assert plan(built) == Counter([*CHAIN, *CALIBRATION, *TAIL])
+
+
+def test_hybrid_takes_the_place_of_quantization_and_is_remembered(built: Workspace) -> None:
+    stale = Counter([("hybrid", None), *TAIL])
+    hybrid = service.plan_build(built, 1, compression_type="hybrid")
+    assert missing(hybrid) == stale
+    assert not plan(built)
+    job = next(job for job in hybrid.jobs.values() if job.kind == "hybrid")
+    assert {hybrid.jobs[key].kind for key in job.needs} == {"base", "convert", "imatrix"}
+    assert (job.params["type"], job.params["target_bytes"]) == ("Q4_K_M", None)
+    assert job.need.memory > 0
+    with pytest.raises(InvalidInput, match="above 0"):
+        service.build_phase(built, 1, compression_type="hybrid", target_size_mb=-1.0)
+    assert len(service.build_phase(built, 1, compression_type="hybrid")) == 3
+    do_all(built)
+    assert not plan(built)
+    with open_reader(built) as reader:
+        phase = reader.phase(1)
+        (made,) = compressed(reader, phase)
+    assert (phase.compression_type, phase.target_size_mb, phase.state) == ("hybrid", None, "compressing")
+    assert (made["why"], made["kept"]) == (WHY, "mixture")
+    # The budget is the type's size, so another type is another budget; a target in bytes is one whatever the type.
+    assert plan(built, "Q8_0") == stale
+    assert len(service.build_phase(built, 1, target_size_mb=100.25)) == 3
+    do_all(built)
+    assert not set(plan(built, "Q8_0")) & {("hybrid", None)}
+    with open_reader(built) as reader:
+        assert reader.phase(1).target_size_mb == 100.25
+    target = next(job for job in service.plan_build(built, 1).jobs.values() if job.kind == "hybrid")
+    assert (target.params["type"], target.params["target_bytes"]) == (None, 100_250_000)
+    assert service.build_phase(built, 1, compression_type="standard") == []  # what was built first is there still
+    with open_reader(built) as reader:
+        assert not compressed(reader, reader.phase(1))
+
+
+def test_hybrid_without_calibration_text_is_refused(built: Workspace) -> None:
+    path = built.configs / "settings.yaml"
+    path.write_text(path.read_text("utf-8").replace("calibration_tokens: 2048", "calibration_tokens: 0"), "utf-8")
+    with pytest.raises(Refused, match="calibration_tokens is 0"):
+        service.build_phase(built, 1, compression_type="hybrid")
 
 
 def test_a_changed_system_prompt_makes_only_that_domain_stale(built: Workspace) -> None:
