@@ -28,7 +28,7 @@ from core.gguf.scoring import OUTPUTS, Text, kept_beside, kept_of_reference
 from core.gguf.weights import Weights
 
 PROBE = "Q4_0"  # which every row of 32 weights can have, so that all groups are asked the same
-BANDS = 5  # of neighbouring layers, in which the tensors of a kind are probed together
+BANDS = 3  # of neighbouring layers, in which the tensors of a kind are probed together
 LEAST = 1e-6  # nats: below, float32 log-probabilities cannot tell
 
 Group = tuple[TensorInfo, ...]
@@ -93,8 +93,7 @@ def costs_of(
         changed = Weights(scratch, "r+")
         for number, group in enumerate(groups, start=1):
             for tensor in group:
-                _round(whole, changed, tensor, imatrix)
-            changed.flush()
+                _round(whole, changed, tensor, imatrix)  # seen at once by whoever maps the file
             there = np.concatenate(divergence_at(scratch, texts, reference, threads=threads))
             for tensor in group:
                 changed.copy_from(whole, tensor)

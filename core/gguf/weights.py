@@ -19,7 +19,8 @@ Rows = npt.NDArray[np.float32]
 
 
 class Weights:
-    """An F16, BF16 or F32 file, mapped; with `mode` "r+" what is put into it is written to the file.
+    """An F16, BF16 or F32 file, mapped; with `mode` "r+" what is put into it is in the file at once for
+    whoever reads it.
 
     Raises InvalidInput for what is no GGUF file.
     """
@@ -50,10 +51,6 @@ class Weights:
     def copy_from(self, other: "Weights", tensor: TensorInfo) -> None:
         """Write a tensor as another file of the same tensors has it."""
         self._rows(tensor)[:] = other._rows(other.tensors[tensor.name])
-
-    def flush(self) -> None:
-        """Have what was written seen by whoever reads the file."""
-        self._bytes.flush()
 
     def _rows(self, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
         if tensor.type not in PLAIN:

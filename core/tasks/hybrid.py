@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from core.errors import Refused
-from core.files import discard, sha256_of, staging_beside
+from core.files import discard, sha256_of, staging_beside, sync_tree
 from core.gguf.candidates import errors_of
 from core.gguf.divergence import Doubles, Estimate, estimate
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file
 from core.gguf.quantizer import QUANTIZATIONS, quantize
-from core.gguf.scoring import Text, first_of
+from core.gguf.scoring import Text
 from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
 from core.gguf.weights import Weights
 from core.tasks.context import Context, TaskError
@@ -26,7 +26,7 @@ from core.training.base import load_tokenizer
 from core.training.calibration import calibration_examples
 
 WINDOW = 512  # tokens of an example at most
-PROBED = 512  # positions of calibration text at most, on which a group's cost is measured
+PROBED = 256  # positions of calibration text at most, on which a group's cost is measured
 MIXTURE = "mixture"
 ERRORS = 2.0  # standard errors by which a mixture must lose less, so that chance does not choose
 
@@ -63,17 +63,16 @@ def run(ctx: Context) -> None:
     without adapters. A target that no mixture reaches is refused with the least size there is.
     """
     assert ctx.out is not None
-    ctx.out.parent.mkdir(parents=True, exist_ok=True)
-    plain_path, scratch = (staging_beside(ctx.out.with_name(f"{one}-{ctx.out.name}")) for one in ("plain", "probed"))
+    folder = staging_beside(ctx.out)  # the artifact's own temporary name: what a kill leaves there is removed
+    folder.mkdir(parents=True)
     try:
-        with ctx.staging() as staged:
-            _make(ctx, staged, plain_path, scratch)
+        _make(ctx, folder, ctx.out)
     finally:
-        discard(scratch)
-        discard(plain_path)
+        discard(folder)
 
 
-def _make(ctx: Context, staged: Path, plain_path: Path, scratch: Path) -> None:
+def _make(ctx: Context, folder: Path, out: Path) -> None:
+    mixture_path, plain_path = folder / "mixture.gguf", folder / "plain.gguf"
     source, threads = Path(ctx.inputs["gguf"]), int(ctx.spec.get("threads") or 1)
     imatrix = read_imatrix(Path(ctx.inputs["imatrix"]))
     target = ctx.params["target_bytes"]
@@ -87,34 +86,40 @@ def _make(ctx: Context, staged: Path, plain_path: Path, scratch: Path) -> None:
     print(f"budget {budget / 1e6:.2f} MB; beside it {peer}, {plain.bytes / 1e6:.2f} MB", flush=True)
     tensors = matrices_of(whole, plain)
     groups = groups_of(tensors)
-    step = _stepper(ctx, 2 * len(tensors) + len(groups) + 3)
+    step = _stepper(ctx, len(tensors) + len(groups) + len(whole.tensors) + 3)
     errors = errors_of(Weights(source), tensors, imatrix, threads=threads, on_tensor=lambda _, name: step(name))
     try:
         solve_file(plain, tensors, errors, budget)  # whether there is any, before the longest part
     except Refused as error:
         raise TaskError(error.message, error.hint) from error
     costs = costs_of(
-        source, scratch, groups, errors, imatrix, calibration, threads=threads, seed=ctx.params["seed"],
+        source, folder / "probed.gguf", groups, errors, imatrix, calibration, threads=threads, seed=ctx.params["seed"],
         on_group=lambda _, name: step(f"cost of {name} and its like"),
     )  # fmt: skip
     solved = solve_file(plain, tensors, weighted(errors, costs), budget)
-    mixture = build(source, staged, solved, peer, imatrix, threads=threads, on_tensor=lambda _, __, name: step(name))
-    verdict = _judge(ctx, source, staged, plain_path, held_out, step)
+    mixture = build(
+        source, mixture_path, solved, peer, imatrix, threads=threads, on_tensor=lambda _, __, name: step(name)
+    )
+    verdict = _judge(ctx, source, mixture_path, plain_path, held_out, step)
     why = _why(verdict, mixture, plain, peer)
-    kept = mixture
-    if not verdict.better:
-        os.replace(plain_path, staged)
-        kept = inspect_gguf(staged)
     print(why, flush=True)
-    _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, sha256_of(staged))
+    kept = mixture if verdict.better else plain
+    digest = sha256_of(kept.path)
+    sync_tree(kept.path)
+    os.replace(kept.path, out)
+    sync_tree(out.parent, recurse=False)
+    _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, digest)
 
 
 def calibration_texts(
     tokenizer: Any, data: Mapping[str, str], domains: Mapping[str, Mapping[str, Any]], length: int
 ) -> list[Text]:
-    """Training examples of the domains in equal shares, whose answers, at most 512 positions of them, are scored."""
+    """Training examples spread evenly over the domains, whose answers are scored: about 256 positions."""
     examples = calibration_examples(tokenizer, data, domains, tokens=2 * PROBED, sequence_length=length)
-    return first_of([Text(one.input_ids, one.targets) for one in examples], PROBED)
+    texts = [Text(one.input_ids, one.targets) for one in examples]
+    share = PROBED / max(PROBED, sum(text.positions for text in texts))
+    chosen = np.linspace(0, len(texts) - 1, max(1, round(share * len(texts))))
+    return [texts[round(at)] for at in chosen]
 
 
 def _texts(ctx: Context) -> tuple[list[Text], list[Text]]:
