@@ -47,9 +47,10 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less text, and errors from fewer rows of the vocabulary's matrices, which are nearly all of a tiny model."""
+    """Less text, two groups, errors from fewer rows: nearly all of a tiny model is its vocabulary's matrices."""
     monkeypatch.setattr("core.gguf.candidates.SAMPLE", 1 << 16)
-    monkeypatch.setattr("core.tasks.hybrid.PROBED", 64)
+    monkeypatch.setattr("core.tasks.hybrid.PROBED", 32)
+    monkeypatch.setattr("core.tasks.hybrid.groups_of", lambda tensors: [tuple(tensors[:5]), tuple(tensors[5:])])
 
 
 def test_rows_get_only_types_that_hold_them() -> None:
@@ -217,10 +218,7 @@ def test_the_task_keeps_what_it_says(tiny: dict[str, Any], task: Task, tmp_path:
     assert made.progress[-1]["step"] == made.progress[-1]["total"]
 
 
-def test_a_target_is_a_budget(
-    tiny: dict[str, Any], task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.tasks.hybrid.groups_of", lambda tensors: [tuple(tensors)])
+def test_a_target_is_a_budget(tiny: dict[str, Any], task: Task, tmp_path: Path) -> None:
     target = predicted_size(tiny["gguf"], "Q8_0").bytes - 100_000
     made = task("hybrid", tmp_path / "tiny.gguf", {**PARAMS, "type": None, "target_bytes": target}, tiny)
     judged(made, tmp_path / "tiny.gguf")
@@ -237,7 +235,6 @@ def test_a_mixture_that_is_not_better_gives_way_to_the_plain_file(
 ) -> None:
     """The worst the solver could do: every tensor in the type that errs most."""
     worst = {"Q4_0": 0.0, "Q8_0": 1.0}
-    monkeypatch.setattr("core.tasks.hybrid.groups_of", lambda tensors: [tuple(tensors)])
     monkeypatch.setattr("core.tasks.hybrid.weighted", lambda errors, _: dict.fromkeys(errors, worst))
     out = tmp_path / "tiny.gguf"
     made = task("hybrid", out, {**PARAMS, "type": "Q8_0"}, tiny)
