@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	bench-startup bench-runner bench-factory
+	bench-startup bench-runner bench-factory bench-hybrid
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -67,3 +67,6 @@ PARAMETERS ?= 3b
 FOLDER ?=
 bench-factory: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/factory.py --parameters $(PARAMETERS) $(if $(FOLDER),--folder $(FOLDER))
+
+bench-hybrid: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))

@@ -37,6 +37,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "adapter-convert": "merging",
     "imatrix": "compressing",
     "quantize": "compressing",
+    "hybrid": "compressing",
     "verify": "compressing",
     "package": "compressing",
     "deploy": "compressing",

@@ -199,6 +199,7 @@ class Actions:
             FormField("number", "number", str(number)),
             FormField("domains", "domains, with commas or spaces between", choice=True),
             FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
+            FormField("compression", "compression", "", "standard; or hybrid, or hybrid MB for a target size"),
         ]
 
         def make(values: dict[str, str]) -> str:
@@ -206,7 +207,9 @@ class Actions:
                 raise TaraError(f"a phase's number is a whole number, not {values['number']!r}")
             names = values["domains"].replace(",", " ").split()
             number = int(values["number"])
-            line = self.app.backend.create_phase(number, names, values["quantization"].strip())
+            line = self.app.backend.create_phase(
+                number, names, values["quantization"].strip(), *_compression(values["compression"])
+            )
             self.app.whereto.made(number)
             return line
 
@@ -449,3 +452,14 @@ class Actions:
                 form.set_notes([trouble or "no domain is configured"])
 
         self.app.run_worker(read, thread=True, group="notes", exit_on_error=False)
+
+
+def _compression(text: str) -> tuple[str, float | None]:
+    """The technique and the target size in MB that a form's line names: "", "hybrid", "hybrid 100"."""
+    technique, _, size = text.strip().partition(" ")
+    if not size:
+        return technique, None
+    try:
+        return technique, float(size.strip().removesuffix("MB"))
+    except ValueError:
+        raise TaraError(f"a target size is a number of megabytes, not {size.strip()!r}") from None

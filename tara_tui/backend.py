@@ -166,8 +166,10 @@ class Backend(Protocol):
     def rollback_phase(self, number: int, version: int, target: str) -> str:
         """Make an earlier release the active one of its target."""
 
-    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
-        """Make a phase; '' is the configured quantization."""
+    def create_phase(
+        self, number: int, domains: list[str], quantization: str, compression: str = "", target_mb: float | None = None
+    ) -> str:
+        """Make a phase; '' is the configured quantization, and plain compression."""
 
     def add_domain(self, number: int, domain: str, adapter: str) -> str:
         """Put a domain into a phase; `adapter` is a folder made elsewhere, or ''."""
@@ -228,7 +230,7 @@ class StoreBackend:
     def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
         """Queue what is missing of a phase whose domains are merged so."""
         from core.phases.merging import MergeWish
-        from core.phases.service import build_phase
+        from core.phases.service import Asked, build_phase
 
         try:
             share = float(margin) if margin else None
@@ -236,7 +238,7 @@ class StoreBackend:
             raise InvalidInput(f"a margin is a number, not {margin!r}") from None
         unified = (merge or "unified") == "unified"  # what the form still shows of another choice is no wish
         wish = MergeWish(merge or None, (method or None) if unified else None, share if unified else None)
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, merge=wish))
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, Asked(merge=wish)))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""
@@ -359,11 +361,16 @@ class StoreBackend:
         before, now, folder = rollback(self.workspace, number, to=version, target=target)
         return f"phase {number}: v{now} is active again in place of v{before} ({self.workspace.relative(folder)})"
 
-    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+    def create_phase(
+        self, number: int, domains: list[str], quantization: str, compression: str = "", target_mb: float | None = None
+    ) -> str:
         """Make a phase."""
         from core.phases.service import create_phase
 
-        create_phase(self.workspace, number, domains, quantization=quantization or None)
+        create_phase(
+            self.workspace, number, domains, quantization=quantization or None,
+            compression_type=compression or "standard", target_size_mb=target_mb,
+        )  # fmt: skip
         return f"phase {number} made with {len(domains)} domain{'s' * (len(domains) != 1)}"
 
     def add_domain(self, number: int, domain: str, adapter: str) -> str:

@@ -27,6 +27,7 @@ FAILED = Exit(3, None, False, None, 0.0)
 VANISHED = Exit(None, None, False, None, 0.0)
 STOPPED = Exit(143, None, True, None, 0.0)
 QUALITY = 0.5
+WHY = "the mixture is kept: it loses less"
 
 
 def base_folder(folder: Path, seed: int = 0) -> Path:
@@ -142,14 +143,18 @@ def do_all(workspace: Workspace, quality: float = QUALITY) -> list[int]:
 
 
 def _file(context: Context, quality: float) -> None:
-    names = {"evaluate": "evaluation", "verify": "verification", "convert": "gguf", "quantize": "gguf"}
-    kind = names.get(context.spec["kind"], context.spec["kind"].replace("adapter-convert", "gguf-adapter"))
+    ggufs = dict.fromkeys(("convert", "quantize", "hybrid"), "gguf")
+    kind = {"evaluate": "evaluation", "verify": "verification", **ggufs}.get(
+        context.spec["kind"], context.spec["kind"].replace("adapter-convert", "gguf-adapter")
+    )
     figures = {"base_loss": 3.0, "tuned_loss": 2.0, "base_accuracy": 0.2, "quality": quality}
     with context.staging() as path:
         path.write_text(json.dumps({"key": context.key, **figures}))
     assert context.out is not None
     size = context.out.stat().st_size
-    context.artifact(kind, context.out.stem, context.out, sha256=sha256_of(context.out), bytes=size)
+    tried = {"compression": "hybrid", "kept": "mixture", "why": WHY, "file_type": "hybrid", "types": {"Q5_1": 3}}
+    meta = tried if context.spec["kind"] == "hybrid" else {}
+    context.artifact(kind, context.out.stem, context.out, sha256=sha256_of(context.out), bytes=size, **meta)
     if kind == "evaluation":
         for name, value in figures.items():
             context.measure(name, value, method="held-out token accuracy, 2 examples, seed 7", n=20)

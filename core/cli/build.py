@@ -77,7 +77,8 @@ def train_domain(
 @click.command("build-phase")
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
-@click.option("--compression-type", metavar="NAME", help="standard.")
+@click.option("--compression-type", metavar="NAME", help="standard or hybrid (default: the phase's own).")
+@click.option("--target-size", type=float, metavar="MB", help="With hybrid: bytes of each base's file, in 10^6.")
 @merge_options
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @unfinished_options
@@ -88,6 +89,7 @@ def build_phase(
     phase_number: int,
     quantization: str | None,
     compression_type: str | None,
+    target_size: float | None,
     merge: "MergeWish | None",
     dry_run: bool,
     resume_old: bool,
@@ -102,13 +104,11 @@ def build_phase(
 
     workspace, choice = workspace_of(root), chosen(resume_old, fresh)
     if dry_run:
-        if compression_type is not None:
-            service.check_compression(compression_type)
         if choice == "old":
             raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
-        wanted: dict[str, Any] = {"quantization": quantization, "merge": merge}
-        plan = service.plan_build(workspace, phase_number, **wanted)
-        asked = service.asked_about(workspace, phase_number, **wanted) if choice is None else ()
+        wanted = service.Asked(quantization, compression_type, target_size, merge)
+        plan = service.plan_build(workspace, phase_number, wanted)
+        asked = service.asked_about(workspace, phase_number, wanted) if choice is None else ()
         jobs = [
             {"kind": job.kind, "title": job.title, "done": job.done, "out": str(job.out)} for job in plan.jobs.values()
         ]
@@ -124,9 +124,7 @@ def build_phase(
     ids = service.build_phase(
         workspace,
         phase_number,
-        quantization=quantization,
-        compression_type=compression_type,
-        merge=merge,
+        service.Asked(quantization, compression_type, target_size, merge),
         unfinished=choice,
     )
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):

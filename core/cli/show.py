@@ -9,7 +9,7 @@ import click
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, table, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, PhaseView
-from core.text import size
+from core.text import clean, size
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -100,10 +100,13 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
+    from core.phases.measured import compressed
+
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
+        made = compressed(reader, phase)
         if as_json:
-            print_json(phase_json(phase, reader))
+            print_json({**phase_json(phase, reader), "compressed": made})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
@@ -117,6 +120,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     click.echo(f"settings: {', '.join(settings)}")
     if phase.bundle_path is not None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
+    for one in made:
+        click.echo(clean(f"base {one['base']}: {one['why']}"))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from core.gguf.header import BLOCKS, TensorInfo, read_header
+from core.gguf.metadata import COMPRESSION
 
 # llama.cpp's llama_ftype: the number in general.file_type -> the mix's name.
 FILE_TYPES = {
@@ -47,6 +48,7 @@ FILE_TYPES = {
     41: "Q2_0",
 }
 UNKNOWN_FILE_TYPE = "unknown"
+HYBRID = "hybrid"  # a type per tensor, solved for
 _OTHER_KINDS = ("adapter", "imatrix")
 
 
@@ -55,7 +57,8 @@ class GgufInfo:
     """A GGUF file, model or adapter, as its header describes it.
 
     `kind` is `model`, `adapter` or `imatrix`. `file_type` is the mix its maker names (`Q4_K_M`, `F16`; `unknown` where
-    the file says nothing), `types` counts tensors by the type they really have. `bytes` is the file's size,
+    the file says nothing; `hybrid` where TARA chose a type for each tensor, whatever llama.cpp's number for most of its
+    weights is), `types` counts tensors by the type they really have. `bytes` is the file's size,
     `bits_per_weight` the tensors' bits over `parameters`. `fallback_tensors` counts the weight matrices, of
     `weight_tensors`, that the named mix could not hold because of their row length, see `falls_back`. `metadata` has
     the scalar keys. Text in it comes from the file and is not cleaned.
@@ -74,6 +77,7 @@ class GgufInfo:
     metadata: dict[str, Any]
     chat_template: str | None
     tensors: tuple[TensorInfo, ...]
+    alignment: int
 
 
 def inspect_gguf(path: Path) -> GgufInfo:
@@ -83,6 +87,8 @@ def inspect_gguf(path: Path) -> GgufInfo:
     parameters = sum(tensor.elements for tensor in header.tensors)
     tensor_bytes = sum(tensor.bytes for tensor in header.tensors)
     file_type = FILE_TYPES.get(metadata.get("general.file_type", -1), UNKNOWN_FILE_TYPE)
+    if metadata.get(COMPRESSION) == HYBRID:
+        file_type = HYBRID
     template = metadata.get("tokenizer.chat_template")
     return GgufInfo(
         path=path,
@@ -98,6 +104,7 @@ def inspect_gguf(path: Path) -> GgufInfo:
         metadata=metadata,
         chat_template=template if isinstance(template, str) else None,
         tensors=tuple(header.tensors),
+        alignment=header.alignment,
     )
 
 

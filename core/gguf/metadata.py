@@ -1,4 +1,4 @@
-"""Our own keys in a GGUF file: which base an adapter belongs to, and from which folder it was made."""
+"""Our own keys in a GGUF file: which base an adapter belongs to, from which folder it was made; how a model was."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ BASE_SHA256 = "tara.base.sha256"
 BASE_NAME = "tara.base.name"
 DOMAIN = "tara.domain"
 ADAPTER_SHA256 = "tara.adapter.sha256"
+COMPRESSION = "tara.compression"  # of a model file that is not one of the engine's own mixes: how it was made
 
 
 def add_metadata(source: Path, target: Path, keys: dict[str, str]) -> None:

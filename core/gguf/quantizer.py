@@ -35,7 +35,7 @@ BUFFER_BYTES = 128 << 20
 IMATRIX_ENTRIES, IMATRIX_CHUNKS = "quantize.imatrix.entries_count", "quantize.imatrix.chunks_count"
 
 _PLAIN = ("F32", "F16", "BF16")
-_INTEGER = 0  # llama_model_kv_override_type
+_INTEGER, _TEXT = 0, 3  # llama_model_kv_override_type
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) ")
 _NEW_TYPE = re.compile(r"MiB \((\w+)\)\s*$")
 
@@ -57,16 +57,17 @@ def quantize(
     threads: int,
     imatrix: ImportanceMatrix | None = None,
     types: Mapping[str, str] | None = None,
+    keys: Mapping[str, int | str] | None = None,
     buffer_bytes: int = BUFFER_BYTES,
     on_tensor: Callable[[int, int, str], None] | None = None,
 ) -> None:
     """Quantize the F16, BF16 or F32 file `source` into the new file `target`.
 
     With `imatrix` the columns it says are used most are rounded best; `types` gives tensors, by name, another type
-    than the quantization's mix means for them. `buffer_bytes` bounds the rows held at once; the result does not depend
-    on it. `on_tensor(number, total, name)` is told of every tensor as it begins. Raises InvalidInput for an unknown
-    type, a source that is quantized already, or a matrix or types of another model, TaraError with the engine's words
-    when it fails.
+    than the quantization's mix means for them, and `keys` are written into the header. `buffer_bytes` bounds the rows
+    held at once; the result does not depend on it. `on_tensor(number, total, name)` is told of every tensor as it
+    begins. Raises InvalidInput for an unknown type, a source that is quantized already, or a matrix or types of another
+    model, TaraError with the engine's words when it fails.
     """
     tensors = check_quantization(source, quantization).tensors
     if imatrix is not None:
@@ -86,7 +87,12 @@ def quantize(
 
     with listening(line):
         parameters = _parameters(quantization, threads=threads, buffer_bytes=buffer_bytes)
-        kept = [_give_imatrix(parameters, imatrix), _give_types(parameters, types or {}, tensors)]
+        told_of = {} if imatrix is None else _told_of(imatrix)
+        kept = [
+            _give_imatrix(parameters, imatrix),
+            _give_keys(parameters, {**told_of, **(keys or {})}),
+            _give_types(parameters, types or {}, tensors),
+        ]
         _run(source, target, parameters)
         del kept  # what the engine reads during the call must live as long
 
@@ -149,12 +155,25 @@ def _give_imatrix(parameters: Any, imatrix: ImportanceMatrix | None) -> list[Any
         entry.data = mean.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
         entry.size = len(mean)
     parameters.imatrix = entries
-    told = {IMATRIX_ENTRIES: len(means), IMATRIX_CHUNKS: imatrix.chunks}
+    return [means, entries]
+
+
+def _told_of(imatrix: ImportanceMatrix) -> dict[str, int | str]:
+    return {IMATRIX_ENTRIES: len(imatrix.statistics), IMATRIX_CHUNKS: imatrix.chunks}
+
+
+def _give_keys(parameters: Any, told: Mapping[str, int | str]) -> Any:
+    """Set keys of the header; returns what must stay alive."""
     keys = (llama_cpp.llama_model_kv_override * (len(told) + 1))()
     for key, (name, value) in zip(keys, told.items(), strict=False):
-        key.tag, key.key, key.value.val_i64 = _INTEGER, name.encode(), value
-    parameters.kv_overrides = keys
-    return [means, entries, keys]
+        key.key = name.encode()
+        if isinstance(value, str):
+            key.tag, key.value.val_str = _TEXT, value.encode()
+        else:
+            key.tag, key.value.val_i64 = _INTEGER, value
+    if told:
+        parameters.kv_overrides = keys
+    return keys
 
 
 def _give_types(parameters: Any, types: Mapping[str, str], tensors: tuple[TensorInfo, ...]) -> Any:

@@ -1,12 +1,15 @@
 """What is checked of a request before anything is changed: names, fractions, disk space."""
 
+import math
 import shutil
 
 from core.catalog import Catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
-from core.phases.planned import Plan
+from core.phases.planned import Compression, Plan
+from core.store.tables import Phase
+from core.store.views import PhaseView
 from core.workspace import Workspace
 
 
@@ -27,6 +30,32 @@ def check_compression(name: str) -> str:
             f"available: {', '.join(AVAILABLE_COMPRESSION)}",
         )
     return name
+
+
+def check_target(megabytes: float) -> float:
+    """The target size, where it is a size: megabytes of 10^6 bytes, above 0."""
+    if not 0 < megabytes < math.inf:
+        raise InvalidInput(f"a target size is a number of megabytes above 0, not {megabytes:g}")
+    return megabytes
+
+
+def compression_of(
+    phase: Phase | PhaseView,
+    *,
+    quantization: str | None = None,
+    technique: str | None = None,
+    target_size_mb: float | None = None,
+) -> Compression:
+    """How a phase's bases are made smaller: as it is set, but for what is given. A target size is a budget for a
+    mixture of types; a plain type has the size it has."""
+    chosen = check_compression(technique or phase.compression_type)
+    size = phase.target_size_mb if target_size_mb is None else check_target(target_size_mb)
+    limited = chosen == "hybrid" and size is not None
+    return Compression(
+        check_quantization(quantization or phase.quantization),
+        chosen,
+        round(size * 1e6) if limited and size is not None else None,
+    )
 
 
 def check_fraction(what: str, value: float) -> float:

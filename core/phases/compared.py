@@ -57,6 +57,9 @@ def _rows(artifacts: Sequence[Artifact], known: Sequence[Figures]) -> list[tuple
         if name == "fallback_tensors":  # figures of different texts do not compare: said before them
             counts = [one.get(("kl_mean", "")) for one in known]
             rows.append(("scored tokens", *(str(one.n) if one is not None else NOT_MEASURED for one in counts)))
+    for title, name, form in TRIED_ROWS:
+        if any((name, "") in one for one in known):
+            rows.append((title, *(_cell(one, name, "", form) if (name, "") in one else "-" for one in known)))
     for title, name, form in DOMAIN_ROWS:
         domains = dict.fromkeys(subject for one in known for what, subject in one if what == name and subject)
         rows += [(f"{title} {domain}", *(_cell(one, name, domain, form) for one in known)) for domain in domains]
@@ -110,9 +113,19 @@ ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("peak memory", "peak_rss_bytes", size),
     ("built in", "build_s", _time),
 )
+# Of files that a technique was tried on: what was kept, and what it was judged by. Absent where there is none.
+TRIED_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("kept", "kept", str),
+    ("mixture, size", "mixture_bytes", size),
+    ("plain type, size", "plain_bytes", size),
+    ("mixture, KL, base alone", "mixture_kl", _fixed(4)),
+    ("plain, KL, base alone", "plain_kl", _fixed(4)),
+)
 DOMAIN_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (("loss", "held_out_loss", _fixed(3)),)
 _ERRORS: Mapping[str, str] = {
     "kl_mean": "kl_se",
+    "mixture_kl": "mixture_kl_se",
+    "plain_kl": "plain_kl_se",
     "same_top": "same_top_se",
     "perplexity_change": "perplexity_change_se",
     "held_out_loss": "held_out_loss_se",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
-AVAILABLE_COMPRESSION = ("standard",)
+AVAILABLE_COMPRESSION = ("standard", "hybrid")
 
 UNIFIED = "+unified"  # after a base's name, which has no plus: the model of it that holds all domains
 
@@ -40,6 +40,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("adapter-convert", 1, False, "gguf-adapter", ".gguf"),
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),
         Kind("quantize", 2, True, "gguf", ".gguf"),
+        Kind("hybrid", 1, True, "gguf", ".gguf"),
         Kind("verify", 1, True, "verification", ".json"),
         Kind("measure", 1, True, "report", ".json"),
         Kind("package", 1, False, "bundle"),

@@ -8,7 +8,7 @@ from typing import Any
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
 from core.store.reads import Reader
-from core.store.views import Measurement
+from core.store.views import Measurement, PhaseView
 
 Artifact = dict[str, Any]  # a row of Reader.artifacts; of a file that is not recorded, `id` and what follows are None
 Figures = dict[tuple[str, str], Measurement]  # by name and subject: a domain, or "" for the whole
@@ -63,6 +63,22 @@ def models_of_phase(reader: Reader, number: int) -> list[Artifact]:
     if not found:
         raise Refused(f"phase {number} has no model yet", f"tara build-phase {number}")
     return sorted({row["path"]: row for row in found}.values(), key=lambda row: row["id"])
+
+
+def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
+    """Of each base of a phase's bundle that a technique was tried on: its name, what was kept and why, and the file's
+    type, tensors by type and bytes, as its job recorded them."""
+    if phase.bundle_path is None:
+        return []
+    return [
+        {
+            "base": row["name"],
+            "bytes": row["bytes"],
+            **{name: row["meta"][name] for name in ("compression", "kept", "why", "file_type", "types")},
+        }
+        for row in _of_phase(reader, str(phase.number))
+        if row["meta"].get("compression")
+    ]
 
 
 def _unrecorded(path: Path) -> Artifact:

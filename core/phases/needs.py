@@ -132,6 +132,13 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
+        # The F16 file and a copy of it that is changed are both mapped while costs are measured; then it is quantized.
+        "hybrid": (
+            VERIFIER
+            + int(2.1 * shape.parameters)
+            + max(int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32, 2 * embedding),
+            int((2.1 + 2 * BUNDLE_SHARE) * shape.parameters),
+        ),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
         # Reference and file are mapped one after the other; of the reference 2.4 kB a position are written down.
         "measure": (

@@ -10,7 +10,7 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
-from core.phases.checks import check_compression, check_quantization
+from core.phases.checks import compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
 from core.phases.merging import MergeWish
 from core.phases.plan import Planner
@@ -95,9 +95,8 @@ def outlook_of_phase(
     domains = sources(workspace, catalog, number)
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        check_compression(phase.compression_type)
         planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
-        plan = planner.phase(number, domains, check_quantization(quantization or phase.quantization))
+        plan = planner.phase(number, domains, compression_of(phase, quantization=quantization))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
 

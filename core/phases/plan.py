@@ -5,36 +5,18 @@ an artifact's key stands for its content: same settings, same inputs, same resul
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
-from core.phases.keying import JobMaker
-from core.phases.planned import DomainSource, Parts, Plan, PlannedJob
+from core.phases.compressing import CompressingPlanner, ModelWeights
+from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
-from core.training.data import find_data, split_examples
+from core.training.data import split_examples
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """A model on its way to a smaller file: its folder, its F16 file, and the domains whose text it is to serve."""
-
-    name: str
-    model: PlannedJob
-    whole: PlannedJob
-    sources: Sequence[DomainSource]
-    phase: int | None
-    domain: str | None = None
-
-    @property
-    def bases(self) -> tuple[str, ...]:
-        return (self.sources[0].base,)
-
-
-class Planner(JobMaker):
+class Planner(CompressingPlanner):
     """Makes plans from the catalogue, the files on disk and the artifacts recorded."""
 
     # -- whole plans ---------------------------------------------------------------------------------------------
@@ -45,24 +27,24 @@ class Planner(JobMaker):
         self._evaluated(plan, source, phase)
         return plan
 
-    def phase(self, number: int, sources: Sequence[DomainSource], quantization: str) -> Plan:
+    def phase(self, number: int, sources: Sequence[DomainSource], compression: Compression) -> Plan:
         """The whole way of a phase up to its bundle."""
         if not sources:
             raise InvalidInput(f"phase {number} has no domains", f"tara add-domain {number} NAME")
         plan, parts = Plan(), Parts()
-        evaluations = self._fill(plan, parts, number, sources, quantization)
+        evaluations = self._fill(plan, parts, number, sources, compression)
         domains = {one.name: {**self._domain_facts(one), "base": parts.answering[one.name]} for one in sources}
         prompts = {
             source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
             for source in sources
         }
         verified = self._verified(plan, number, domains, prompts, parts)
-        bundle = self._packaged(plan, number, sources, domains, quantization, verified, parts, evaluations)
+        bundle = self._packaged(plan, number, sources, domains, compression, verified, parts, evaluations)
         plan.bundle = bundle.key
         return plan
 
     def _fill(
-        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], quantization: str
+        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], compression: Compression
     ) -> dict[str, PlannedJob]:
         """Put what a bundle is made of into the plan; the evaluations by domain."""
         evaluations: dict[str, PlannedJob] = {}
@@ -76,7 +58,7 @@ class Planner(JobMaker):
             if source.base not in parts.ggufs:
                 model = self._base(plan, source.base, number)
                 weights = self._weights(plan, source.base, source.base, model, taught[source.base], number)
-                self._put(plan, parts, source.base, weights, quantization)
+                self._put(plan, parts, source.base, weights, compression)
         return evaluations
 
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
@@ -184,7 +166,7 @@ class Planner(JobMaker):
             domain=source.name,
         )
 
-    def _merged(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int | None) -> _Weights:
+    def _merged(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int | None) -> ModelWeights:
         """A domain's adapter in its base's weights, and the F16 file of it."""
         base = self._base(plan, source.base, phase)
         merged = self._add(
@@ -210,7 +192,7 @@ class Planner(JobMaker):
         phase: int | None,
         domain: str | None = None,
         after: Sequence[PlannedJob] = (),
-    ) -> _Weights:
+    ) -> ModelWeights:
         """A model folder and its F16 file, which is made once the jobs `after` are done."""
         whole = self._add(
             plan,
@@ -224,58 +206,14 @@ class Planner(JobMaker):
             domain=domain,
             after=after,
         )
-        return _Weights(name, model, whole, sources, phase, domain)
+        return ModelWeights(name, model, whole, sources, phase, domain)
 
-    def _put(self, plan: Plan, parts: Parts, name: str, weights: _Weights, quantization: str) -> None:
-        """Put a model into a bundle under a name, quantized, with the domains it serves."""
-        gguf = self._quantized(plan, weights, quantization)
+    def _put(self, plan: Plan, parts: Parts, name: str, weights: ModelWeights, compression: Compression) -> None:
+        """Put a model into a bundle under a name, made smaller, with the domains it serves."""
+        gguf = self._compressed(plan, weights, compression)
         parts.models[name], parts.whole[name], parts.ggufs[name] = weights.model, weights.whole, gguf
         parts.bases[name] = weights.sources[0].base
         parts.answering |= {source.name: name for source in weights.sources}
-
-    def _quantized(self, plan: Plan, weights: _Weights, quantization: str) -> PlannedJob:
-        """The F16 file in a smaller type, with the importance matrix of what its domains teach."""
-        inputs = {"gguf": weights.whole}
-        matrix = self._importance(plan, weights)
-        if matrix is not None:
-            inputs["imatrix"] = matrix
-        return self._add(
-            plan,
-            "quantize",
-            f"quantize {weights.name} to {quantization}",
-            f"{weights.name}-{quantization}",
-            {"name": weights.name, "type": quantization},
-            inputs,
-            bases=weights.bases,
-            phase=weights.phase,
-            domain=weights.domain,
-        )
-
-    def _importance(self, plan: Plan, weights: _Weights) -> PlannedJob | None:
-        settings, divided = self.catalog.settings, ("system_prompt", "seed", "held_out_fraction")
-        if not settings.calibration_tokens:
-            return None
-        taught = {source.name: self._taught(source) for source in weights.sources}
-        return self._add(
-            plan,
-            "imatrix",
-            f"importance matrix of {weights.name}",
-            weights.name,
-            {
-                "name": weights.name,
-                "domains": {one: {each: facts[each] for each in divided} for one, facts in taught.items()},
-                "tokens": settings.calibration_tokens,
-                "sequence_length": settings.evaluation_sequence_length,
-            },
-            {
-                "base": weights.model,
-                "gguf": weights.whole,
-                "data": {source.name: self._data(source) for source in weights.sources},
-            },
-            bases=weights.bases,
-            phase=weights.phase,
-            domain=weights.domain,
-        )
 
     def _verified(
         self,
@@ -309,7 +247,7 @@ class Planner(JobMaker):
         number: int,
         sources: Sequence[DomainSource],
         domains: Mapping[str, dict[str, Any]],
-        quantization: str,
+        compression: Compression,
         verified: PlannedJob,
         parts: Parts,
         evaluations: Mapping[str, PlannedJob],
@@ -330,7 +268,8 @@ class Planner(JobMaker):
             f"phase-{number}",
             {
                 "phase": number,
-                "quantization": quantization,
+                "quantization": compression.quantization,
+                **({} if compression.technique == "standard" else {"compression_type": compression.technique}),
                 "domains": dict(domains),
                 "bases": bases,
                 "routing": self.catalog.settings.routing_dict(),
@@ -357,24 +296,6 @@ class Planner(JobMaker):
     def preset_of(self, source: DomainSource) -> TrainingPreset:
         """The preset a domain is trained with."""
         return self.catalog.preset(source.preset or self.catalog.settings.preset)
-
-    def _taught(self, source: DomainSource) -> dict[str, Any]:
-        """What shapes a domain's adapter besides preset, base and data."""
-        now = {
-            "domain": source.name,
-            "seed": self.catalog.settings.seed,
-            "held_out_fraction": self.catalog.settings.held_out_fraction,
-            "system_prompt": self.catalog.domain(source.name).system_prompt,
-        }
-        return now if source.shaping is None else {name: source.shaping[name] for name in now}
-
-    def _data(self, source: DomainSource) -> Path:
-        if source.data_path is not None:
-            path = self.workspace.absolute(source.data_path)
-            if not path.is_file():
-                raise InvalidInput(f"the data of {source.name} is gone: {path}", "tara train-domain NAME --data FILE")
-            return path
-        return find_data(self.workspace, source.name)
 
     def _domain_facts(self, source: DomainSource) -> dict[str, Any]:
         domain = self.catalog.domain(source.name)

@@ -7,7 +7,7 @@ from core.catalog import Catalog
 from core.phases.kinds import UNIFIED
 from core.phases.merging import Merging
 from core.phases.plan import Planner
-from core.phases.planned import DomainSource, Parts, Plan, PlannedJob
+from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.store.reads import Reader
 from core.workspace import Workspace
 
@@ -20,11 +20,11 @@ class PhasePlanner(Planner):
         self._merging = merging
 
     def _fill(
-        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], quantization: str
+        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], compression: Compression
     ) -> dict[str, PlannedJob]:
         """The files of the bundle. A base with a single domain has nothing to unify: it is merged exactly."""
         if self._merging.mode == "none":
-            return super()._fill(plan, parts, number, sources, quantization)
+            return super()._fill(plan, parts, number, sources, compression)
         taught: dict[str, list[DomainSource]] = {}
         for source in sources:
             taught.setdefault(source.base, []).append(source)
@@ -35,11 +35,11 @@ class PhasePlanner(Planner):
             evaluations |= {name: evaluation for name, (_, evaluation) in made.items()}
             adapters = {name: adapter for name, (adapter, _) in made.items()}
             if self._merging.mode == "unified" and len(mine) > 1:
-                self._unified(plan, parts, number, base, mine, adapters, evaluations, quantization)
+                self._unified(plan, parts, number, base, mine, adapters, evaluations, compression)
                 continue
             for source in mine:
                 weights = self._merged(plan, source, adapters[source.name], number)
-                self._put(plan, parts, f"{base}+{source.name}", weights, quantization)
+                self._put(plan, parts, f"{base}+{source.name}", weights, compression)
         return evaluations
 
     def _unified(
@@ -51,7 +51,7 @@ class PhasePlanner(Planner):
         sources: Sequence[DomainSource],
         adapters: Mapping[str, PlannedJob],
         evaluations: Mapping[str, PlannedJob],
-        quantization: str,
+        compression: Compression,
     ) -> None:
         """One model of a base; it is converted only once it was accepted, though the margin changes nothing of it."""
         name, method = base + UNIFIED, self._merging.method
@@ -97,7 +97,7 @@ class PhasePlanner(Planner):
             **shared,
         )
         weights = self._weights(plan, name, base, model, sources, number, after=(accepted,))
-        self._put(plan, parts, name, weights, quantization)
+        self._put(plan, parts, name, weights, compression)
         parts.verdicts[name] = accepted
         assert parts.merge is not None
         parts.merge.setdefault("recipes", {})[name] = recipe

@@ -41,6 +41,16 @@ class PlannedJob:
 
 
 @dataclass(frozen=True)
+class Compression:
+    """How the bases of a phase become small files: the plain type, the technique, and the bytes each file may have,
+    where that was said."""
+
+    quantization: str
+    technique: str = "standard"
+    target_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class DomainSource:
     """What a plan needs to know of a domain in the store."""
 

@@ -4,9 +4,9 @@ Every function either does all it says or raises a TaraError and leaves the stor
 """
 
 import json
-import math
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sqlmodel import Session, col, select
@@ -15,7 +15,14 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
-from core.phases.checks import check_compression, check_disk, check_fraction, check_quantization
+from core.phases.checks import (
+    check_compression,
+    check_disk,
+    check_fraction,
+    check_quantization,
+    check_target,
+    compression_of,
+)
 from core.phases.imports import import_adapter
 from core.phases.merging import MergeWish, remember
 from core.phases.plan import Planner
@@ -51,8 +58,8 @@ def create_phase(
         raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
     if quality_threshold is not None:
         check_fraction("quality threshold", quality_threshold)
-    if target_size_mb is not None and not 0 < target_size_mb < math.inf:
-        raise InvalidInput(f"a target size is a number of megabytes above 0, not {target_size_mb:g}")
+    if target_size_mb is not None:
+        check_target(target_size_mb)
     names = list(dict.fromkeys(name.strip() for name in domains if name.strip()))
     for name in names:
         catalog.domain(name)
@@ -123,22 +130,31 @@ def without_data(workspace: Workspace, number: int) -> list[str]:
     return missing
 
 
-def plan_build(
-    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
-) -> Plan:
+@dataclass(frozen=True)
+class Asked:
+    """How a phase is to be built, where that is said anew; what is None is as the phase is set."""
+
+    quantization: str | None = None
+    compression_type: str | None = None
+    target_size_mb: float | None = None
+    merge: MergeWish | None = None
+
+
+AS_SET = Asked()
+
+
+def plan_build(workspace: Workspace, number: int, asked: Asked = AS_SET) -> Plan:
     """What building a phase would do, without doing it."""
     catalog = load_catalog(workspace)
-    return _plan_build(workspace, catalog, number, quantization, merge, sources(workspace, catalog, number))
+    return _plan_build(workspace, catalog, number, asked, sources(workspace, catalog, number))
 
 
-def asked_about(
-    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
-) -> tuple[str, ...]:
+def asked_about(workspace: Workspace, number: int, asked: Asked = AS_SET) -> tuple[str, ...]:
     """What `build_phase` would refuse to decide alone: a line for each unfinished training with other settings."""
     catalog = load_catalog(workspace)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, merge, domains)
+        return _plan_build(workspace, catalog, number, asked, domains)
 
     try:
         settle(workspace, catalog, sources(workspace, catalog, number), make, None)
@@ -148,41 +164,31 @@ def asked_about(
 
 
 def _plan_build(
-    workspace: Workspace,
-    catalog: Catalog,
-    number: int,
-    quantization: str | None,
-    merge: MergeWish | None,
-    domains: Sequence[DomainSource],
+    workspace: Workspace, catalog: Catalog, number: int, asked: Asked, domains: Sequence[DomainSource]
 ) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
-        check_compression(phase.compression_type)
-        wanted = check_quantization(quantization or phase.quantization)
+        planner = PhasePlanner(workspace, catalog, reader, (asked.merge or MergeWish()).over(phase))
+        wanted = compression_of(
+            phase, quantization=asked.quantization, technique=asked.compression_type,
+            target_size_mb=asked.target_size_mb,
+        )  # fmt: skip
         return planner.phase(number, domains, wanted)
 
 
 def build_phase(
-    workspace: Workspace,
-    number: int,
-    *,
-    quantization: str | None = None,
-    compression_type: str | None = None,
-    merge: MergeWish | None = None,
-    unfinished: Choice | None = None,
+    workspace: Workspace, number: int, asked: Asked = AS_SET, *, unfinished: Choice | None = None
 ) -> list[int]:
-    """Queue what is missing of a phase's build. Returns the jobs' numbers; none where all is there.
+    """Queue what is missing of a phase's build, and remember how it is to be built. Returns the jobs' numbers; none
+    where all is there.
 
     What is said of quantization and merge is remembered for the phase. `unfinished` is what becomes of unfinished
     trainings with other settings. Raises SettingsChanged where there is one and nothing was said.
     """
-    if compression_type is not None:
-        check_compression(compression_type)
     catalog = load_catalog(workspace)
 
     def make(domains: Sequence[DomainSource]) -> Plan:
-        return _plan_build(workspace, catalog, number, quantization, merge, domains)
+        return _plan_build(workspace, catalog, number, asked, domains)
 
     settled = settle(workspace, catalog, sources(workspace, catalog, number), make, unfinished)
     plan = settled.plan
@@ -195,10 +201,11 @@ def build_phase(
         for row in session.exec(select(Domain).where(Domain.phase == number)).all():
             row.base = bases.get(row.name, row.base)
         phase.bundle_key = plan.bundle
-        if quantization is not None:
-            phase.quantization = quantization
-        if merge is not None:
-            remember(phase, merge.over(phase))
+        phase.quantization = asked.quantization or phase.quantization
+        phase.compression_type = asked.compression_type or phase.compression_type
+        phase.target_size_mb = phase.target_size_mb if asked.target_size_mb is None else asked.target_size_mb
+        if asked.merge is not None:
+            remember(phase, asked.merge.over(phase))
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)

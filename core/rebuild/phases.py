@@ -20,7 +20,8 @@ from core.store.tables import Artifact, Domain, Fact, Job, Phase
 from core.training.data import find_data
 from core.workspace import Workspace
 
-_SHARED = ("base", "convert", "imatrix", "quantize", "clean")  # of no phase alone: they stay when a phase is cleaned up
+# Of no phase alone: they stay when a phase is cleaned up.
+_SHARED = ("base", "convert", "imatrix", "quantize", "hybrid", "clean")
 
 
 def specs_of(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:
@@ -159,6 +160,11 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
     usual = catalog.settings.quantization if catalog is not None else "Q4_K_M"
     chosen = next((one for one in told if isinstance(one, str)), usual)
     row = Phase(number=number, quantization=chosen, compression_type=AVAILABLE_COMPRESSION[0])
+    made = next((spec for spec in specs if spec["kind"] in ("quantize", "hybrid") and not spec.get("domain")), None)
+    if made is not None and made["kind"] == "hybrid":
+        target = made["params"].get("target_bytes")
+        row.compression_type = "hybrid"
+        row.target_size_mb = target / 1e6 if isinstance(target, int) else None
     packaged = next((spec for spec in specs if spec["kind"] == "package"), None)
     merge = packaged["params"].get("merge") if packaged is not None else None
     if isinstance(merge, dict) and merge.get("mode") in MERGES:

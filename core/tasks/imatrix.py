@@ -1,7 +1,6 @@
 """imatrix: how strongly each column of a base's weights is used by the text of its domains, for quantization."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,10 +9,9 @@ from core.gguf.imatrix import ImportanceMatrix, write_imatrix
 from core.gguf.inspect import inspect_gguf, is_weight_matrix
 from core.tasks.context import Context, TaskError
 from core.training.base import load_model, load_tokenizer
-from core.training.data import read_examples, split_examples
+from core.training.calibration import calibration_examples
 from core.training.importance import collect, gguf_names
 from core.training.precision import DTYPES
-from core.training.render import ensure_chat_template, render_all
 from core.training.runtime import best_device, library_versions, prepare
 
 FEW_TOKENS = 1000  # below, columns are judged by chance; from here on llama.cpp's own figures hardly change
@@ -29,7 +27,11 @@ def run(ctx: Context) -> None:
     prepare(ctx.spec.get("threads"))
     base, gguf = Path(ctx.inputs["base"]), Path(ctx.inputs["gguf"])
     info = inspect_gguf(gguf)
-    sequences = _sequences(ctx, load_tokenizer(base))
+    chosen = calibration_examples(
+        load_tokenizer(base), ctx.inputs["data"], ctx.params["domains"], tokens=ctx.params["tokens"],
+        sequence_length=ctx.params["sequence_length"],
+    )  # fmt: skip
+    sequences = [example.input_ids for example in chosen]
     tokens = sum(map(len, sequences))
     few = ", few: the matrix is rough" if tokens < FEW_TOKENS else ""
     print(f"{len(sequences)} examples of {len(ctx.inputs['data'])} domains, {tokens} tokens{few}", flush=True)
@@ -66,21 +68,3 @@ def run(ctx: Context) -> None:
         domains=sorted(ctx.inputs["data"]), libraries=library_versions(),
     )  # fmt: skip
     ctx.result(tokens=tokens, examples=len(sequences), entries=len(named))
-
-
-def _sequences(ctx: Context, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Rendered training examples of all domains in turn, until the tokens are enough; of each at least one."""
-    ensure_chat_template(tokenizer)
-    share = max(1, ctx.params["tokens"] // len(ctx.inputs["data"]))
-    chosen: list[tuple[int, ...]] = []
-    for domain, path in ctx.inputs["data"].items():
-        taught = ctx.params["domains"][domain]
-        train, _ = split_examples(read_examples(Path(path)), taught["seed"], taught["held_out_fraction"])
-        rendered, _ = render_all(tokenizer, train, taught["system_prompt"], ctx.params["sequence_length"])
-        taken = 0
-        for example in rendered:
-            if taken >= share:
-                break
-            chosen.append(example.input_ids)
-            taken += len(example.input_ids)
-    return chosen

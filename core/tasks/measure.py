@@ -16,9 +16,8 @@ from core.gguf.runtime import Runtime
 from core.gguf.scoring import OUTPUTS, Text, first_of, kept_beside, kept_of_reference, windows
 from core.gguf.speed import Speed, measure_speed
 from core.tasks.context import Context, TaskError
+from core.tasks.held_out import held_out_texts
 from core.training.base import load_tokenizer, read_provenance
-from core.training.data import read_examples, split_examples
-from core.training.render import ensure_chat_template, render_all
 
 WINDOW = 512  # tokens of a window of plain text, and at most of an example
 PLAIN_TEXT = "text"
@@ -88,18 +87,12 @@ def _examples(ctx: Context, length: int) -> list[Group]:
         return []
     if not ctx.inputs.get("model"):
         raise TaskError("examples are rendered by the model's tokenizer, and no model folder is given", "give `model`")
-    tokenizer = load_tokenizer(Path(ctx.inputs["model"]))
-    ensure_chat_template(tokenizer)
     adapters = ctx.inputs.get("adapters") or {}
-    groups = []
-    for name, path in data.items():
-        facts = {**ctx.params, **ctx.params["domains"][name]}
-        _, held_out = split_examples(read_examples(Path(path)), facts["seed"], facts["held_out_fraction"])
-        rendered, report = render_all(tokenizer, held_out, facts["system_prompt"], length)
-        texts = first_of([Text(one.input_ids, one.targets) for one in rendered], ctx.params["max_tokens"])
-        print(f"{name}: {len(texts)} of {report.one_line(length)}", flush=True)
-        groups.append(Group(name, texts, Path(adapters[name]) if name in adapters else None))
-    return groups
+    facts = {name: {**ctx.params, **ctx.params["domains"][name]} for name in data}
+    held_out = held_out_texts(
+        load_tokenizer(Path(ctx.inputs["model"])), data, facts, length=length, most=ctx.params["max_tokens"]
+    )
+    return [Group(name, texts, Path(adapters[name]) if name in adapters else None) for name, texts in held_out.items()]
 
 
 def _run_reference(

@@ -36,6 +36,7 @@ def run(ctx: Context) -> None:
                 "base_sha256": params["bases"][name]["sha256"],
                 "file_type": info.file_type,
                 "bits_per_weight": info.bits_per_weight,
+                "types": info.types,
                 **({"merged": _merged(params["bases"][name])} if merge else {}),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
@@ -68,6 +69,7 @@ def run(ctx: Context) -> None:
             "tara_version": core.__version__,
             "phase": params["phase"],
             "quantization": params["quantization"],
+            "compression_type": params.get("compression_type", "standard"),
             "key": ctx.key,
             "bases": bases,
             "domains": domains,

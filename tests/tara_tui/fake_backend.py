@@ -253,11 +253,13 @@ class FakeBackend:
         """Remember it."""
         return self._wish("rollback", number, version, target)
 
-    def create_phase(self, number: int, domains: list[str], quantization: str) -> str:
+    def create_phase(
+        self, number: int, domains: list[str], quantization: str, compression: str = "", target_mb: float | None = None
+    ) -> str:
         """Remember it; a name that is unknown is refused."""
         if unknown := set(domains) - set(self.domain_names()):
             raise Refused(f"no domain {sorted(unknown)[0]}", "see configs/")
-        return self._wish("create", number, *domains, quantization)
+        return self._wish("create", number, *domains, quantization, *([compression, target_mb] if compression else []))
 
     def add_domain(self, number: int, domain: str, adapter: str) -> str:
         """Remember it."""

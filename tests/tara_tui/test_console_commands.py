@@ -272,6 +272,22 @@ async def test_how_domains_are_merged_is_asked_before_a_merged_build(tmp_path: P
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
+async def test_a_phase_is_made_with_hybrid_compression_and_a_target(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("n")
+        await it.shows("Create a phase", "hybrid MB for a target size")
+        await it.press("tab")
+        await it.write("travel")
+        await it.press("tab", "tab")
+        await it.write("hybrid big")
+        await it.press("enter")
+        await it.shows("a target size is a number of megabytes, not 'big'", "Create a phase")
+        await it.press(*["backspace"] * 3)
+        await it.write("90.5")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("create", 3, "travel", "", "hybrid", 90.5)], "the wish")
+
+
 async def test_stopped_runner_is_said_and_started(tmp_path: Path) -> None:
     stopped = replace(make_snapshot(), runner_pid=None, runner_stopped=True)
     async with console(FakeBackend(tmp_path, stopped), (80, 24)) as it:

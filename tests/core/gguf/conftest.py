@@ -10,7 +10,7 @@ import pytest
 
 from core.files import sha256_of, write_manifest
 from core.gguf.toolchain import install_toolchain
-from core.tasks import adapter_convert, convert, imatrix, measure, quantize, verify
+from core.tasks import adapter_convert, convert, hybrid, imatrix, measure, quantize, verify
 from core.tasks.context import Context
 
 TASKS = {
@@ -20,6 +20,7 @@ TASKS = {
     "verify": verify,
     "imatrix": imatrix,
     "measure": measure,
+    "hybrid": hybrid,
 }
 
 

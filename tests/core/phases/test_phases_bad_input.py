@@ -173,14 +173,16 @@ def test_bad_configs_are_named_by_file_and_key(
 def test_build_phase(phase_one: Workspace) -> None:
     service.create_phase(phase_one, 2, [])
     for given, kind, words in (
-        ({"number": 5}, InvalidInput, "there is no phase 5"),
-        ({"number": 2}, InvalidInput, "phase 2 has no domains"),
-        ({"number": 1, "quantization": "Q9"}, InvalidInput, "unknown quantization Q9"),
-        ({"number": 1, "compression_type": "zip"}, InvalidInput, "unknown compression type zip"),
-        ({"number": 1, "compression_type": "hybrid"}, Refused, "not available"),
+        ((5,), InvalidInput, "there is no phase 5"),
+        ((2,), InvalidInput, "phase 2 has no domains"),
+        ((1, service.Asked("Q9")), InvalidInput, "unknown quantization Q9"),
+        ((1, service.Asked(compression_type="zip")), InvalidInput, "unknown compression type zip"),
+        ((1, service.Asked(compression_type="sparse")), Refused, "not available"),
+        ((1, service.Asked(compression_type="hybrid", target_size_mb=0.0)), InvalidInput, "megabytes above 0"),
+        ((1, service.Asked(target_size_mb=math.nan)), InvalidInput, "megabytes above 0"),
     ):
         with refused(phase_one, kind, words):
-            service.build_phase(phase_one, **given)  # type: ignore[arg-type]
+            service.build_phase(phase_one, *given)
 
 
 def test_a_base_that_is_not_there_is_named(phase_one: Workspace, tmp_path: Path) -> None:

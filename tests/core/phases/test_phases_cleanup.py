@@ -182,7 +182,7 @@ def test_files_that_could_not_be_moved_come_back_all_the_same(
 
 def test_a_running_job_of_a_shared_kind_does_not_move(built: Workspace) -> None:
     service.create_phase(built, 2, [])
-    service.build_phase(built, 1, quantization="Q8_0")
+    service.build_phase(built, 1, service.Asked(quantization="Q8_0"))
     (job,) = ready(open_store(built))
     assert job.id is not None
     start_job(open_store(built), job.id)

@@ -40,7 +40,7 @@ def phase_of(workspace: Workspace) -> PhaseView:
 
 
 def test_exact_is_a_model_a_domain_and_no_adapters(built: Workspace) -> None:
-    plan = service.plan_build(built, 1, merge=EXACT)
+    plan = service.plan_build(built, 1, service.Asked(merge=EXACT))
     assert kinds(plan) == Counter(merge=2, convert=2, imatrix=2, quantize=2, verify=1, package=1)
     packaged = one(plan, "package")
     names = [f"starter-135M+{name}" for name in DOMAINS]
@@ -55,7 +55,7 @@ def test_exact_is_a_model_a_domain_and_no_adapters(built: Workspace) -> None:
 
 
 def test_unified_is_judged_before_it_is_converted(built: Workspace) -> None:
-    plan = service.plan_build(built, 1, merge=UNIFIED)
+    plan = service.plan_build(built, 1, service.Asked(merge=UNIFIED))
     assert kinds(plan) == Counter(
         {"unify": 1, "check-merge": 1, "accept-merge": 1, "convert": 1, "imatrix": 1, "quantize": 1, "verify": 1,
          "package": 1}
@@ -76,19 +76,21 @@ def test_unified_is_judged_before_it_is_converted(built: Workspace) -> None:
 
 
 def test_another_margin_is_only_judged_again_and_another_method_merged_again(built: Workspace) -> None:
-    service.build_phase(built, 1, merge=UNIFIED)
+    service.build_phase(built, 1, service.Asked(merge=UNIFIED))
     do_all(built)
     assert kinds(service.plan_build(built, 1)) == Counter()
     assert phase_of(built).state == "compressing"
-    wider = service.plan_build(built, 1, merge=MergeWish(margin=0.5))
+    wider = service.plan_build(built, 1, service.Asked(merge=MergeWish(margin=0.5)))
     assert kinds(wider) == Counter({"accept-merge": 1, "package": 1})
-    other = service.plan_build(built, 1, merge=MergeWish(method="cat"))
+    other = service.plan_build(built, 1, service.Asked(merge=MergeWish(method="cat")))
     assert kinds(other)["unify"] == kinds(other)["check-merge"] == kinds(other)["quantize"] == 1
-    assert kinds(service.plan_build(built, 1, merge=MergeWish("none"))) == Counter()  # the first bundle is there still
+    assert (
+        kinds(service.plan_build(built, 1, service.Asked(merge=MergeWish("none")))) == Counter()
+    )  # the first bundle is there still
 
 
 def test_a_refusal_packages_nothing_and_a_wider_margin_goes_on(built: Workspace) -> None:
-    service.build_phase(built, 1, merge=MergeWish("unified", margin=0.001))
+    service.build_phase(built, 1, service.Asked(merge=MergeWish("unified", margin=0.001)))
     store = open_store(built)
     states: dict[str, str] = {}
     while jobs := ready(store):
@@ -100,7 +102,7 @@ def test_a_refusal_packages_nothing_and_a_wider_margin_goes_on(built: Workspace)
     with open_reader(built) as reader:
         (row, _) = checks_json(reader, reader.phase(1))["unified"]["starter-135M"]
     assert (row["verdict"], row["change"]) == ("loses", pytest.approx(0.005))  # what was measured is kept
-    service.build_phase(built, 1, merge=MergeWish(margin=0.1))
+    service.build_phase(built, 1, service.Asked(merge=MergeWish(margin=0.1)))
     do_all(built)
     found = phase_of(built)
     assert (found.state, found.merge, found.merge_method, found.merge_margin) == ("compressing", "unified", "ties", 0.1)
@@ -108,11 +110,11 @@ def test_a_refusal_packages_nothing_and_a_wider_margin_goes_on(built: Workspace)
 
 
 def test_settings_of_a_method_count_for_that_method_alone(built: Workspace) -> None:
-    before = {method: one(service.plan_build(built, 1, merge=MergeWish("unified", method)), "unify").key
+    before = {method: one(service.plan_build(built, 1, service.Asked(merge=MergeWish("unified", method))), "unify").key
               for method in ("ties", "cat", "dare", "linear")}  # fmt: skip
     path = built.configs / "settings.yaml"
     path.write_text(path.read_text().replace("ties_density: 0.2 ", "ties_density: 0.3 "))
-    after = {method: one(service.plan_build(built, 1, merge=MergeWish("unified", method)), "unify").key
+    after = {method: one(service.plan_build(built, 1, service.Asked(merge=MergeWish("unified", method))), "unify").key
              for method in before}  # fmt: skip
     assert {method for method in before if before[method] != after[method]} == {"ties"}
     assert len(set(before.values())) == 4
@@ -125,12 +127,12 @@ def test_a_base_with_one_domain_is_merged_exactly(ready_workspace: Workspace) ->
 
 
 def test_what_was_said_is_remembered_and_what_was_not_stays(phase_one: Workspace) -> None:
-    service.build_phase(phase_one, 1, merge=MergeWish("unified", "dare", 0.07))
+    service.build_phase(phase_one, 1, service.Asked(merge=MergeWish("unified", "dare", 0.07)))
     service.build_phase(phase_one, 1)
     assert (phase_of(phase_one).merge_method, phase_of(phase_one).merge_margin) == ("dare", 0.07)
-    service.build_phase(phase_one, 1, merge=MergeWish(method="linear"))
+    service.build_phase(phase_one, 1, service.Asked(merge=MergeWish(method="linear")))
     assert (phase_of(phase_one).merge_method, phase_of(phase_one).merge_margin) == ("linear", 0.07)
-    service.build_phase(phase_one, 1, merge=MergeWish("none"))
+    service.build_phase(phase_one, 1, service.Asked(merge=MergeWish("none")))
     found = phase_of(phase_one)
     assert (found.merge, found.merge_method, found.merge_margin) == ("none", None, None)
 
@@ -169,7 +171,7 @@ def test_bad_settings_are_faults(phase_one: Workspace, bad: str) -> None:
 def test_it_comes_back_when_the_store_is_made_anew(built: Workspace, tmp_path: Path) -> None:
     from core.rebuild.phases import add_phases
 
-    service.build_phase(built, 1, merge=MergeWish("unified", "linear", 0.3))
+    service.build_phase(built, 1, service.Asked(merge=MergeWish("unified", "linear", 0.3)))
     do_all(built)
     specs: list[dict[str, Any]] = [json.loads(path.read_text()) for path in built.runs.glob("*/spec.json")]
     newest = sorted(specs, key=lambda spec: -spec["job_id"])

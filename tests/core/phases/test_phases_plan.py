@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import InvalidInput, Refused
 from core.phases import service
+from core.phases.measured import compressed
 from core.phases.planned import Plan
 from core.store.engine import open_store
 from core.store.reads import open_reader
@@ -16,6 +18,7 @@ from tests.conftest import use_base
 from tests.imitate import (
     FAILED,
     QUALITY,
+    WHY,
     adapter_folder,
     base_folder,
     chat_lines,
@@ -36,7 +39,7 @@ def missing(plan: Plan) -> Counter[tuple[str, str | None]]:
 
 
 def plan(workspace: Workspace, quantization: str | None = None) -> Counter[tuple[str, str | None]]:
-    return missing(service.plan_build(workspace, 1, quantization=quantization))
+    return missing(service.plan_build(workspace, 1, service.Asked(quantization=quantization)))
 
 
 def edit_mapping(workspace: Workspace, domain: str, base: str) -> None:
@@ -91,6 +94,48 @@ def test_changed_data_makes_only_that_domain_stale(built: Workspace) -> None:
     assert plan(built) == Counter([*CHAIN, *CALIBRATION, *TAIL])
 
 
+def test_hybrid_takes_the_place_of_quantization_and_is_remembered(built: Workspace) -> None:
+    stale = Counter([("hybrid", None), *TAIL])
+    hybrid = service.plan_build(built, 1, service.Asked(compression_type="hybrid"))
+    assert missing(hybrid) == stale
+    assert not plan(built)
+    job = next(job for job in hybrid.jobs.values() if job.kind == "hybrid")
+    assert {hybrid.jobs[key].kind for key in job.needs} == {"base", "convert", "imatrix"}
+    assert (job.params["type"], job.params["target_bytes"]) == ("Q4_K_M", None)
+    assert job.need.memory > 0
+    with pytest.raises(InvalidInput, match="above 0"):
+        service.build_phase(built, 1, service.Asked(compression_type="hybrid", target_size_mb=-1.0))
+    assert len(service.build_phase(built, 1, service.Asked(compression_type="hybrid"))) == 3
+    do_all(built)
+    assert not plan(built)
+    with open_reader(built) as reader:
+        phase = reader.phase(1)
+        (made,) = compressed(reader, phase)
+    assert (phase.compression_type, phase.target_size_mb, phase.state) == ("hybrid", None, "compressing")
+    assert (made["why"], made["kept"]) == (WHY, "mixture")
+    # The budget is the type's size, so another type is another budget; a target in bytes is one whatever the type.
+    assert plan(built, "Q8_0") == stale
+    assert len(service.build_phase(built, 1, service.Asked(target_size_mb=100.25))) == 3
+    do_all(built)
+    assert not set(plan(built, "Q8_0")) & {("hybrid", None)}
+    with open_reader(built) as reader:
+        assert reader.phase(1).target_size_mb == 100.25
+    target = next(job for job in service.plan_build(built, 1).jobs.values() if job.kind == "hybrid")
+    assert (target.params["type"], target.params["target_bytes"]) == (None, 100_250_000)
+    assert (
+        service.build_phase(built, 1, service.Asked(compression_type="standard")) == []
+    )  # what was built first is there still
+    with open_reader(built) as reader:
+        assert not compressed(reader, reader.phase(1))
+
+
+def test_hybrid_without_calibration_text_is_refused(built: Workspace) -> None:
+    path = built.configs / "settings.yaml"
+    path.write_text(path.read_text("utf-8").replace("calibration_tokens: 2048", "calibration_tokens: 0"), "utf-8")
+    with pytest.raises(Refused, match="calibration_tokens is 0"):
+        service.build_phase(built, 1, service.Asked(compression_type="hybrid"))
+
+
 def test_a_changed_system_prompt_makes_only_that_domain_stale(built: Workspace) -> None:
     with open_reader(built) as reader:
         assert reader.phase(1).complete == 2
@@ -106,14 +151,14 @@ def test_a_changed_quantization_makes_only_the_quantized_stale(built: Workspace)
     stale = Counter([("quantize", None), *TAIL])
     assert plan(built, "Q8_0") == stale
     assert not plan(built)
-    ids = service.build_phase(built, 1, quantization="Q8_0")
+    ids = service.build_phase(built, 1, service.Asked(quantization="Q8_0"))
     assert len(ids) == 3
     with open_reader(built) as reader:
         assert reader.phase(1).quantization == "Q8_0"
         assert reader.phase(1).bundle_path is None
     do_all(built)
     assert not plan(built)
-    assert service.build_phase(built, 1, quantization="Q4_K_M") == []  # the first bundle is there still
+    assert service.build_phase(built, 1, service.Asked(quantization="Q4_K_M")) == []  # the first bundle is there still
     with open_reader(built) as reader:
         assert reader.phase(1).bundle_path is not None
 

@@ -55,7 +55,7 @@ def _live(workspace: Workspace) -> None:
     service.add_domain(workspace, 1, "creative", adapter_path=mine)
     chat_lines(workspace.data / "creative.jsonl", answer="creative")
     chat_lines(workspace.data / "business.jsonl", answer="otherwise")
-    service.build_phase(workspace, 1, quantization="Q5_K_M")
+    service.build_phase(workspace, 1, service.Asked(quantization="Q5_K_M"))
     do_all(workspace)
     deploy_phase(workspace, 1)
     do_all(workspace)

@@ -107,7 +107,7 @@ def models(workspace: Workspace, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def test_exact(box: Workspace) -> None:
-    service.build_phase(box, 1, merge=MergeWish("exact"))
+    service.build_phase(box, 1, service.Asked(merge=MergeWish("exact")))
     assert work(box) == {}
     folder = bundle_of(box)
     manifest = read_manifest(folder)
@@ -140,7 +140,9 @@ def test_exact(box: Workspace) -> None:
 
 
 def test_unified_refused_and_accepted(box: Workspace) -> None:
-    service.build_phase(box, 1, merge=MergeWish("unified", "cat", 0.02))  # two whole changes on top of each other
+    service.build_phase(
+        box, 1, service.Asked(merge=MergeWish("unified", "cat", 0.02))
+    )  # two whole changes on top of each other
     failed = work(box)
     assert list(failed) == ["accept-merge"]
     assert failed["accept-merge"].startswith("starter-135M unified by cat loses more than the margin of 2.00% on ")
@@ -161,7 +163,7 @@ def test_unified_refused_and_accepted(box: Workspace) -> None:
     assert recorded["unified_change", "business"] == pytest.approx(rows["business"]["change"])
 
     worst = max(row["change"] for row in rows.values())
-    service.build_phase(box, 1, merge=MergeWish(method="linear", margin=10.0))
+    service.build_phase(box, 1, service.Asked(merge=MergeWish(method="linear", margin=10.0)))
     assert work(box) == {}
     folder = bundle_of(box)
     manifest = read_manifest(folder)

@@ -1,0 +1,233 @@
+"""hybrid: an F16 GGUF file becomes one with a type per tensor, solved for a budget of bytes; kept where it loses less
+than the plain type does, and the plain type where not."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.errors import Refused
+from core.files import discard, sha256_of, staging_beside, sync_tree
+from core.gguf.candidates import errors_of
+from core.gguf.divergence import Doubles, Estimate, estimate
+from core.gguf.imatrix import ImportanceMatrix, read_imatrix
+from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file
+from core.gguf.quantizer import QUANTIZATIONS, quantize
+from core.gguf.scoring import Text
+from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
+from core.gguf.weights import Weights
+from core.tasks.context import Context, TaskError
+from core.tasks.held_out import held_out_texts
+from core.training.base import load_tokenizer
+from core.training.calibration import calibration_examples
+
+WINDOW = 512  # tokens of an example at most
+PROBED = 256  # positions of calibration text at most, on which a group's cost is measured
+MIXTURE = "mixture"
+ERRORS = 2.0  # standard errors by which a mixture must lose less, so that chance does not choose
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Mean divergence from the F16 file on held-out text, nats a token, of both, and of their difference position by
+    position (mixture less plain)."""
+
+    mixture: Estimate
+    plain: Estimate
+    difference: Estimate
+    positions: int
+    texts: int
+
+    @property
+    def better(self) -> bool:
+        """Whether the mixture loses less by more than chance would have it."""
+        error = self.difference.se
+        return error is not None and self.difference.mean + ERRORS * error < 0
+
+
+def run(ctx: Context) -> None:
+    """Make a mixture of `inputs.gguf` and a plain file, keep the better -> artifact `gguf`.
+
+    params: `name`; `type`, the plain type whose file's size is the budget; `target_bytes`, the budget where it is not
+    null, the plain type being then the largest that fits into it; `domains` {domain: {system_prompt, seed,
+    held_out_fraction}}; `sequence_length`; `max_tokens`, held-out positions at most a domain. inputs: `gguf`,
+    `imatrix`, `model` (the folder with the tokenizer), `data` {domain: file}.
+
+    What a type costs is measured on training text, the verdict on what is held out. The base is judged as it is,
+    without adapters. A target that no mixture reaches is refused with the least size there is.
+    """
+    assert ctx.out is not None
+    folder = staging_beside(ctx.out)  # the artifact's own temporary name: what a kill leaves there is removed
+    folder.mkdir(parents=True)
+    try:
+        _make(ctx, folder, ctx.out)
+    finally:
+        discard(folder)
+
+
+def _make(ctx: Context, folder: Path, out: Path) -> None:
+    mixture_path, plain_path = folder / "mixture.gguf", folder / "plain.gguf"
+    source, threads = Path(ctx.inputs["gguf"]), int(ctx.spec.get("threads") or 1)
+    imatrix = read_imatrix(Path(ctx.inputs["imatrix"]))
+    target = ctx.params["target_bytes"]
+    peer = ctx.params["type"] if target is None else peer_of(source, target)
+    if peer not in QUANTIZATIONS:
+        raise TaskError(f"unknown quantization {peer!r}", f"use one of {', '.join(QUANTIZATIONS)}")
+    calibration, held_out = _texts(ctx)
+    quantize(source, plain_path, peer, threads=threads, imatrix=imatrix)
+    whole, plain = inspect_gguf(source), inspect_gguf(plain_path)
+    budget = plain.bytes if target is None else int(target)
+    print(f"budget {budget / 1e6:.2f} MB; beside it {peer}, {plain.bytes / 1e6:.2f} MB", flush=True)
+    tensors = matrices_of(whole, plain)
+    groups = groups_of(tensors)
+    step = _stepper(ctx, len(tensors) + len(groups) + len(whole.tensors) + 3)
+    errors = errors_of(Weights(source), tensors, imatrix, threads=threads, on_tensor=lambda _, name: step(name))
+    try:
+        solve_file(plain, tensors, errors, budget)  # whether there is any, before the longest part
+    except Refused as error:
+        raise TaskError(error.message, error.hint) from error
+    costs = costs_of(
+        source, folder / "probed.gguf", groups, errors, imatrix, calibration, threads=threads, seed=ctx.params["seed"],
+        on_group=lambda _, name: step(f"cost of {name} and its like"),
+    )  # fmt: skip
+    solved = solve_file(plain, tensors, weighted(errors, costs), budget)
+    mixture = build(
+        source, mixture_path, solved, peer, imatrix, threads=threads, on_tensor=lambda _, __, name: step(name)
+    )
+    verdict = _judge(ctx, source, mixture_path, plain_path, held_out, step)
+    why = _why(verdict, mixture, plain, peer)
+    print(why, flush=True)
+    kept = mixture if verdict.better else plain
+    digest = sha256_of(kept.path)
+    sync_tree(kept.path)
+    os.replace(kept.path, out)
+    sync_tree(out.parent, recurse=False)
+    _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, digest)
+
+
+def calibration_texts(
+    tokenizer: Any, data: Mapping[str, str], domains: Mapping[str, Mapping[str, Any]], length: int
+) -> list[Text]:
+    """Training examples spread evenly over the domains, whose answers are scored: about 256 positions."""
+    examples = calibration_examples(tokenizer, data, domains, tokens=2 * PROBED, sequence_length=length)
+    texts = [Text(one.input_ids, one.targets) for one in examples]
+    share = PROBED / max(PROBED, sum(text.positions for text in texts))
+    chosen = np.linspace(0, len(texts) - 1, max(1, round(share * len(texts))))
+    return [texts[round(at)] for at in chosen]
+
+
+def _texts(ctx: Context) -> tuple[list[Text], list[Text]]:
+    """Calibration text and held-out text of all domains."""
+    tokenizer, data = load_tokenizer(Path(ctx.inputs["model"])), ctx.inputs["data"]
+    domains: Mapping[str, Any] = ctx.params["domains"]
+    length = min(WINDOW, ctx.params["sequence_length"])
+    calibration = calibration_texts(tokenizer, data, domains, length)
+    held_out = held_out_texts(tokenizer, data, domains, length=length, most=ctx.params["max_tokens"])
+    return calibration, [text for texts in held_out.values() for text in texts]
+
+
+def _stepper(ctx: Context, total: int) -> Step:
+    done = 0
+    ctx.restart_clock()
+
+    def step(message: str) -> None:
+        nonlocal done
+        done += 1
+        ctx.progress(min(done, total), total, unit="step", message=message)
+
+    return step
+
+
+def _judge(ctx: Context, source: Path, mixture: Path, plain: Path, texts: Sequence[Text], step: Step) -> Verdict:
+    """Run the F16 file, then both others over held-out text; of the first 2.6 kB a position are kept."""
+    threads = int(ctx.spec.get("threads") or 1)
+    reference = scored_texts(source, texts, threads=threads, seed=ctx.params["seed"])
+    step("held-out text, F16")
+    found: list[Doubles] = []
+    for path, name in ((mixture, MIXTURE), (plain, "plain")):
+        found.append(np.concatenate(divergence_at(path, texts, reference, threads=threads)))
+        step(f"held-out text, {name}")
+    return verdict_of(found[0], found[1], [number for number, kept in enumerate(reference) for _ in range(len(kept))])
+
+
+def verdict_of(mixture: Doubles, plain: Doubles, blocks: Sequence[int]) -> Verdict:
+    """The verdict on divergences [n] at the same positions; `blocks` [n] numbers the text each belongs to."""
+    return Verdict(
+        estimate(mixture, blocks),
+        estimate(plain, blocks),
+        estimate(mixture - plain, blocks),
+        len(blocks),
+        len(set(blocks)),
+    )
+
+
+def _why(verdict: Verdict, mixture: GgufInfo, plain: GgufInfo, peer: str) -> str:
+    """What was kept and why, in a sentence."""
+    error = f" ± {verdict.difference.se:.5f}" if verdict.difference.se is not None else ""
+    figures = (
+        f"KL {verdict.mixture.mean:.5f} of the mixture at {mixture.bytes / 1e6:.2f} MB, {verdict.plain.mean:.5f} of "
+        f"{peer} at {plain.bytes / 1e6:.2f} MB, difference {verdict.difference.mean:+.5f}{error} on "
+        f"{verdict.positions} held-out positions"
+    )
+    if verdict.better:
+        return f"the mixture is kept: {figures}"
+    return f"the plain {peer} is kept, for the mixture is not better by two standard errors: {figures}"
+
+
+def _announce(
+    ctx: Context,
+    kept: GgufInfo,
+    mixture: GgufInfo,
+    plain: GgufInfo,
+    solved: Solved,
+    peer: str,
+    verdict: Verdict,
+    why: str,
+    imatrix: ImportanceMatrix,
+    digest: str,
+) -> None:
+    assert ctx.out is not None
+    what = MIXTURE if kept is mixture else peer
+    ctx.artifact(
+        "gguf", ctx.params["name"], ctx.out, sha256=digest, bytes=kept.bytes, architecture=kept.architecture,
+        file_type=kept.file_type, types=kept.types, parameters=kept.parameters, fallback_tensors=kept.fallback_tensors,
+        weight_tensors=kept.weight_tensors, imatrix_entries=len(imatrix.statistics), compression="hybrid", kept=what,
+        why=why, plain_type=peer,
+    )  # fmt: skip
+    header = "from its header"
+    types = ", ".join(f"{count} {kind}" for kind, count in kept.types.items())
+    ctx.measure("bytes", kept.bytes, method="size of the file", unit="B")
+    ctx.measure("bits_per_weight", round(kept.bits_per_weight, 4), method=f"tensor bits over weights, {header}")
+    ctx.measure("types", types, method=f"tensors, {header}")
+    ctx.measure(
+        "fallback_tensors",
+        kept.fallback_tensors,
+        method=f"weight matrices whose rows do not divide by the type's block, {header}",
+        n=kept.weight_tensors,
+    )
+    ctx.measure("kept", what, method=why)
+    ctx.measure("predicted_bytes", solved.bytes, method="tensors in their types, and what the plain file's rest takes",
+                unit="B")  # fmt: skip
+    ctx.measure("mixture_bytes", mixture.bytes, method="size of the mixture's file", unit="B")
+    ctx.measure("plain_bytes", plain.bytes, method=f"size of the {peer} file", unit="B")
+    over = f"{verdict.positions} held-out positions of {verdict.texts} texts, without adapters"
+    for name, of, whose in (
+        ("mixture_kl", verdict.mixture, "of the mixture"),
+        ("plain_kl", verdict.plain, f"of {peer}"),
+        ("kl_difference", verdict.difference, f"of the mixture less that of {peer}, position by position"),
+    ):
+        how = f"{whose}, against F16, top 256 tokens, the rest by 32 drawn, {over}"
+        ctx.measure(name, of.mean, method=how, unit="nats/token", n=verdict.positions)
+        if of.se is not None:
+            ctx.measure(f"{name}_se", of.se, method=f"standard error, {of.over} taken as independent, {how}",
+                        unit="nats/token", n=verdict.positions)  # fmt: skip
+    ctx.result(
+        kept=what, file_type=kept.file_type, bytes=kept.bytes, mixture_bytes=mixture.bytes, plain_bytes=plain.bytes,
+        mixture_kl=verdict.mixture.mean, plain_kl=verdict.plain.mean,
+    )  # fmt: skip
