@@ -1,41 +1,33 @@
 """What each command does: it asks where it must, hands the wish to the backend in a thread, and tells how it ended."""
 
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from textual.widgets import Input
 
-from core.errors import SettingsChanged, TaraError
+from core.errors import TaraError
 from tara_tui import present
+from tara_tui.asking import Asking
 from tara_tui.backend import Service
 from tara_tui.commands import COMMANDS, help_lines
 from tara_tui.details import describe
 from tara_tui.dialogs import (
-    ConfirmDialog,
-    FormDialog,
     FormField,
     PaletteDialog,
     TextDialog,
-    UnfinishedDialog,
     palette_row,
 )
-from tara_tui.messages import ActionEnded
 from tara_tui.selection import active_release, earlier_release
 from tara_tui.widgets.transcript import Entry
 
 if TYPE_CHECKING:
-    from core.phases.unfinished import Choice
-    from tara_tui.app import ConsoleApp
+    pass
 
 log = logging.getLogger("tara.console")
 
 
-class Actions:
+class Actions(Asking):
     """One method a command, named by its id. They run in the app's thread; only wishes go to others."""
-
-    def __init__(self, app: "ConsoleApp") -> None:
-        self.app = app
 
     def run(self, command_id: str) -> None:
         """Do a command, or say why not."""
@@ -46,42 +38,13 @@ class Actions:
             return
         getattr(self, command_id)()
 
-    def wish(
-        self,
-        work: Callable[[], str],
-        dialog: int | None = None,
-        changed: Callable[[SettingsChanged], None] | None = None,
-    ) -> None:
-        """Carry out a wish in a thread and post how it ended; `changed` asks where a choice is to be made."""
-
-        def carry_out() -> None:
-            try:
-                ended = ActionEnded(work(), False, dialog)
-            except SettingsChanged as error:
-                if changed is not None:
-                    self.app.call_later(changed, error)
-                    return
-                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
-            except TaraError as error:
-                log.info("refused: %s", error.one_line())
-                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
-            except Exception as error:
-                log.exception("an action failed")
-                line = f"{type(error).__name__}: {error} (details in runs/console.log)"
-                ended = ActionEnded(present.one_line(line), True, dialog)
-            self.app.post_message(ended)
-
-        self.app.run_worker(carry_out, thread=True, group="wishes", exit_on_error=False)
-
     # Wishes.
 
     def build(self) -> None:
         """Queue what is missing of the phase."""
         phase = self.app.selection.phase
         assert phase is not None
-        self._training(
-            f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice)
-        )
+        self.training(f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice))
 
     def build_merged(self) -> None:
         """Ask how the phase's domains are merged and build it so."""
@@ -98,13 +61,13 @@ class Actions:
         def build(values: dict[str, str]) -> str:
             return self.app.backend.build_merged(number, **{name: value.strip() for name, value in values.items()})
 
-        self._form(f"Build phase {number}, merged", fields, [], build)
+        self.form(f"Build phase {number}, merged", fields, [], build)
 
     def train(self) -> None:
         """Queue the domain's training."""
         domain = self.app.selection.domain
         assert domain is not None
-        self._training(f"Train {domain.name}?", lambda choice: self.app.backend.train_domain(domain.name, choice))
+        self.training(f"Train {domain.name}?", lambda choice: self.app.backend.train_domain(domain.name, choice))
 
     def cancel(self) -> None:
         """Cancel the job after a question."""
@@ -114,7 +77,7 @@ class Actions:
         waiting = [one.id for one in self.app.jobs_after(job.id)]
         if waiting:
             lines.append(f"jobs that wait for it will be blocked: {', '.join(map(str, waiting))}")
-        self._confirm(f"Cancel job {job.id}?", lines, "cancel it", lambda: self.app.backend.cancel_job(job.id))
+        self.confirm(f"Cancel job {job.id}?", lines, "cancel it", lambda: self.app.backend.cancel_job(job.id))
 
     def pause(self) -> None:
         """Pause the job, or let a paused one go on."""
@@ -129,7 +92,7 @@ class Actions:
         assert job is not None
         lines = [f"job {job.id}  {present.one_line(job.title)}", present.one_line(job.message)]
         lines.append("where memory runs out, the biggest job is ended and tried again, smaller")
-        self._confirm(f"Start job {job.id} anyway?", lines, "start it", lambda: self.app.backend.let_in_job(job.id))
+        self.confirm(f"Start job {job.id} anyway?", lines, "start it", lambda: self.app.backend.let_in_job(job.id))
 
     def retry(self) -> None:
         """Queue the failed job again."""
@@ -160,7 +123,7 @@ class Actions:
             reason = values.get("reason", "").strip()
             return self.app.backend.deploy_phase(phase.number, values["target"].strip(), reason)
 
-        self._form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy)
+        self.form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy)
 
     def roll_back(self) -> None:
         """Go back to the release before, after a question."""
@@ -179,7 +142,7 @@ class Actions:
         def roll_back() -> str:
             return self.app.backend.rollback_phase(phase.number, earlier.version, earlier.target)
 
-        self._confirm(title, lines, verb, roll_back)
+        self.confirm(title, lines, verb, roll_back)
 
     def advance(self) -> None:
         """Make the next phase the current one, and go there."""
@@ -213,8 +176,8 @@ class Actions:
             self.app.whereto.made(number)
             return line
 
-        self._form("Create a phase", fields, [], make)
-        self._note_domains()
+        self.form("Create a phase", fields, [], make)
+        self.note_domains()
 
     def add_domain(self) -> None:
         """Ask which domain to put into the phase."""
@@ -231,8 +194,8 @@ class Actions:
             self.app.whereto.made(phase.number, name)
             return line
 
-        self._form(f"Add a domain to phase {phase.number}", fields, [], add)
-        self._note_domains()
+        self.form(f"Add a domain to phase {phase.number}", fields, [], add)
+        self.note_domains()
 
     def remove_domain(self) -> None:
         """Take the domain out of the phase after a question."""
@@ -241,7 +204,7 @@ class Actions:
         assert domain is not None
         name = present.one_line(domain.name)
         lines = [f"{name}, {domain.status}", "its adapter and measurements stay; a adds it again, here or elsewhere"]
-        self._confirm(
+        self.confirm(
             f"Take {name} out of phase {phase.number}?",
             lines,
             "take it out",
@@ -270,7 +233,7 @@ class Actions:
                 title, verb, work = "Runner with the machine", "remove the service", self.app.backend.remove_service
             else:
                 title, verb, work = "Runner with the machine", "install the service", self.app.backend.install_service
-            self._confirm(title, lines, verb, work)
+            self.confirm(title, lines, verb, work)
 
         self.wish(read)
 
@@ -309,15 +272,15 @@ class Actions:
         assert phase is not None
         if self.app.pane_name == "domains" and domain is not None:
             name = domain.name
-            self._read(f"Plan of domain {present.one_line(name)}", lambda: self.app.backend.plan_domain(name))
+            self.read(f"Plan of domain {present.one_line(name)}", lambda: self.app.backend.plan_domain(name))
         else:
-            self._read(f"Plan of phase {phase.number}", lambda: self.app.backend.plan_phase(phase.number))
+            self.read(f"Plan of phase {phase.number}", lambda: self.app.backend.plan_phase(phase.number))
 
     def compare(self) -> None:
         """Show the phase's models side by side."""
         phase = self.app.selection.phase
         assert phase is not None
-        self._read(f"Models of phase {phase.number}", lambda: self.app.backend.compare_phase(phase.number))
+        self.read(f"Models of phase {phase.number}", lambda: self.app.backend.compare_phase(phase.number))
 
     def measure(self) -> None:
         """Queue the measurement of the phase's models."""
@@ -330,7 +293,7 @@ class Actions:
         domain = self.app.selection.domain
         assert domain is not None
         none = "none: no training of it is unfinished"
-        self._read(f"Checkpoints of {domain.name}", lambda: self.app.backend.checkpoints(domain.name), none)
+        self.read(f"Checkpoints of {domain.name}", lambda: self.app.backend.checkpoints(domain.name), none)
 
     def filter(self) -> None:
         """Type words that narrow the pane."""
@@ -385,73 +348,6 @@ class Actions:
     def _chosen(self, command_id: str | None) -> None:
         if command_id is not None:
             self.run(command_id)
-
-    def _training(self, title: str, work: Callable[["Choice | None"], str]) -> None:
-        """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first."""
-
-        def answered(answer: "Choice | None") -> None:
-            if answer is not None:
-                self.wish(lambda: work(answer))
-
-        def ask(error: SettingsChanged) -> None:
-            lines = [present.one_line(line) for line in error.lines]
-            self.app.push_screen(UnfinishedDialog(title, lines, can_leave=error.can_leave), answered)
-
-        self.wish(lambda: work(None), changed=ask)
-
-    def _read(self, title: str, work: Callable[[], list[str]], none: str = "nothing") -> None:
-        """Show lines once they were made, those that are not indented as heads."""
-
-        def read() -> str:
-            self.app.call_later(show, work())
-            return ""
-
-        def show(lines: list[str]) -> None:
-            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
-            self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
-
-        self.wish(read)
-
-    def _confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
-        def answered(answer: bool | None) -> None:
-            if answer:
-                self.wish(work)
-
-        self.app.push_screen(ConfirmDialog(title, lines, verb), answered)
-
-    def _form(
-        self, title: str, fields: list[FormField], notes: list[str], work: Callable[[dict[str, str]], str]
-    ) -> None:
-        def submit(dialog: int, values: dict[str, str]) -> None:
-            self.wish(lambda: work(values), dialog)
-
-        self.app.push_screen(FormDialog(title, fields, notes, submit))
-
-    def _note_domains(self) -> None:
-        """Show the configured domains in the form on top, once they were read."""
-
-        form = self.app.screen
-        assert isinstance(form, FormDialog)
-
-        def read() -> None:
-            try:
-                names = [present.one_line(name) for name in self.app.backend.domain_names()]
-                self.app.call_later(show, names, "")
-            except TaraError as error:
-                self.app.call_later(show, [], present.one_line(error.one_line()))
-            except Exception as error:
-                log.exception("reading the domains failed")
-                self.app.call_later(show, [], f"the domains could not be read: {type(error).__name__}")
-
-        def show(names: list[str], trouble: str) -> None:
-            if not form.is_attached:
-                return
-            if names:
-                form.show_choices(names)
-            else:
-                form.set_notes([trouble or "no domain is configured"])
-
-        self.app.run_worker(read, thread=True, group="notes", exit_on_error=False)
 
 
 def _compression(text: str) -> tuple[str, float | None]:

@@ -389,7 +389,7 @@ class StoreBackend:
 
     def advance_phase(self) -> str:
         """Make the next phase the current one."""
-        from core.phases.service import advance_phase
+        from core.phases.declaring import advance_phase
 
         before, after = advance_phase(self.workspace)
         return f"phase {before} is done" + (f"; phase {after} is now the current one" if after is not None else "")

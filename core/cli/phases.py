@@ -126,11 +126,11 @@ def update_domain(
 ) -> None:
     """Declare the status or quality of DOMAIN; measured values stay beside it."""
     from core.cli.show import domain_json
-    from core.phases import service
+    from core.phases import declaring
     from core.store.reads import open_reader
 
     workspace = workspace_of(root)
-    service.update_domain(workspace, domain, status=status, quality=quality, train_here=train_here)
+    declaring.update_domain(workspace, domain, status=status, quality=quality, train_here=train_here)
     with open_reader(workspace) as reader:
         view = next(view for view in reader.domains() if view.name == domain)
     if as_json:
@@ -148,9 +148,9 @@ def update_domain(
 @json_option
 def advance_phase(force: bool, root: str | None, as_json: bool) -> None:
     """Make the next phase the current one, once the current one is deployed."""
-    from core.phases import service
+    from core.phases import declaring
 
-    old, new = service.advance_phase(workspace_of(root), force=force)
+    old, new = declaring.advance_phase(workspace_of(root), force=force)
     if as_json:
         print_json({"from": old, "to": new, "forced": force})
     else:

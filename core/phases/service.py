@@ -1,10 +1,9 @@
-"""What a person may do to phases and domains. Commands and the console call these, and nothing else changes a phase.
+"""What a person may do to phases and domains. Commands and the console call these and those of `declaring`; nothing
+else changes a phase.
 
 Every function either does all it says or raises a TaraError and leaves the store and the files as they were.
 """
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from sqlmodel import Session, col, select
 from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
 from core.errors import InvalidInput, Refused, SettingsChanged
-from core.lifecycle import DOMAIN_MOVES, DOMAIN_STATES
 from core.phases.checks import (
     check_compression,
     check_disk,
@@ -30,9 +28,9 @@ from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan
 from core.phases.queue import enqueue
 from core.phases.unfinished import Choice, carry_out, settle, source_of
-from core.store.engine import dump, open_store
+from core.store.engine import open_store
 from core.store.reads import open_reader
-from core.store.tables import Domain, Fact, Note, Phase
+from core.store.tables import Domain, Fact, Phase
 from core.training.data import find_data, read_examples
 from core.workspace import Workspace
 
@@ -298,83 +296,6 @@ def export_domain(workspace: Workspace, name: str, quantization: str = "F16") ->
     return ids, last.out
 
 
-def update_domain(
-    workspace: Workspace,
-    name: str,
-    *,
-    status: str | None = None,
-    quality: float | None = None,
-    train_here: bool = False,
-) -> None:
-    """Declare a domain's status or quality. What is declared is shown as declared, beside what was measured."""
-    if status is None and quality is None and not train_here:
-        raise InvalidInput("nothing to update", "give --status, --quality or --train-here")
-    if quality is not None:
-        check_fraction("quality", quality)
-    if status is not None and status not in DOMAIN_STATES:
-        raise InvalidInput(f"unknown status {status}", f"one of {', '.join(DOMAIN_STATES)}")
-    catalog = load_catalog(workspace)
-    catalog.domain(name)
-    with open_reader(workspace) as reader:
-        view = next((view for view in reader.domains() if view.name == name), None)
-    if view is None:
-        raise Refused(f"{name} is in no phase and was never trained", f"tara add-domain N {name}")
-    if view.job is not None and view.job.active and view.job.state != "blocked":
-        raise Refused(f"{name} has a running or queued job ({view.job.id})", "wait for it, or cancel it")
-    if status is not None and status != view.status and status not in DOMAIN_MOVES[view.status]:
-        raise Refused(f"{name} cannot go from {view.status} to {status}")
-    if status == "complete" and view.adapter_path is None:
-        raise Refused(f"{name} has no adapter, so it cannot be complete", f"tara train-domain {name}")
-    if status == "training":
-        raise Refused(f"{name} is in training only while a job trains it", f"tara train-domain {name}")
-    with open_store(workspace).write() as session:
-        row = session.get(Domain, name)
-        assert row is not None
-        if status is not None:
-            row.declared_status = status
-        elif train_here or not view.status_declared:
-            row.declared_status = None  # of an adapter that goes, or outdated by a job: the new date is not for it
-        if quality is not None:
-            row.declared_quality = quality
-        if status is not None or quality is not None:
-            row.declared_at = time.time()
-        if train_here:
-            row.adapter_path = None
-        detail = {"status": status, "quality": quality, "train_here": train_here, "was": view.status}
-        session.add(Note(subject=name, action="update-domain", detail=dump(detail)))
-
-
-def advance_phase(workspace: Workspace, *, force: bool = False) -> tuple[int, int]:
-    """Make the next phase the current one, once the current one is deployed. Returns the old and the new number.
-
-    Raises Refused where there is no next one.
-    """
-    with open_reader(workspace) as reader:
-        phases = reader.phases()
-    current = next((phase for phase in phases if phase.current), None)
-    if current is None:
-        raise Refused("there is no phase yet", "tara create-phase 1 --domains …")
-    if current.state != "deployed" and not force:
-        raise Refused(
-            f"phase {current.number} is {current.state}, not deployed", f"{current.next_step}, or --force (recorded)"
-        )
-    following = next((phase for phase in phases if phase.number > current.number), None)
-    if following is None:
-        raise Refused(
-            f"there is no phase after {current.number}", f"tara create-phase {current.number + 1} --domains …"
-        )
-    with open_store(workspace).write() as session:
-        fact = session.get(Fact, "current_phase")
-        assert fact is not None
-        fact.value = str(following.number)
-        detail = {"from": current.number, "to": following.number, "state": current.state, "forced": force}
-        session.add(Note(subject=f"phase {current.number}", action="advance-phase", detail=dump(detail)))
-    return current.number, following.number
-
-
-# -- what the functions share ------------------------------------------------------------------------------------
-
-
 def sources(workspace: Workspace, catalog: Catalog, number: int) -> list[DomainSource]:
     """The domains of a phase as a plan needs them, in their order."""
     with open_store(workspace).write() as session:
@@ -419,10 +340,3 @@ def _checked_data(workspace: Workspace, data: str) -> str:
         raise InvalidInput(f"there is no file {path}")
     read_examples(path)
     return workspace.relative(path)
-
-
-def notes(workspace: Workspace) -> list[dict[str, object]]:
-    """What was declared, forced or removed, newest first."""
-    with open_store(workspace).write() as session:
-        rows = session.exec(select(Note).order_by(col(Note.id).desc())).all()
-        return [{"at": row.at, "subject": row.subject, "action": row.action, **json.loads(row.detail)} for row in rows]

@@ -9,7 +9,7 @@ from core.deploy.current import release_folder
 from core.deploy.releases import active_version, versions_in
 from core.deploy.service import deploy_phase, rollback
 from core.errors import InvalidInput, Refused
-from core.phases import service
+from core.phases import declaring, service
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Phase
@@ -168,12 +168,12 @@ def test_the_quality_gate_and_its_override(built: Workspace) -> None:
         deploy_phase(built, 1)
     assert "business 0.500" in caught.value.message
     assert (contents(built), tree(built.root)) == (rows, files)
-    service.update_domain(built, "business", quality=0.99)  # a word for it is no measurement
-    service.update_domain(built, "healthcare", quality=0.99)
+    declaring.update_domain(built, "business", quality=0.99)  # a word for it is no measurement
+    declaring.update_domain(built, "healthcare", quality=0.99)
     with pytest.raises(Refused, match="below the quality threshold"):
         deploy_phase(built, 1)
     assert deploy_phase(built, 1, override_quality="a trial for the team") is not None
-    note = service.notes(built)[0]
+    note = declaring.notes(built)[0]
     assert (note["action"], note["reason"]) == ("override-quality", "a trial for the team")
     assert note["below"] == ["healthcare 0.500", "business 0.500"]
     do_all(built)
@@ -183,7 +183,7 @@ def test_the_quality_gate_and_its_override(built: Workspace) -> None:
 def test_a_gate_that_is_met_asks_nothing(built: Workspace) -> None:
     threshold(built, 0.5)
     deploy(built)
-    assert not service.notes(built)
+    assert not declaring.notes(built)
 
 
 def test_the_gate_judges_the_bundle_not_what_was_trained_since(built: Workspace) -> None:
@@ -256,7 +256,7 @@ def test_rolling_back_and_forth(twice: Workspace) -> None:
     assert [(one.version, one.active) for one in phase(twice).releases] == [(2, False), (1, True)]
     assert phase(twice).state == "deployed"
     assert release_folder(twice, 1) == target / "versions" / "1"
-    assert service.notes(twice)[0]["action"] == "rollback"
+    assert declaring.notes(twice)[0]["action"] == "rollback"
     assert rollback_refused(twice) == f"{target} has no version before 1 — deploy again after a change"
     assert rollback_refused(twice, to=1) == "version 1 is the current one already"
     assert "has no version 7 — it has 1, 2" in rollback_refused(twice, to=7)
@@ -325,7 +325,7 @@ def test_a_rollback_that_cannot_be_recorded_is_not_switched(twice: Workspace, mo
 def test_advancing_needs_a_deployed_phase(built: Workspace) -> None:
     service.create_phase(built, 2, [])
     with pytest.raises(Refused, match="phase 1 is compressing"):
-        service.advance_phase(built)
+        declaring.advance_phase(built)
     deploy(built)
-    assert service.advance_phase(built) == (1, 2)
+    assert declaring.advance_phase(built) == (1, 2)
     assert phase(built, 2).current

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.errors import EnvironmentLacks, InvalidInput, Refused, TaraError
-from core.phases import service
+from core.phases import declaring, service
 from core.phases.removal import remove_domain
 from core.store.engine import open_store
 from core.store.tables import Domain
@@ -156,7 +156,7 @@ CALLS: list[Callable[[Workspace], object]] = [
     lambda workspace: service.add_domain(workspace, 1, "education"),
     lambda workspace: service.build_phase(workspace, 1),
     lambda workspace: service.train_domain(workspace, "business"),
-    lambda workspace: service.update_domain(workspace, "business", quality=0.5),
+    lambda workspace: declaring.update_domain(workspace, "business", quality=0.5),
 ]
 
 
@@ -236,13 +236,13 @@ UPDATE: list[tuple[dict[str, Any], type[TaraError], str]] = [
 @pytest.mark.parametrize(("given", "kind", "words"), UPDATE)
 def test_update_domain(phase_one: Workspace, given: dict[str, Any], kind: type[TaraError], words: str) -> None:
     with refused(phase_one, kind, words):
-        service.update_domain(phase_one, **{"name": "business", **given})
+        declaring.update_domain(phase_one, **{"name": "business", **given})
 
 
 def test_a_domain_in_work_is_not_updated(phase_one: Workspace) -> None:
     service.train_domain(phase_one, "business")
     with refused(phase_one, Refused, "running or queued job"):
-        service.update_domain(phase_one, "business", status="failed")
+        declaring.update_domain(phase_one, "business", status="failed")
 
 
 def test_remove_domain(phase_one: Workspace) -> None:
@@ -257,15 +257,15 @@ def test_remove_domain(phase_one: Workspace) -> None:
 
 def test_advance_phase(workspace: Workspace) -> None:
     with refused(workspace, Refused, "there is no phase yet"):
-        service.advance_phase(workspace)
+        declaring.advance_phase(workspace)
     service.create_phase(workspace, 1, [])
     with refused(workspace, Refused, "phase 1 is planning, not deployed", "add-domain 1"):
-        service.advance_phase(workspace)
+        declaring.advance_phase(workspace)
     with refused(workspace, Refused, "no phase after 1"):
-        service.advance_phase(workspace, force=True)
+        declaring.advance_phase(workspace, force=True)
     service.create_phase(workspace, 3, [])
-    assert service.advance_phase(workspace, force=True) == (1, 3)
-    assert service.notes(workspace)[0]["forced"] is True
+    assert declaring.advance_phase(workspace, force=True) == (1, 3)
+    assert declaring.notes(workspace)[0]["forced"] is True
     assert contents(workspace)["fact"] == [("current_phase", "3")]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from core.deploy.service import deploy_phase
 from core.errors import InvalidInput, Refused
-from core.phases import cleanup, service
+from core.phases import cleanup, declaring, service
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.workspace import Workspace
@@ -57,7 +57,7 @@ def test_clean_and_undo_round_trip(full: Workspace) -> None:
     assert tree(full.root, without=TRASH) == files
     with open_reader(full) as reader:
         assert (reader.phase(1).state, reader.phase(1).current, reader.phase(1).complete) == ("deployed", True, 4)
-    assert [note["action"] for note in service.notes(full)][:2] == ["cleanup-phase-undo", "cleanup-phase"]
+    assert [note["action"] for note in declaring.notes(full)][:2] == ["cleanup-phase-undo", "cleanup-phase"]
     with pytest.raises(InvalidInput, match="no phase 1"):
         cleanup.undo(full, 1)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import InvalidInput, Refused
-from core.phases import service
+from core.phases import declaring, service
 from core.phases.measured import compressed
 from core.phases.planned import Plan
 from core.store.engine import open_store
@@ -256,7 +256,7 @@ def test_training_here_drops_the_adapter_from_elsewhere(phase_one: Workspace, tm
     service.add_domain(phase_one, 1, "business", adapter_path=adapter_folder(tmp_path / "mine", "starter-135M"))
     service.build_phase(phase_one, 1)
     do_all(phase_one)
-    service.update_domain(phase_one, "business", train_here=True)
+    declaring.update_domain(phase_one, "business", train_here=True)
     with open_reader(phase_one) as reader:
         business = next(view for view in reader.domains() if view.name == "business")
         assert (business.status, business.adapter_path) == ("pending", None)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from core.errors import Refused
-from core.phases import service
+from core.phases import declaring, service
 from core.runner import ledger
 from core.runner.client import cancel_jobs, retry_jobs
 from core.runner.events import MAX_READ
@@ -267,7 +267,7 @@ def test_a_failure_after_the_build_is_the_domains_not_the_phases(built: Workspac
     assert phase.state == "compressing"
     assert {domain.name: domain.status for domain in phase.domains}["business"] == "failed"
     with pytest.raises(Refused):
-        service.update_domain(built, "business", status="training")
+        declaring.update_domain(built, "business", status="training")
 
 
 def test_each_attempt_is_judged_by_its_own_end(phase_one: Workspace, store: Store) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.deploy.service import deploy_phase, rollback
-from core.phases import service
+from core.phases import declaring, service
 from core.runner import client, ledger
 from core.runner.second_copy import note_stop
 from core.store.engine import open_store
@@ -79,7 +79,7 @@ def _live(workspace: Workspace) -> None:
         note_stop(run_dir, how)
         end_job(store, number, STOPPED)
     _queue(workspace, store, "never started", 7)
-    service.update_domain(workspace, "business", quality=0.9)
+    declaring.update_domain(workspace, "business", quality=0.9)
     with store.write() as session:
         session.add_all(ChatTurn(session=f"s{n // 5}", message=f"question {n}", answer="x" * 900) for n in range(60))
     store.close()

@@ -10,7 +10,7 @@ import pytest
 
 from core.deploy.service import deploy_phase
 from core.errors import InvalidInput
-from core.phases import service
+from core.phases import declaring, service
 from core.phases.removal import remove_domain
 from core.store.engine import open_store
 from core.store.reads import Reader, open_reader
@@ -175,7 +175,7 @@ def view_of(workspace: Workspace, name: str = "business") -> Any:
 
 
 def test_a_declared_status_holds_until_a_job_is_newer(built: Workspace) -> None:
-    service.update_domain(built, "business", status="failed", quality=0.9)
+    declaring.update_domain(built, "business", status="failed", quality=0.9)
     view = view_of(built)
     assert (view.status, view.status_declared) == ("failed", True)
     assert view.measurements["quality"].value == QUALITY  # measured wins
@@ -194,7 +194,7 @@ def test_a_domain_taken_out_and_put_back_has_what_was_measured(built: Workspace)
     assert view_of(built).phase is None
     with open_reader(built) as reader:
         assert "business" not in [domain.name for domain in reader.phase(1).domains]
-    assert service.notes(built)[0]["domain"] == "business"
+    assert declaring.notes(built)[0]["domain"] == "business"
     service.create_phase(built, 2, ["business"])
     now = view_of(built)
     assert (now.phase, now.status) == (2, "complete")
@@ -210,7 +210,7 @@ def test_a_declared_status_gives_way_to_an_old_job_run_again(phase_one: Workspac
     (train,) = ready(store)
     assert train.id is not None
     assert do_job(store, train.id, FAILED) == "failed"
-    service.update_domain(phase_one, "business", status="pending")
+    declaring.update_domain(phase_one, "business", status="pending")
     assert view_of(phase_one).status_declared
     assert service.train_domain(phase_one, "business")[0] == train.id
     assert not view_of(phase_one).status_declared
@@ -219,11 +219,11 @@ def test_a_declared_status_gives_way_to_an_old_job_run_again(phase_one: Workspac
 
 
 def test_declaring_a_quality_does_not_bring_an_outdated_status_back(built: Workspace) -> None:
-    service.update_domain(built, "business", status="failed")
+    declaring.update_domain(built, "business", status="failed")
     chat_lines(built.data / "business.jsonl", answer="new")
     service.train_domain(built, "business")
     do_all(built)
-    service.update_domain(built, "business", quality=0.8)
+    declaring.update_domain(built, "business", quality=0.8)
     assert (view_of(built).status, view_of(built).status_declared) == ("complete", False)
 
 
@@ -252,7 +252,7 @@ def test_a_measured_quality_older_than_the_adapter_does_not_complete_it(built: W
 
 
 def test_a_declared_quality_counts_where_none_was_measured(phase_one: Workspace) -> None:
-    service.update_domain(phase_one, "business", quality=0.75)
+    declaring.update_domain(phase_one, "business", quality=0.75)
     quality = view_of(phase_one).measurements["quality"]
     assert (quality.value, quality.method) == (0.75, "declared")
 

@@ -1,0 +1,122 @@
+"""How an action asks and how it is carried out: questions, forms, texts to read, and wishes in a thread."""
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from core.errors import SettingsChanged, TaraError
+from tara_tui import present
+from tara_tui.dialogs import ConfirmDialog, FormDialog, FormField, TextDialog, UnfinishedDialog
+from tara_tui.messages import ActionEnded
+from tara_tui.widgets.transcript import Entry
+
+if TYPE_CHECKING:
+    from core.phases.unfinished import Choice
+    from tara_tui.app import ConsoleApp
+
+log = logging.getLogger("tara.console")
+
+
+class Asking:
+    """Carries out wishes in a thread and tells how they ended; shows questions, forms and texts."""
+
+    def __init__(self, app: "ConsoleApp") -> None:
+        self.app = app
+
+    def wish(
+        self,
+        work: Callable[[], str],
+        dialog: int | None = None,
+        changed: Callable[[SettingsChanged], None] | None = None,
+    ) -> None:
+        """Carry out a wish in a thread and post how it ended; `changed` asks where a choice is to be made."""
+
+        def carry_out() -> None:
+            try:
+                ended = ActionEnded(work(), False, dialog)
+            except SettingsChanged as error:
+                if changed is not None:
+                    self.app.call_later(changed, error)
+                    return
+                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
+            except TaraError as error:
+                log.info("refused: %s", error.one_line())
+                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
+            except Exception as error:
+                log.exception("an action failed")
+                line = f"{type(error).__name__}: {error} (details in runs/console.log)"
+                ended = ActionEnded(present.one_line(line), True, dialog)
+            self.app.post_message(ended)
+
+        self.app.run_worker(carry_out, thread=True, group="wishes", exit_on_error=False)
+
+    def training(self, title: str, work: Callable[["Choice | None"], str]) -> None:
+        """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first."""
+
+        def answered(answer: "Choice | None") -> None:
+            if answer is not None:
+                self.wish(lambda: work(answer))
+
+        def ask(error: SettingsChanged) -> None:
+            lines = [present.one_line(line) for line in error.lines]
+            self.app.push_screen(UnfinishedDialog(title, lines, can_leave=error.can_leave), answered)
+
+        self.wish(lambda: work(None), changed=ask)
+
+    def read(self, title: str, work: Callable[[], list[str]], none: str = "nothing") -> None:
+        """Show lines once they were made, those that are not indented as heads."""
+
+        def read() -> str:
+            self.app.call_later(show, work())
+            return ""
+
+        def show(lines: list[str]) -> None:
+            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
+            self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
+
+        self.wish(read)
+
+    def confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
+        """Carry out a wish once it was confirmed by its verb."""
+
+        def answered(answer: bool | None) -> None:
+            if answer:
+                self.wish(work)
+
+        self.app.push_screen(ConfirmDialog(title, lines, verb), answered)
+
+    def form(
+        self, title: str, fields: list[FormField], notes: list[str], work: Callable[[dict[str, str]], str]
+    ) -> None:
+        """Show a form that stays with the reason until its wish is carried out."""
+
+        def submit(dialog: int, values: dict[str, str]) -> None:
+            self.wish(lambda: work(values), dialog)
+
+        self.app.push_screen(FormDialog(title, fields, notes, submit))
+
+    def note_domains(self) -> None:
+        """Show the configured domains in the form on top, once they were read."""
+
+        form = self.app.screen
+        assert isinstance(form, FormDialog)
+
+        def read() -> None:
+            try:
+                names = [present.one_line(name) for name in self.app.backend.domain_names()]
+                self.app.call_later(show, names, "")
+            except TaraError as error:
+                self.app.call_later(show, [], present.one_line(error.one_line()))
+            except Exception as error:
+                log.exception("reading the domains failed")
+                self.app.call_later(show, [], f"the domains could not be read: {type(error).__name__}")
+
+        def show(names: list[str], trouble: str) -> None:
+            if not form.is_attached:
+                return
+            if names:
+                form.show_choices(names)
+            else:
+                form.set_notes([trouble or "no domain is configured"])
+
+        self.app.run_worker(read, thread=True, group="notes", exit_on_error=False)
