@@ -18,7 +18,7 @@ from tests.conftest import end_everything
 
 TARA = Path(sys.executable).with_name("tara")
 DOMAINS = ("healthcare", "creative")
-STEPS = 24  # enough for a loss that falls clearly; the quickstart trains longer
+STEPS = 12  # enough for a loss that falls clearly; the quickstart trains longer
 
 
 def tara(workspace: Workspace, *arguments: str, status: int = 0) -> str:

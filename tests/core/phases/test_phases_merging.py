@@ -150,9 +150,11 @@ def test_what_was_said_is_remembered_and_what_was_not_stays(phase_one: Workspace
     ],
 )
 def test_bad_wishes_change_nothing(phase_one: Workspace, wish: MergeWish, message: str) -> None:
-    for ask in (service.build_phase, service.plan_build, outlook_of_phase):
+    for ask in (service.build_phase, service.plan_build):
         with pytest.raises(InvalidInput, match=message):
-            ask(phase_one, 1, merge=wish)
+            ask(phase_one, 1, service.Asked(merge=wish))
+    with pytest.raises(InvalidInput, match=message):
+        outlook_of_phase(phase_one, 1, merge=wish)
     with pytest.raises(InvalidInput, match=message):
         service.create_phase(phase_one, 2, [], merge=wish)
     assert phase_of(phase_one).merge == "none"
