@@ -1,6 +1,5 @@
 """Workspaces for tests: the shipped configs in a temporary folder, optionally on a tiny base, runners stopped after."""
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,7 +12,7 @@ import pytest
 from core.runner.client import stop_runner
 from core.runner.presence import runner_pid
 from core.workspace import Workspace
-from tests.models import build_tiny, make_embedded_base
+from tests.models import build_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 MOST_WORKERS = 4  # each may train the embedded base, which takes 1.5 GB
@@ -59,20 +58,6 @@ def _private_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a random two-layer llama, as a base that trains in moments."""
     return build_tiny("llama", tmp_path_factory.mktemp("models") / "tiny-llama")
-
-
-@pytest.fixture(scope="session")
-def embedded_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded base as a Hugging Face folder, as its job makes it; made once for all workers of a run."""
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    made = shared / "embedded" / "artifacts" / "smollm2"
-    with open(shared / "embedded.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():  # it is put there whole, by a rename
-            make_embedded_base(shared / "embedded", made)
-    return made
 
 
 @pytest.fixture

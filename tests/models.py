@@ -22,21 +22,6 @@ def embedded_gguf() -> Path:
     return Path(spec.submodule_search_locations[0]) / EMBEDDED_GGUF
 
 
-def make_embedded_base(folder: Path, out: Path) -> None:
-    """Make the embedded base by its job, in a run folder below `folder`."""
-    from core.tasks import base
-    from core.tasks.context import Context
-
-    run = folder / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    spec = {
-        "job_id": 1, "kind": "base", "attempt": 1, "key": "0" * 64, "workspace": str(folder), "title": "base",
-        "params": {"base": {"name": "smollm2", "kind": "embedded"}}, "inputs": {}, "out": str(out), "threads": 2,
-    }  # fmt: skip
-    (run / "spec.json").write_text(json.dumps(spec), "utf-8")
-    base.run(Context(run))
-
-
 @functools.lru_cache(maxsize=1)
 def embedded_tokenizer() -> Any:
     """The embedded base's tokenizer with its chat template, read once a process. Do not change it."""

@@ -91,9 +91,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def base_folder(embedded_base: Path) -> Path:
+def base_folder(folder: Path) -> Path:
     """The embedded base as a Hugging Face folder."""
-    return embedded_base
+    from core.tasks import base
+
+    path = folder / "base" / "smollm2"
+    params = {"base": {"name": "smollm2", "kind": "embedded"}}
+    base.run(Context(write_spec(folder / "runs" / "base", "base", path, params, {})))
+    return path
 
 
 @pytest.fixture(scope="session")

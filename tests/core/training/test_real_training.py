@@ -9,9 +9,10 @@ STARTER = Path(__file__).parents[3] / "configs" / "starter_data" / "healthcare.j
 SYSTEM_PROMPT = "You are a warm, calm health guide."
 
 
-def test_eight_steps_on_the_embedded_base_lower_the_held_out_loss(tmp_path: Path, embedded_base: Path) -> None:
-    base, adapter, data = embedded_base, tmp_path / "adapter", tmp_path / "data.jsonl"
+def test_eight_steps_on_the_embedded_base_lower_the_held_out_loss(tmp_path: Path) -> None:
+    base, adapter, data = tmp_path / "base", tmp_path / "adapter", tmp_path / "data.jsonl"
     data.write_text("".join(STARTER.read_text("utf-8").splitlines(keepends=True)[:16]), "utf-8")
+    drive(tmp_path, "base", base, {"base": {"name": "starter-135M", "kind": "embedded"}}, {})
     preset = PRESET | {"sequence_length": 192, "learning_rate": 2e-3, "batch_size": 1, "max_steps": 8}
     params = {"domain": "healthcare", "seed": 7, "system_prompt": SYSTEM_PROMPT}
     events = drive(tmp_path, "train", adapter, params | {"preset": preset}, {"base": base, "data": data})
