@@ -17,7 +17,6 @@ from core.errors import InvalidInput
 from core.files import check_manifest, sha256_of
 from core.tasks.context import TaskError
 from core.training.base import name_and_sha256, read_provenance
-from core.training.fused import fuse_lora
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -54,9 +53,7 @@ def lora_config(model: Any, *, base_name: str, r: int, alpha: int, dropout: floa
 def add_lora(model: Any, config: LoraConfig) -> PeftModel:
     """Wrap a model: its weights are frozen, the adapter's are float32 whatever the base computes in."""
     model.name_or_path = config.base_model_name_or_path  # else peft stores the folder the model was loaded from
-    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
-    fuse_lora(adapted)
-    return adapted
+    return get_peft_model(model, config, autocast_adapter_dtype=True)
 
 
 def adapter_tensors(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -86,8 +86,7 @@ def test_labels_stand_at_the_position_that_predicts_them() -> None:
 def test_the_loss_and_its_gradient_are_those_of_the_whole_model(
     tmp_path: Path, architecture: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loss_module, "TILE", 100)  # several, the last one smaller
-    monkeypatch.setattr(loss_module, "head_rows", lambda _vocabulary: 60)
+    monkeypatch.setattr(loss_module, "head_rows", lambda _vocabulary: 60)  # several chunks, the last one smaller
     model = adapted(tmp_path, architecture)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
