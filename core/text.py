@@ -2,7 +2,10 @@
 nothing in it can move a terminal's cursor, change its colours or title, ring, or turn the reading direction."""
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
+NOT_MEASURED = "not measured"
 STAND_IN = "\N{REPLACEMENT CHARACTER}"
 _ESCAPE = "\N{SYMBOL FOR ESCAPE}"
 
@@ -61,3 +64,17 @@ def span(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
+    """Columns under headers, widths from the content; the columns in `right` are set to the right."""
+    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(len(header), *(len(row[at]) for row in cells), 0) for at, header in enumerate(headers)]
+    lines = []
+    for row in [list(headers), *cells]:
+        parts = [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join(lines)

@@ -281,9 +281,9 @@ class StoreBackend:
 
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""
-        from core.phases.measuring import measure_phase
+        from core.phases.measuring import measure_artifact
 
-        ids = measure_phase(self.workspace, number)
+        ids, _ = measure_artifact(self.workspace, f"phase:{number}")
         return jobs_line(f"measurement of phase {number}", ids) if ids else f"phase {number} is measured: M shows it"
 
     def cancel_job(self, job_id: int) -> str:

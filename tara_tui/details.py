@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
+from core.text import table
 from tara_tui import present
 from tara_tui.selection import Selection
 from tara_tui.widgets.transcript import Entry
@@ -142,9 +143,7 @@ def checkpoint_lines(listed: "Listed") -> list[str]:
 
 def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in columns, its head as a line that is not indented."""
-    widths = [max(map(len, column)) for column in zip(headers, *rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in (headers, *rows)]
-    first, *rest = (line.rstrip() for line in lines)
+    first, *rest = table(headers, rows).splitlines()
     return [f"figure {first[6:]}", *(f" {line}" for line in rest)]
 
 

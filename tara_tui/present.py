@@ -4,9 +4,8 @@ import math
 import time
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
-from core.text import clean
+from core.text import NOT_MEASURED, clean
 
-NOT_MEASURED = "not measured"
 DECLARED_MARK = "*"  # after a value that a person typed, where a measured one could stand
 STATE_KINDS = {
     "complete": "good",

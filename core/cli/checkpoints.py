@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, see_to_jobs, table, workspace_of
+from core.cli.common import json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.errors import ExitCode, InvalidInput
-from core.text import clean, size, span
+from core.text import clean, size, span, table
 
 if TYPE_CHECKING:
     from core.phases.checkpoints import Listed

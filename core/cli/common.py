@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -10,14 +10,13 @@ import click
 
 from core.errors import TaraError
 from core.store.views import JobView, Measurement
-from core.text import clean
+from core.text import NOT_MEASURED
 from core.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
 
 F = TypeVar("F", bound=Callable[..., Any])
-NOT_MEASURED = "not measured"
 
 
 class _Number(click.ParamType):
@@ -89,20 +88,6 @@ def _words(error: TaraError | OSError) -> str:
 def print_json(value: Any) -> None:
     """A value as JSON on standard output."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
-    """Columns under headers, widths from the content; the columns in `right` are set to the right."""
-    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(len(header), *(len(row[at]) for row in cells), 0) for at, header in enumerate(headers)]
-    lines = []
-    for row in [list(headers), *cells]:
-        parts = [
-            cell.rjust(width) if at in right else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(parts).rstrip())
-    return "\n".join(lines)
 
 
 def figure(measurement: Measurement | None, form: str = ".3f") -> str:

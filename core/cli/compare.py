@@ -6,15 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.build import detach_option
-from core.cli.common import (
-    json_option,
-    print_json,
-    root_option,
-    table,
-    true_reader,
-    workspace_of,
-)
+from core.cli.common import json_option, print_json, root_option, true_reader, workspace_of
 from core.cli.follow import wait_for
+from core.text import table
 
 if TYPE_CHECKING:
     from core.phases.measured import Artifact, Figures

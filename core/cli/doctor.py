@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, table, workspace_of
+from core.cli.common import json_option, print_json, root_option, workspace_of
 from core.errors import ExitCode, TaraError
-from core.text import size
+from core.text import size, table
 from core.workspace import Workspace
 
 _PACKAGES = ("llama-cpp-python", "torch", "transformers", "peft", "gguf", "textual", "sqlmodel")

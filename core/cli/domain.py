@@ -4,8 +4,9 @@ from pathlib import Path
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, table, workspace_of
+from core.cli.common import json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput
+from core.text import table
 
 
 @click.group("domain")

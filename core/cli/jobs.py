@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, table, true_reader, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, true_reader, workspace_of
 from core.errors import InvalidInput
 from core.store.views import ACTIVE_JOB_STATES, JobView, PastJob
-from core.text import clean, size, span
+from core.text import clean, size, span, table
 from core.workspace import Workspace
 
 POLL_S = 0.2

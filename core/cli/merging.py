@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import table
 from core.store.views import PhaseView
+from core.text import table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, table, workspace_of
+from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.merging import merge_options
 from core.errors import ExitCode
-from core.text import clean, size, span
+from core.text import clean, size, span, table
 
 if TYPE_CHECKING:
     from core.phases.merging import MergeWish

@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from core.cli.common import figure, json_option, print_json, root_option, table, workspace_of
+from core.cli.common import figure, json_option, print_json, root_option, workspace_of
 from core.cli.follow import wait_for
 from core.errors import Refused, SettingsChanged
 from core.store.views import JobView, PhaseView
-from core.text import clean, size, span
+from core.text import clean, size, span, table
 from core.workspace import Workspace
 
 PHASE = 1

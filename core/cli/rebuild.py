@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from core.cli.common import print_json, table
+from core.cli.common import print_json
 from core.errors import InvalidInput, Refused
 from core.runner.client import stop_runner
 from core.runner.presence import runner_pid, stopped_mark
+from core.text import table
 from core.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.common import NUMBER, figure, json_option, print_json, root_option, table, true_reader
+from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, PhaseView
-from core.text import clean, size
+from core.text import clean, size, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader

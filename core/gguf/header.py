@@ -60,6 +60,7 @@ TENSOR_TYPES: dict[int, tuple[str, int, int]] = {
     42: ("Q2_0", 64, 18),
 }
 
+PLAIN = ("F32", "F16", "BF16")  # types of weights that are not quantized
 TYPE_NUMBERS = {name: number for number, (name, _, _) in TENSOR_TYPES.items()}
 BLOCKS = {name: (block, block_bytes) for name, block, block_bytes in TENSOR_TYPES.values()}  # weights, bytes
 
@@ -129,6 +130,11 @@ def read_header(path: Path) -> Header:
         raise InvalidInput(f"{path} cannot be read: {error.strerror}", "check the path") from error
 
 
+def padded(size: int, alignment: int) -> int:
+    """The next multiple of the alignment, at which what follows begins."""
+    return -(-size // alignment) * alignment
+
+
 def stored_bytes(kind: str, elements: int) -> int:
     """Bytes that so many weights, in whole blocks, take in a type."""
     block, block_bytes = BLOCKS[kind]
@@ -168,7 +174,7 @@ class _Parser:
             names.add(tensor.name)
             header.tensors.append(tensor)
         header.tensors_end = self.at
-        header.data_start = -(-self.at // header.alignment) * header.alignment
+        header.data_start = padded(self.at, header.alignment)
         for tensor in header.tensors:
             if header.data_start + tensor.offset + tensor.bytes > self.size:
                 raise _Malformed(f"tensor {tensor.name!r} reaches beyond the end of the file: it is cut off")

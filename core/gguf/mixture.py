@@ -11,12 +11,11 @@ from pathlib import Path
 from core.errors import Refused, TaraError
 from core.gguf.budget import Choice, solve
 from core.gguf.candidates import Errors
-from core.gguf.header import TensorInfo, stored_bytes
+from core.gguf.header import PLAIN, TensorInfo, padded, stored_bytes
 from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.inspect import FILE_TYPES, HYBRID, GgufInfo, inspect_gguf
 from core.gguf.metadata import COMPRESSION
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
-from core.gguf.weights import PLAIN
 
 ADDED = 128  # bytes that our own key may add to a header, padding included
 PREDICTION = 0.01  # share by which a built file may differ from what was predicted
@@ -57,12 +56,12 @@ def solve_file(plain: GgufInfo, tensors: Sequence[TensorInfo], errors: Errors, b
     alignment = plain.alignment
     choices = {
         tensor.name: [
-            Choice(kind, _padded(stored_bytes(kind, tensor.elements), alignment), error)
+            Choice(kind, padded(stored_bytes(kind, tensor.elements), alignment), error)
             for kind, error in errors[tensor.name].items()
         ]
         for tensor in tensors
     }
-    fixed = plain.bytes - sum(_padded(tensor.bytes, alignment) for tensor in plain.tensors if tensor.name in choices)
+    fixed = plain.bytes - sum(padded(tensor.bytes, alignment) for tensor in plain.tensors if tensor.name in choices)
     least = fixed + ADDED + sum(min(choice.bytes for choice in of) for of in choices.values())
     if least > budget:
         raise Refused(
@@ -114,7 +113,3 @@ def file_type_of(kind: str) -> int:
     """llama.cpp's number for "mostly this type"; of several mixes named after it the middle one."""
     numbers = {name: number for number, name in FILE_TYPES.items()}
     return next(numbers[name] for name in (kind, f"{kind}_M") if name in numbers)
-
-
-def _padded(size: int, alignment: int) -> int:
-    return -(-size // alignment) * alignment

@@ -15,7 +15,7 @@ from typing import Any
 
 from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, listening, raise_interruption
-from core.gguf.header import TYPE_NUMBERS, TensorInfo, read_header, stored_bytes
+from core.gguf.header import PLAIN, TYPE_NUMBERS, TensorInfo, padded, read_header, stored_bytes
 from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.inspect import GgufInfo, falls_back, inspect_gguf
 from core.gguf.llama import llama_cpp
@@ -34,7 +34,6 @@ BUFFER_BYTES = 128 << 20
 # What the engine's own program writes of a matrix that was used.
 IMATRIX_ENTRIES, IMATRIX_CHUNKS = "quantize.imatrix.entries_count", "quantize.imatrix.chunks_count"
 
-_PLAIN = ("F32", "F16", "BF16")
 _INTEGER, _TEXT = 0, 3  # llama_model_kv_override_type
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\] +(\S+) ")
 _NEW_TYPE = re.compile(r"MiB \((\w+)\)\s*$")
@@ -117,7 +116,7 @@ def predicted_size(source: Path, quantization: str) -> PredictedSize:
     for tensor in header.tensors:
         kind = chosen.get(tensor.name, tensor.type)
         new_bytes = stored_bytes(kind, tensor.elements)
-        total += -(-new_bytes // header.alignment) * header.alignment
+        total += padded(new_bytes, header.alignment)
         types[kind] = types.get(kind, 0) + 1
         fallbacks += falls_back(TensorInfo(tensor.name, tensor.shape, kind, new_bytes, 0), quantization)
     return PredictedSize(total, types, fallbacks)
@@ -130,7 +129,7 @@ def check_quantization(source: Path, quantization: str) -> GgufInfo:
     info = inspect_gguf(source)
     if info.kind != "model":
         raise InvalidInput(f"{source} is an {info.kind}, not a model", "quantize a base; adapters stay as they are")
-    quantized = [kind for kind in info.types if kind not in (*_PLAIN, "I32", "I64", "I16", "I8", "F64")]
+    quantized = [kind for kind in info.types if kind not in (*PLAIN, "I32", "I64", "I16", "I8", "F64")]
     if quantized:
         raise InvalidInput(f"{source} is quantized already ({quantized[0]})", "quantize its F16 file instead")
     return info

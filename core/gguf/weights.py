@@ -10,10 +10,9 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from core.errors import InvalidInput
-from core.gguf.header import TYPE_NUMBERS, TensorInfo, read_header
+from core.gguf.header import PLAIN, TYPE_NUMBERS, TensorInfo, read_header
 
 SLAB = 1 << 20  # weights that are worked on at once: 4 MB as float32
-PLAIN = ("F32", "F16", "BF16")
 
 Rows = npt.NDArray[np.float32]
 

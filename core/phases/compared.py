@@ -3,10 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from core.phases.measured import Artifact, Figures, label
-from core.text import clean, size, span
+from core.text import NOT_MEASURED, clean, size, span
 
 NAME_WIDTH = 24
-NOT_MEASURED = "not measured"
 
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # headers, and rows of as many cells
 

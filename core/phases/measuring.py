@@ -38,6 +38,8 @@ def measure_artifact(
     plan = Plan()
     with open_reader(workspace) as reader:
         artifacts = find_artifacts(reader, name)
+        quantized = [one for one in artifacts if one["meta"].get("file_type") != "F16"]
+        artifacts = quantized or artifacts  # of a phase: its F16 files are only the measure of the others
         planner = MeasuringPlanner(workspace, catalog, reader)
         for artifact in artifacts:
             reference, model = parents_of(reader, artifact)
@@ -52,14 +54,6 @@ def measure_artifact(
     if ids:
         ensure_runner(workspace)
     return ids, artifacts
-
-
-def measure_phase(workspace: Workspace, number: int) -> list[int]:
-    """Queue the measurement of every quantized model of a phase's bundle. Returns the jobs' numbers, none where all
-    are measured. Raises what `measure_artifact` raises."""
-    with open_reader(workspace) as reader:
-        models = [row for row in find_artifacts(reader, f"phase:{number}") if row["meta"].get("file_type") != "F16"]
-    return [job for row in models for job in measure_artifact(workspace, str(row["id"]))[0]]
 
 
 def parents_of(reader: Reader, artifact: Artifact) -> tuple[Artifact, Artifact]:
