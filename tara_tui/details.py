@@ -144,7 +144,7 @@ def checkpoint_lines(listed: "Listed") -> list[str]:
 def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A table in columns, its head as a line that is not indented."""
     first, *rest = table(headers, rows).splitlines()
-    return [f"figure {first[6:]}", *(f" {line}" for line in rest)]
+    return [f"figure{first[6:]}", *(f" {line}" for line in rest)]
 
 
 def plan_lines(outlook: "Outlook") -> list[str]:

@@ -9,6 +9,7 @@ from core.errors import InvalidInput, SettingsChanged
 from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
+from tara_tui.details import table_lines
 from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog, UnfinishedDialog
 from tara_tui.widgets.row_list import RowList
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
@@ -357,3 +358,9 @@ async def test_quit_leaves_with_status_0(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path)) as it:
         await it.press("q")
     assert it.app.return_value == 0
+
+
+def test_the_head_of_a_table_stands_over_its_columns() -> None:
+    head, row = table_lines(("", "base-F16"), [("bits a weight", "16.00")])
+    assert head.startswith("figure")
+    assert row.index("16.00") == head.index("base-F16") + 1  # the blank that marks a row is not shown
