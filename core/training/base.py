@@ -15,6 +15,7 @@ from core.catalog.bases import Located, base_identity, locate
 from core.catalog.model import BaseModel
 from core.files import MANIFEST
 from core.tasks.context import TaskError
+from core.training.read_once import read_once
 from core.training.render import CHAT_TEMPLATE_FILE, ensure_chat_template, template_hash
 from core.workspace import Workspace
 
@@ -245,8 +246,9 @@ def tensor_shapes(folder: Path) -> dict[str, list[int]]:
 def _from_gguf(path: Path, destination: Path) -> dict[str, Any]:
     print(f"dequantizing {path.name}", flush=True)
     try:
-        read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+        with read_once():
+            read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except (OSError, ValueError, KeyError, NotImplementedError) as error:
         raise TaskError(
             f"{path} cannot be read as a GGUF base: {error}", "use a base of a known architecture"
