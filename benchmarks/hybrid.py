@@ -24,6 +24,7 @@ from core.gguf.divergence import Kept
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.mixture import build, matrices_of, solve_file
+from core.gguf.paired import paired
 from core.gguf.quantizer import quantize
 from core.gguf.scoring import Text
 from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
@@ -31,7 +32,7 @@ from core.gguf.weights import Weights
 from core.tasks import base, convert, imatrix
 from core.tasks.context import Context
 from core.tasks.held_out import held_out_texts
-from core.tasks.hybrid import WINDOW, calibration_texts, verdict_of
+from core.tasks.hybrid import WINDOW, calibration_texts
 from core.training.base import load_tokenizer
 
 DATA = Path("configs/starter_data")
@@ -116,11 +117,11 @@ class Bench:
             path = plain.path.with_name("mixture.gguf")
             made = build(source, path, solved, quantization, matrix, threads=self.threads)
             after = np.concatenate(divergence_at(path, texts, reference, threads=self.threads))
-            verdict = verdict_of(after, before, blocks)
+            verdict = paired(after, before, blocks)
             found[way] = {
-                "bytes": made.bytes, "predicted_bytes": solved.bytes, "kl": verdict.mixture.mean, "types": made.types,
+                "bytes": made.bytes, "predicted_bytes": solved.bytes, "kl": verdict.candidate.mean, "types": made.types,
                 "difference": verdict.difference.mean, "difference_se": verdict.difference.se,
-                "change": verdict.mixture.mean / verdict.plain.mean - 1, "kept": verdict.better,
+                "change": verdict.candidate.mean / verdict.plain.mean - 1, "kept": verdict.better,
             }  # fmt: skip
             path.unlink()
         self.say(f"{plain.path.parent.name}, {quantization}: {found['measured cost']['change']:+.1%}")

@@ -1,4 +1,4 @@
-"""The weight matrices of an unquantized GGUF file, a few rows at a time; the file is mapped and never held whole."""
+"""The weight matrices of a GGUF file, a few rows at a time; the file is mapped and never held whole."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,15 +19,19 @@ Rows = npt.NDArray[np.float32]
 
 class Weights:
     """An F16, BF16 or F32 file, mapped; with `mode` "r+" what is put into it is in the file at once for
-    whoever reads it.
+    whoever reads it. With `rounded` the tensors may have any type, and are read as what they stand for.
 
     Raises InvalidInput for what is no GGUF file.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r") -> None:
-        self.header = read_header(path)
+    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", *, rounded: bool = False) -> None:
+        self.header, self._rounded = read_header(path), rounded
         self.tensors = {tensor.name: tensor for tensor in self.header.tensors}
         self._bytes = np.memmap(path, dtype=np.uint8, mode=mode)
+
+    def whole(self, tensor: TensorInfo) -> Rows:
+        """A matrix as it is, [rows, columns]."""
+        return self._floats(tensor, self._rows(tensor))
 
     def sample(self, tensor: TensorInfo, most: int) -> Rows:
         """At most so many weights of a matrix as whole rows [n, columns], spread evenly over it; at least one row."""
@@ -52,7 +56,7 @@ class Weights:
         self._rows(tensor)[:] = other._rows(other.tensors[tensor.name])
 
     def _rows(self, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
-        if tensor.type not in PLAIN:
+        if tensor.type not in PLAIN and not self._rounded:
             raise InvalidInput(f"{tensor.name} is stored as {tensor.type}", "give the F16 file of the model")
         start = self.header.data_start + tensor.offset
         count = tensor.elements // tensor.shape[0]

@@ -41,6 +41,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),
         Kind("quantize", 2, True, "gguf", ".gguf"),
         Kind("hybrid", 1, True, "gguf", ".gguf"),
+        Kind("repair", 1, True, "repair", ".gguf"),
+        Kind("repair-adapter", 1, True, "gguf-adapter", ".gguf"),
         Kind("verify", 1, True, "verification", ".json"),
         Kind("measure", 1, True, "report", ".json"),
         Kind("package", 1, False, "bundle"),

@@ -42,12 +42,13 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Compression:
-    """How the bases of a phase become small files: the plain type, the technique, and the bytes each file may have,
-    where that was said."""
+    """How the bases of a phase become small files: the plain type, the technique, the bytes each file may have, where
+    that was said, and whether adapters give back a part of what the rounding took."""
 
     quantization: str
     technique: str = "standard"
     target_bytes: int | None = None
+    repair: bool = False
 
 
 @dataclass(frozen=True)

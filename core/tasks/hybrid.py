@@ -3,7 +3,6 @@ than the plain type does, and the plain type where not."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,11 @@ import numpy as np
 from core.errors import Refused
 from core.files import discard, sha256_of, staging_beside, sync_tree
 from core.gguf.candidates import errors_of
-from core.gguf.divergence import Doubles, Estimate, estimate
+from core.gguf.divergence import Doubles
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file
+from core.gguf.paired import Paired, paired
 from core.gguf.quantizer import QUANTIZATIONS, quantize
 from core.gguf.scoring import Text
 from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
@@ -28,27 +28,8 @@ from core.training.calibration import calibration_examples
 WINDOW = 512  # tokens of an example at most
 PROBED = 256  # positions of calibration text at most, on which a group's cost is measured
 MIXTURE = "mixture"
-ERRORS = 2.0  # standard errors by which a mixture must lose less, so that chance does not choose
 
 Step = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Mean divergence from the F16 file on held-out text, nats a token, of both, and of their difference position by
-    position (mixture less plain)."""
-
-    mixture: Estimate
-    plain: Estimate
-    difference: Estimate
-    positions: int
-    texts: int
-
-    @property
-    def better(self) -> bool:
-        """Whether the mixture loses less by more than chance would have it."""
-        error = self.difference.se
-        return error is not None and self.difference.mean + ERRORS * error < 0
 
 
 def run(ctx: Context) -> None:
@@ -144,7 +125,7 @@ def _stepper(ctx: Context, total: int) -> Step:
     return step
 
 
-def _judge(ctx: Context, source: Path, mixture: Path, plain: Path, texts: Sequence[Text], step: Step) -> Verdict:
+def _judge(ctx: Context, source: Path, mixture: Path, plain: Path, texts: Sequence[Text], step: Step) -> Paired:
     """Run the F16 file, then both others over held-out text; of the first 2.6 kB a position are kept."""
     threads = int(ctx.spec.get("threads") or 1)
     reference = scored_texts(source, texts, threads=threads, seed=ctx.params["seed"])
@@ -153,27 +134,14 @@ def _judge(ctx: Context, source: Path, mixture: Path, plain: Path, texts: Sequen
     for path, name in ((mixture, MIXTURE), (plain, "plain")):
         found.append(np.concatenate(divergence_at(path, texts, reference, threads=threads)))
         step(f"held-out text, {name}")
-    return verdict_of(found[0], found[1], [number for number, kept in enumerate(reference) for _ in range(len(kept))])
+    return paired(found[0], found[1], [number for number, kept in enumerate(reference) for _ in range(len(kept))])
 
 
-def verdict_of(mixture: Doubles, plain: Doubles, blocks: Sequence[int]) -> Verdict:
-    """The verdict on divergences [n] at the same positions; `blocks` [n] numbers the text each belongs to."""
-    return Verdict(
-        estimate(mixture, blocks),
-        estimate(plain, blocks),
-        estimate(mixture - plain, blocks),
-        len(blocks),
-        len(set(blocks)),
-    )
-
-
-def _why(verdict: Verdict, mixture: GgufInfo, plain: GgufInfo, peer: str) -> str:
+def _why(verdict: Paired, mixture: GgufInfo, plain: GgufInfo, peer: str) -> str:
     """What was kept and why, in a sentence."""
-    error = f" ± {verdict.difference.se:.5f}" if verdict.difference.se is not None else ""
     figures = (
-        f"KL {verdict.mixture.mean:.5f} of the mixture at {mixture.bytes / 1e6:.2f} MB, {verdict.plain.mean:.5f} of "
-        f"{peer} at {plain.bytes / 1e6:.2f} MB, difference {verdict.difference.mean:+.5f}{error} on "
-        f"{verdict.positions} held-out positions"
+        f"KL {verdict.candidate.mean:.5f} of the mixture at {mixture.bytes / 1e6:.2f} MB, {verdict.plain.mean:.5f} of "
+        f"{peer} at {plain.bytes / 1e6:.2f} MB, {verdict.figures}"
     )
     if verdict.better:
         return f"the mixture is kept: {figures}"
@@ -187,7 +155,7 @@ def _announce(
     plain: GgufInfo,
     solved: Solved,
     peer: str,
-    verdict: Verdict,
+    verdict: Paired,
     why: str,
     imatrix: ImportanceMatrix,
     digest: str,
@@ -218,7 +186,7 @@ def _announce(
     ctx.measure("plain_bytes", plain.bytes, method=f"size of the {peer} file", unit="B")
     over = f"{verdict.positions} held-out positions of {verdict.texts} texts, without adapters"
     for name, of, whose in (
-        ("mixture_kl", verdict.mixture, "of the mixture"),
+        ("mixture_kl", verdict.candidate, "of the mixture"),
         ("plain_kl", verdict.plain, f"of {peer}"),
         ("kl_difference", verdict.difference, f"of the mixture less that of {peer}, position by position"),
     ):
@@ -229,5 +197,5 @@ def _announce(
                         unit="nats/token", n=verdict.positions)  # fmt: skip
     ctx.result(
         kept=what, file_type=kept.file_type, bytes=kept.bytes, mixture_bytes=mixture.bytes, plain_bytes=plain.bytes,
-        mixture_kl=verdict.mixture.mean, plain_kl=verdict.plain.mean,
+        mixture_kl=verdict.candidate.mean, plain_kl=verdict.plain.mean,
     )  # fmt: skip

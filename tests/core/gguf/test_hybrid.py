@@ -15,6 +15,7 @@ from core.gguf.imatrix import ImportanceMatrix, Statistic, read_imatrix
 from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
 from core.gguf.mixture import build, file_type_of, matrices_of, peer_of, solve_file
+from core.gguf.paired import paired
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.gguf.rounding import rounding_error
 from core.gguf.scoring import Text
@@ -22,7 +23,6 @@ from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_tex
 from core.gguf.weights import Weights
 from core.hygiene.gguf_check import check_gguf
 from core.tasks.context import TaskError
-from core.tasks.hybrid import verdict_of
 from tests.core.gguf.conftest import Outcome, Task, run_task
 from tests.models import build_tiny
 
@@ -190,10 +190,10 @@ def test_chance_does_not_choose() -> None:
     noise = np.random.default_rng(0).standard_normal(160)
     plain = np.abs(noise) + 0.1
     blocks = [at // 10 for at in range(160)]
-    assert verdict_of(plain - 0.01, plain, blocks).better
-    assert not verdict_of(plain + 0.01, plain, blocks).better
-    assert not verdict_of(plain + 0.5 * noise[::-1], plain, blocks).better
-    assert not verdict_of(plain[:1] - 0.01, plain[:1], blocks[:1]).better  # one position has no error to judge by
+    assert paired(plain - 0.01, plain, blocks).better
+    assert not paired(plain + 0.01, plain, blocks).better
+    assert not paired(plain + 0.5 * noise[::-1], plain, blocks).better
+    assert not paired(plain[:1] - 0.01, plain[:1], blocks[:1]).better  # one position has no error to judge by
 
 
 def judged(made: Outcome, out: Path) -> None:
