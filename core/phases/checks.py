@@ -47,10 +47,10 @@ def compression_of(
     target_size_mb: float | None = None,
 ) -> Compression:
     """How a phase's bases are made smaller: as it is set, but for what is given. A target size is a budget for a
-    mixture of types; a plain type has the size it has."""
+    mixture of types, or for what is left of a base; a plain type has the size it has."""
     chosen = check_compression(technique or phase.compression_type)
     size = phase.target_size_mb if target_size_mb is None else check_target(target_size_mb)
-    limited = chosen == "hybrid" and size is not None
+    limited = chosen != "standard" and size is not None
     return Compression(
         check_quantization(quantization or phase.quantization),
         chosen,

@@ -165,6 +165,12 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
         target = made["params"].get("target_bytes")
         row.compression_type = "hybrid"
         row.target_size_mb = target / 1e6 if isinstance(target, int) else None
+    taught = next((spec for spec in specs if spec["kind"] in ("heal", "distil")), None)
+    if taught is not None:
+        row.compression_type = "sparse" if taught["kind"] == "heal" else "distilled"
+        limits: dict[str, Any] = next((spec["params"] for spec in specs if spec["kind"] == "prune"), {})
+        target = limits.get("target_bytes")
+        row.target_size_mb = target / 1e6 if isinstance(target, int) else None
     packaged = next((spec for spec in specs if spec["kind"] == "package"), None)
     merge = packaged["params"].get("merge") if packaged is not None else None
     if isinstance(merge, dict) and merge.get("mode") in MERGES:
