@@ -28,6 +28,7 @@ from core.training.scoring import answer_logits
 from core.training.teacher import LEAST_MASS, Said, Teacher
 
 WARMUP = 0.1  # of the steps
+LEAST_LOG = -60.0  # of a probability: smaller ones change nothing, but products with them are slow on a CPU
 ALPHA = 2  # times the rank: the factor on what a low-rank change adds
 
 
@@ -150,7 +151,7 @@ def mixed(
     wanted = labels[:, None]
     ce = -float(logs.gather(1, wanted).sum())
     if said is None:
-        gradient = logs.exp_()
+        gradient = logs.clamp_(min=LEAST_LOG).exp_()
         gradient.scatter_add_(1, wanted, torch.full_like(wanted, -1.0, dtype=gradient.dtype))
         return ce, 0.0, gradient
     ids, theirs, rest = (part.to(logits.device) for part in (said.ids, said.logs, said.rest))
@@ -159,7 +160,7 @@ def mixed(
     tail = (1.0 - top).clamp_min(LEAST_MASS)
     mass = rest.exp()
     kl = float((theirs.exp() * (theirs - ours)).sum() + (mass * (rest - tail[:, 0].log().float())).sum())
-    gradient = logs.exp_()  # q
+    gradient = logs.clamp_(min=LEAST_LOG).exp_()  # q
     outside = 1.0 - share * (mass / tail[:, 0]).float()  # of q, where the teacher's file has no token of its own
     inside = gradient.gather(1, ids) - share * theirs.exp()
     gradient.mul_(outside[:, None])
