@@ -134,7 +134,7 @@ class Settings:
     sparse_keep: float = 0.85  # share of the layers' weights
     distilled_keep: float = 0.6
     prune_tokens: int = 1024  # of training text, on which layers and channels are judged
-    teacher_tokens: int = 16000  # of training text
+    teacher_tokens: int = 8000  # of training text
     teacher_top: int = 64  # tokens a position whose log-probabilities are kept
     student_length: int = 256  # tokens of an example
     student_batch: int = 4
@@ -142,7 +142,7 @@ class Settings:
     heal_steps: int = 60
     heal_rank: int = 16
     heal_rate: float = 5e-4
-    distil_steps: int = 120
+    distil_steps: int = 100
     distil_rank: int = 0  # 0: all weights of the layers
     distil_rate: float = 1e-4
 

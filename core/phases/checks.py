@@ -5,8 +5,8 @@ import shutil
 
 from core.catalog import Catalog
 from core.catalog.model import QUANTIZATIONS
-from core.errors import EnvironmentLacks, InvalidInput, Refused
-from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
+from core.errors import EnvironmentLacks, InvalidInput
+from core.phases.kinds import COMPRESSION_TYPES
 from core.phases.planned import Compression, Plan
 from core.store.tables import Phase
 from core.store.views import PhaseView
@@ -21,14 +21,9 @@ def check_quantization(name: str) -> str:
 
 
 def check_compression(name: str) -> str:
-    """The technique, where this version has it."""
+    """The technique, where it is one of the four."""
     if name not in COMPRESSION_TYPES:
         raise InvalidInput(f"unknown compression type {name}", f"one of {', '.join(COMPRESSION_TYPES)}")
-    if name not in AVAILABLE_COMPRESSION:
-        raise Refused(
-            f"compression type {name} is not available in this version",
-            f"available: {', '.join(AVAILABLE_COMPRESSION)}",
-        )
     return name
 
 

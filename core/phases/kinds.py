@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
-AVAILABLE_COMPRESSION = ("standard", "sparse", "hybrid", "distilled")
 
 OF_A_PHASE = "+"  # in the name of a model that is made of a base and the domains of a phase
 UNIFIED = "+unified"  # after a base's name, which has no plus: the model of it that holds all domains

@@ -40,8 +40,7 @@ def work_of(
         ]
         mean = sum(taught) / len(taught) if taught else 0.0
         times = STUDENTS[kind] * int(params["steps"]) * int(params["batch_size"])
-        # Before and after, the teacher's text is read once more.
-        return float(parameters) * (TRAINED * mean * times + STUDENTS[kind] * 2 * FORWARD * int(params["tokens"]))
+        return TRAINED * float(parameters) * mean * times
     if isinstance(examples, Mapping):
         assert kind == "check-merge"
         length = params["sequence_length"]

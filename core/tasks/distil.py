@@ -39,7 +39,7 @@ def run(ctx: Context) -> None:
     ctx.measure("pruned_loss", figures.held_out_before, method=f"{how}, before teaching", unit="nats/token")
     ctx.measure("distilled_loss", figures.held_out, method=f"{how}, after {steps} steps", unit="nats/token")
     ctx.measure("control_loss", control.held_out, method=f"{how}, the same without teacher", unit="nats/token")
-    kl = "divergence from the whole model on the text it was taught with, the kept tokens and the rest as one"
+    kl = "divergence from the whole model on 16 of the texts it is taught with, the kept tokens and the rest as one"
     ctx.measure("kl_before", figures.kl_before, method=f"{kl}, before teaching", unit="nats/token")
     ctx.measure("kl_after", figures.kl, method=f"{kl}, after {steps} steps", unit="nats/token")
     ctx.measure("control_kl_after", control.kl, method=f"{kl}, the same without teacher", unit="nats/token")

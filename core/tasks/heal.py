@@ -27,7 +27,7 @@ def run(ctx: Context) -> None:
     how = f"cross entropy of held-out answers in float32, {len(room.held_out)} examples, the domains' adapters on"
     ctx.measure("pruned_loss", figures.held_out_before, method=f"{how}, before healing", unit="nats/token")
     ctx.measure("healed_loss", figures.held_out, method=f"{how}, after {steps} steps", unit="nats/token")
-    kl = "divergence from the whole model on the text it was taught with, the kept tokens and the rest as one"
+    kl = "divergence from the whole model on 16 of the texts it is taught with, the kept tokens and the rest as one"
     ctx.measure("kl_before", figures.kl_before, method=f"{kl}, before healing", unit="nats/token")
     ctx.measure("kl_after", figures.kl, method=f"{kl}, after {steps} steps", unit="nats/token")
     ctx.result(**losses, kl_before=figures.kl_before, kl_after=figures.kl, steps=steps, tokens=figures.taught.tokens)

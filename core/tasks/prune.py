@@ -140,7 +140,8 @@ def _write(ctx: Context, base: Path, cut: Cut, whole_loss: float, loss: float) -
     print(f"{before['name']}: {cut.one_line()} stay, {about['parameters']:,} parameters", flush=True)
     ctx.artifact(
         "pruned", ctx.params["name"], ctx.out, sha256=digest, bytes=size, base_name=before["name"],
-        base_sha256=before["sha256"], parameters=about["parameters"], **about["pruned"],
+        base_sha256=before["sha256"], parameters=about["parameters"],
+        **{name: value for name, value in about["pruned"].items() if name != "base"},
     )  # fmt: skip
     how = "cross entropy of training text's answers, before any healing"
     ctx.measure("whole_training_loss", whole_loss, method=how.replace(", before any healing", ""), unit="nats/token")

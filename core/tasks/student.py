@@ -135,10 +135,11 @@ def write_model(room: Classroom, scratch: Path, technique: str, figures: Figures
         check_folder(folder)
         (folder / PROVENANCE).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", "utf-8")
         digest, size = write_manifest(folder, {"kind": "small", "compression": technique})
+    pruned = before["pruned"]
     ctx.artifact(
         "small", ctx.params["name"], ctx.out, sha256=digest, bytes=size, base=ctx.params["base_name"],
         base_name=about["name"], base_sha256=ctx.key, compression=technique, parameters=before["parameters"],
-        **before["pruned"] | {"whole": before["pruned"]["base"], "base": ctx.params["base_name"]},
+        whole=pruned["base"], **{name: value for name, value in pruned.items() if name != "base"},
     )  # fmt: skip
 
 
