@@ -162,7 +162,9 @@ class Actions(Asking):
             FormField("number", "number", str(number)),
             FormField("domains", "domains, with commas or spaces between", choice=True),
             FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
-            FormField("compression", "compression", "", "standard; or hybrid, or hybrid MB for a target size"),
+            FormField(
+                "compression", "compression", "", "standard; or sparse, hybrid, distilled; hybrid MB for a target size"
+            ),
         ]
 
         def make(values: dict[str, str]) -> str:
@@ -351,7 +353,7 @@ class Actions(Asking):
 
 
 def _compression(text: str) -> tuple[str, float | None]:
-    """The technique and the target size in MB that a form's line names: "", "hybrid", "hybrid 100"."""
+    """The technique and the target size in MB that a form's line names: "", "sparse", "hybrid 100"."""
     technique, _, size = text.strip().partition(" ")
     if not size:
         return technique, None

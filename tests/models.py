@@ -31,8 +31,8 @@ def embedded_tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
 
 
-def build_tiny(architecture: str, folder: Path, *, chat_template: bool = True, seed: int = 0) -> Path:
-    """Write a random two-layer model (hidden size 64) with the embedded base's tokenizer into `folder`.
+def build_tiny(architecture: str, folder: Path, *, chat_template: bool = True, seed: int = 0, layers: int = 2) -> Path:
+    """Write a random model of two layers (hidden size 64) with the embedded base's tokenizer into `folder`.
 
     llama and phi3 have an output head of their own, qwen2 and gpt2 share it with the embedding. Without
     `chat_template` the tokenizer comes without one, as gpt2's does.
@@ -48,13 +48,13 @@ def build_tiny(architecture: str, folder: Path, *, chat_template: bool = True, s
         "pad_token_id": tokenizer.pad_token_id,
     }
     if architecture == "gpt2":
-        config = AutoConfig.for_model("gpt2", n_embd=64, n_layer=2, n_head=2, n_positions=512, **tokens)
+        config = AutoConfig.for_model("gpt2", n_embd=64, n_layer=layers, n_head=2, n_positions=512, **tokens)
     else:
         config = AutoConfig.for_model(
             architecture,
             hidden_size=64,
             intermediate_size=128,
-            num_hidden_layers=2,
+            num_hidden_layers=layers,
             num_attention_heads=2,
             num_key_value_heads=1 if architecture == "qwen2" else 2,
             max_position_embeddings=512,

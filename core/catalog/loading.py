@@ -268,12 +268,40 @@ _RUNNER_NUMBERS = {  # and their bounds
 }
 
 
+_COMPRESSION_WHOLE = {  # and their bounds
+    "prune_tokens": (16, 10**6),
+    "teacher_tokens": (16, 10**7),
+    "teacher_top": (1, 1024),
+    "student_length": (8, 8192),
+    "student_batch": (1, 1024),
+    "heal_steps": (1, 10**6),
+    "heal_rank": (1, 1024),
+    "distil_steps": (1, 10**6),
+    "distil_rank": (0, 1024),
+}
+_COMPRESSION_SHARES = {
+    "sparse_keep": (0.05, 1),
+    "distilled_keep": (0.05, 1),
+    "student_kl": (0.01, 1),
+    "heal_rate": (1e-7, 1),
+    "distil_rate": (1e-7, 1),
+}
+
+
+def _compression(section: Section, default: Settings) -> dict[str, Any]:
+    section.only((*_COMPRESSION_WHOLE, *_COMPRESSION_SHARES))
+    whole = {name: section.integer(name, *ends, getattr(default, name)) for name, ends in _COMPRESSION_WHOLE.items()}
+    shares = {name: section.number(name, *ends, getattr(default, name)) for name, ends in _COMPRESSION_SHARES.items()}
+    return {**whole, **shares}
+
+
 def _settings(document: Document, faults: Faults) -> Settings:
     top = Section(document, faults, document.data)
-    top.only(("profile", "training", "routing", "crisis", "runner", "quantization", "merging"))
+    top.only(("profile", "training", "routing", "crisis", "runner", "quantization", "merging", "compression"))
     default = Settings()
-    training, routing, crisis, runner, merging = (
-        top.section(name, optional=True) for name in ("training", "routing", "crisis", "runner", "merging")
+    training, routing, crisis, runner, merging, compression = (
+        top.section(name, optional=True)
+        for name in ("training", "routing", "crisis", "runner", "merging", "compression")
     )
     training.only(
         (
@@ -315,6 +343,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         ties_density=merging.number("ties_density", 0.001, 1, default.ties_density),
         dare_drop=merging.number("dare_drop", 0, 0.99, default.dare_drop),
         cat_rank=merging.integer("cat_rank", 0, 65536, default.cat_rank),
+        **_compression(compression, default),
     )
 
 

@@ -131,6 +131,20 @@ class Settings:
     ties_density: float = 0.2
     dare_drop: float = 0.5
     cat_rank: int = 0  # 0: the whole sum
+    sparse_keep: float = 0.85  # share of the layers' weights
+    distilled_keep: float = 0.6
+    prune_tokens: int = 1024  # of training text, on which layers and channels are judged
+    teacher_tokens: int = 8000  # of training text
+    teacher_top: int = 64  # tokens a position whose log-probabilities are kept
+    student_length: int = 256  # tokens of an example
+    student_batch: int = 4
+    student_kl: float = 0.5  # share of the loss that is the divergence from the teacher
+    heal_steps: int = 60
+    heal_rank: int = 16
+    heal_rate: float = 5e-4
+    distil_steps: int = 100
+    distil_rank: int = 0  # 0: all weights of the layers
+    distil_rate: float = 1e-4
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
@@ -144,6 +158,22 @@ class Settings:
             "cat": {"rank": self.cat_rank},
         }
         return {"method": method, "scale": self.merge_scale, **own.get(method, {})}
+
+    def kept_by(self, technique: str) -> float:
+        """Share of the layers' weights that a technique keeps, where no size is asked for."""
+        return self.sparse_keep if technique == "sparse" else self.distilled_keep
+
+    def lesson_dict(self, technique: str) -> dict[str, Any]:
+        """How a pruned model is taught by a technique, as JSON data."""
+        steps, rank, rate = (
+            (self.heal_steps, self.heal_rank, self.heal_rate)
+            if technique == "sparse"
+            else (self.distil_steps, self.distil_rank, self.distil_rate)
+        )
+        return {
+            "steps": steps, "batch_size": self.student_batch, "learning_rate": rate, "rank": rank,
+            "kl": self.student_kl, "seed": self.seed,
+        }  # fmt: skip
 
     def checkpoints_dict(self) -> dict[str, Any]:
         """How many checkpoints of an unfinished training are kept, as JSON data."""

@@ -26,17 +26,29 @@ def plan() -> None:
 @plan.command("phase")
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="As if built with this type (default: the phase's own).")
+@click.option("--compression-type", metavar="NAME", help="As if built with this technique (default: the phase's own).")
+@click.option("--target-size", type=float, metavar="MB", help="As if each base's file had at most so many 10^6 bytes.")
 @merge_options
 @root_option
 @json_option
 def phase(
-    phase_number: int, quantization: str | None, merge: "MergeWish | None", root: str | None, as_json: bool
+    phase_number: int,
+    quantization: str | None,
+    compression_type: str | None,
+    target_size: float | None,
+    merge: "MergeWish | None",
+    root: str | None,
+    as_json: bool,
 ) -> None:
     """What building phase PHASE_NUMBER will take; status 4 where a job does not fit this machine."""
     from core.phases.outlook import outlook_of_phase
 
     see_to_jobs(root)
-    _tell(outlook_of_phase(workspace_of(root), phase_number, quantization=quantization, merge=merge), as_json)
+    found = outlook_of_phase(
+        workspace_of(root), phase_number, quantization=quantization, merge=merge, compression_type=compression_type,
+        target_size_mb=target_size,
+    )  # fmt: skip
+    _tell(found, as_json)
 
 
 @plan.command("domain")

@@ -1,6 +1,7 @@
 """Commands that show phases."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +123,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
     for one in made:
         click.echo(clean(f"base {one['base']}: {one['why']}"))
+        if "rows" in one:
+            click.echo(loss_table(one))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")
@@ -130,6 +133,14 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(domain_table(phase))
     if kept:
         click.echo(f"\n{kept}")
+
+
+def loss_table(small: Mapping[str, Any]) -> str:
+    """What a smaller model's file loses of its domains, beside plain files of the whole model."""
+    names = list(small["sizes"])
+    headers = ("held-out loss", *(f"{name} {size(small['sizes'][name])}" for name in names))
+    rows = [(row["domain"], *(f"{row['loss'][name]:.3f}" for name in names)) for row in small["rows"]]
+    return table(headers, rows, right=range(1, len(headers)))
 
 
 def domain_table(phase: PhaseView) -> str:

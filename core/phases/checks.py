@@ -5,8 +5,8 @@ import shutil
 
 from core.catalog import Catalog
 from core.catalog.model import QUANTIZATIONS
-from core.errors import EnvironmentLacks, InvalidInput, Refused
-from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
+from core.errors import EnvironmentLacks, InvalidInput
+from core.phases.kinds import COMPRESSION_TYPES
 from core.phases.planned import Compression, Plan
 from core.store.tables import Phase
 from core.store.views import PhaseView
@@ -21,14 +21,9 @@ def check_quantization(name: str) -> str:
 
 
 def check_compression(name: str) -> str:
-    """The technique, where this version has it."""
+    """The technique, where it is one of the four."""
     if name not in COMPRESSION_TYPES:
         raise InvalidInput(f"unknown compression type {name}", f"one of {', '.join(COMPRESSION_TYPES)}")
-    if name not in AVAILABLE_COMPRESSION:
-        raise Refused(
-            f"compression type {name} is not available in this version",
-            f"available: {', '.join(AVAILABLE_COMPRESSION)}",
-        )
     return name
 
 
@@ -47,10 +42,10 @@ def compression_of(
     target_size_mb: float | None = None,
 ) -> Compression:
     """How a phase's bases are made smaller: as it is set, but for what is given. A target size is a budget for a
-    mixture of types; a plain type has the size it has."""
+    mixture of types, or for what is left of a base; a plain type has the size it has."""
     chosen = check_compression(technique or phase.compression_type)
     size = phase.target_size_mb if target_size_mb is None else check_target(target_size_mb)
-    limited = chosen == "hybrid" and size is not None
+    limited = chosen != "standard" and size is not None
     return Compression(
         check_quantization(quantization or phase.quantization),
         chosen,

@@ -13,7 +13,7 @@ from sqlmodel import Session, SQLModel, col, select
 from core.errors import InvalidInput, Refused
 from core.files import discard, write_atomically
 from core.lifecycle import UNDONE
-from core.phases.kinds import UNIFIED
+from core.phases.kinds import OF_A_PHASE
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import (
@@ -176,7 +176,7 @@ def _rows(session: Session, number: int) -> dict[type[SQLModel], list[Any]]:
     shared = ("base", "convert", "imatrix", "quantize", "hybrid") if others else ()
     before = col(Job.phase).is_(None) & col(Job.domain).in_(names)  # trained before they were put into the phase
     whole = session.exec(select(Job).where((col(Job.phase) == number) | before)).all()
-    jobs = [job for job in whole if job.kind not in shared or job.domain or (job.subject or "").endswith(UNIFIED)]
+    jobs = [job for job in whole if job.kind not in shared or job.domain or OF_A_PHASE in (job.subject or "")]
     ids = [job.id for job in jobs]
     found[Job] = list(jobs)
     for table in (JobDependency, JobAttempt, Metric):

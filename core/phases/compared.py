@@ -119,6 +119,7 @@ TRIED_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("plain type, size", "plain_bytes", size),
     ("mixture, KL, base alone", "mixture_kl", _fixed(4)),
     ("plain, KL, base alone", "plain_kl", _fixed(4)),
+    ("beside plain, same bytes", "verdict", str),
 )
 DOMAIN_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (("loss", "held_out_loss", _fixed(3)),)
 _ERRORS: Mapping[str, str] = {

@@ -11,7 +11,7 @@ from core.phases.kinds import KINDS, subject_of
 from core.phases.needs import Estimator, footprint
 from core.phases.planned import SHORT_KEY, Plan, PlannedJob
 from core.phases.predictor import Predictor
-from core.phases.work import work_of
+from core.phases.work import STUDENTS, work_of
 from core.store.reads import Reader
 from core.training.data import Example, read_examples
 from core.workspace import Workspace
@@ -82,7 +82,7 @@ class JobMaker:
 
     def _with_prediction(self, job: PlannedJob, data: Any) -> PlannedJob:
         examples: Any = self._read(data) if isinstance(data, Path) else []
-        if job.kind == "check-merge":
+        if job.kind in ("check-merge", *STUDENTS):
             examples = {name: self._read(path) for name, path in data.items()}
         work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples)
         expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)

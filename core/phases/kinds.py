@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
-AVAILABLE_COMPRESSION = ("standard", "hybrid")
 
+OF_A_PHASE = "+"  # in the name of a model that is made of a base and the domains of a phase
 UNIFIED = "+unified"  # after a base's name, which has no plus: the model of it that holds all domains
 
 
@@ -43,6 +43,12 @@ KINDS: Mapping[str, Kind] = {
         Kind("hybrid", 1, True, "gguf", ".gguf"),
         Kind("repair", 1, True, "repair", ".gguf"),
         Kind("repair-adapter", 1, True, "gguf-adapter", ".gguf"),
+        Kind("prune", 1, True, "pruned", device=True),
+        Kind("teach", 1, True, "teacher", ".safetensors", device=True),
+        Kind("heal", 1, True, "small", device=True),
+        Kind("distil", 1, True, "small", device=True),
+        Kind("slice-adapter", 1, False, "sliced-adapter"),
+        Kind("check-small", 1, True, "small-check", ".json"),
         Kind("verify", 1, True, "verification", ".json"),
         Kind("measure", 1, True, "report", ".json"),
         Kind("package", 1, False, "bundle"),

@@ -20,6 +20,8 @@ _REPORT_OF_A_REFERENCE = {
     "reference_held_out_loss": "held_out_loss",
 }  # what a report says of the file that was the measure
 
+_CHECKED = {"small_loss": "held_out_loss", "verdict": "verdict"}  # what is known of a smaller model's file by its check
+
 
 def find_artifacts(reader: Reader, name: str) -> list[Artifact]:
     """The artifacts a name stands for: a number, a path, a file's name, or `phase:N`, the GGUF models of a phase's
@@ -67,18 +69,24 @@ def models_of_phase(reader: Reader, number: int) -> list[Artifact]:
 
 def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
     """Of each base of a phase's bundle that a technique was tried on: its name, what was kept and why, and the file's
-    type, tensors by type and bytes, as its job recorded them."""
+    type, tensors by type and bytes, as its job recorded them. Of a smaller model also `sizes` of it and of plain files
+    beside it, and `rows`, a domain each, with losses and accuracies by file."""
     if phase.bundle_path is None:
         return []
-    return [
-        {
-            "base": row["name"],
-            "bytes": row["bytes"],
-            **{name: row["meta"][name] for name in ("compression", "kept", "why", "file_type", "types")},
-        }
-        for row in _of_phase(reader, str(phase.number))
-        if row["meta"].get("compression")
-    ]
+    found = []
+    for row in _of_phase(reader, str(phase.number)):
+        check = _report(reader, "gguf_sha256", row["sha256"], kind="small-check")
+        told: dict[str, Any] = {}
+        if check is not None:
+            meta = check["meta"]
+            told = {"compression": meta["technique"], "kept": meta["technique"], "why": meta["why"]}
+            told |= {name: meta[name] for name in ("verdict", "peer", "sizes", "rows")}
+        elif row["meta"].get("compression"):
+            told = {name: row["meta"][name] for name in ("compression", "kept", "why")}
+        if told:
+            about = {name: row["meta"].get(name) for name in ("file_type", "types")}
+            found.append({"base": row["name"], "bytes": row["bytes"], **told, **about})
+    return found
 
 
 def _unrecorded(path: Path) -> Artifact:
@@ -124,6 +132,9 @@ def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
     if seconds is not None:
         take([Measurement("build_s", seconds, "its last job from start to end", artifact["created_at"], "s")])
     take(reader.measurements(artifact["id"]))
+    check = _report(reader, "gguf_sha256", artifact["sha256"], kind="small-check")
+    if check is not None:
+        take(reader.measurements(check["id"]), _CHECKED)
     as_reference = _report(reader, "reference_sha256", artifact["sha256"])
     if as_reference is not None:
         take(reader.measurements(as_reference["id"]), _REPORT_OF_A_REFERENCE)
@@ -145,8 +156,8 @@ def _seconds(reader: Reader, job_id: int | None) -> float | None:
     return jobs[0].ended_at - jobs[0].started_at
 
 
-def _report(reader: Reader, field: str, sha256: str | None) -> Artifact | None:
-    rows = reader.artifacts(kind="report") if sha256 else []
+def _report(reader: Reader, field: str, sha256: str | None, *, kind: str = "report") -> Artifact | None:
+    rows = reader.artifacts(kind=kind) if sha256 else []
     return next((row for row in rows if row["meta"].get(field) == sha256), None)
 
 

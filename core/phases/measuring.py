@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from core.catalog import load_catalog
+from core.catalog import Catalog, load_catalog
 from core.errors import InvalidInput, Refused
 from core.phases.checks import check_disk
 from core.phases.measured import Artifact, build_seconds, find_artifacts, label
@@ -66,7 +66,7 @@ def parents_of(reader: Reader, artifact: Artifact) -> tuple[Artifact, Artifact]:
             f"{artifact['path']} was not made here, so its F16 parent is not known", "tara export-domain"
         )
     reference = next((row for row in reader.parents(artifact["id"]) if row["kind"] == "gguf"), artifact)
-    model = next((row for row in reader.parents(reference["id"]) if row["kind"] in ("base", "merged")), None)
+    model = next((row for row in reader.parents(reference["id"]) if row["kind"] in ("base", "merged", "small")), None)
     there = [artifact, reference, *([model] if model else [])]
     gone = [row["path"] for row in there if not reader.workspace.absolute(row["path"]).exists()]
     if gone or model is None:
@@ -95,6 +95,10 @@ def _sources(workspace: Workspace, reader: Reader, artifact: Artifact, model: Ar
 class MeasuringPlanner(Planner):
     """A planner that also measures what was made."""
 
+    def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader) -> None:
+        super().__init__(workspace, catalog, reader)
+        self._adapter_files = reader.artifacts(kind="gguf-adapter")
+
     def measured(
         self,
         plan: Plan,
@@ -111,7 +115,10 @@ class MeasuringPlanner(Planner):
         domain's adapter on. Raises Refused where an adapter is not built with the present settings."""
         phase, own = artifact["phase"], artifact["domain"]
         merged = model["kind"] == "merged"
-        adapters = {} if merged else {source.name: self._built_adapter(plan, source, phase) for source in sources}
+        if model["kind"] == "small":
+            adapters = self._cut_adapters(plan, model, sources)
+        else:
+            adapters = {} if merged else {source.name: self._built_adapter(plan, source, phase) for source in sources}
         params = {
             "name": label(artifact),
             "domains": {source.name: self._taught(source) for source in sources},
@@ -143,6 +150,14 @@ class MeasuringPlanner(Planner):
                 f"the adapter of {source.name} is not built with its present settings", f"tara build-phase {phase}"
             )
         return plan.jobs.setdefault(job.key, job)
+
+    def _cut_adapters(self, plan: Plan, model: Artifact, sources: Sequence[DomainSource]) -> dict[str, PlannedJob]:
+        """The domains' adapters that were cut for a smaller model; none where the domains are part of its weights."""
+        wanted, found = model["meta"]["base_sha256"], {}
+        for row in self._adapter_files:
+            if row["meta"].get("base_sha256") == wanted and row["name"] in {source.name for source in sources}:
+                found[row["name"]] = self._made(plan, row)
+        return found
 
     def _made(self, plan: Plan, row: Artifact) -> PlannedJob:
         """A recorded artifact as a job that is done."""

@@ -27,7 +27,7 @@ from core.training.footprint import (
 )
 from core.workspace import Workspace
 
-_SIZING = ("preset", "sequence_length", "type")
+_SIZING = ("preset", "sequence_length", "type", "rank", "keep", "target_bytes")
 _SIZING_OF_A_PRESET = ("batch_size", "sequence_length", "lora_r", "lora_dropout", "dtype")
 FLOAT32 = 4
 _LARGEST = 1 << 32  # no number of a config is larger; one that is would only be a hostile file's
@@ -119,6 +119,14 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
     if kind == "imatrix":
         tokens = int(params["sequence_length"])
         return _computing(kind, weights, tokens * (shape.hidden * 8 + shape.inner * 3) * FLOAT32, disk=10**7)
+    if kind in ("prune", "teach"):
+        tokens = int(params["sequence_length"])
+        scoring = logit_bytes(shape, tokens) + tokens * (shape.hidden * 8 + shape.inner * 3) * FLOAT32
+        kept = 0 if kind == "prune" else int(params["tokens"]) * (6 * int(params["top"]) + 2)
+        return _computing(kind, weights, scoring + kept + most_lora_parameters(shape, LARGE_RANK) * FLOAT32,
+                          disk=weights if kind == "prune" else kept + 10**6)  # fmt: skip
+    if kind in ("heal", "distil"):
+        return _teaching(kind, params, shape, weights)
     embedding = shape.vocabulary * shape.hidden * FLOAT32  # usually the largest tensor
     dequantized = int(FROM_GGUF * shape.parameters) if params.get("base", {}).get("gguf_file") else 0
     memory, disk = {
@@ -145,6 +153,16 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
             VERIFIER + int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
             KEPT * int(params.get("max_tokens", 0)) * len(params.get("domains", ())) + 10**6,
         ),
+        "slice-adapter": (LIBRARIES, 2 * FLOAT32 * most_lora_parameters(shape, LARGE_RANK)),
+        # The small file, then plain ones of the whole model, mapped one after the other; each is made just before.
+        "check-small": (
+            VERIFIER
+            + max(
+                int(BUNDLE_SHARE * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
+                int(2.1 * shape.parameters) + 2 * embedding,
+            ),
+            int(BUNDLE_SHARE * shape.parameters) + 10**6,
+        ),
         "package": (SMALL, int(0.1 * shape.parameters)),
     }[kind]
     return Need(memory, disk)
@@ -164,6 +182,21 @@ def _computing(kind: str, weights: int, working: int, *, disk: int) -> Need:
         beside_device=LIBRARIES + weights,
         device=KINDS[kind].device,
     )
+
+
+def _teaching(kind: str, params: Mapping[str, Any], shape: Shape, weights: int) -> Need:
+    """A pruned model taught; its size is not known before it is made, and taken as the whole model's. Where all weights
+    are trained, each has a gradient and Adam's two moments."""
+    rank, tokens = int(params["rank"]), int(params["sequence_length"])
+    blocks = max(0, shape.parameters - shape.vocabulary * shape.hidden)
+    trained = most_lora_parameters(shape, rank) if rank else blocks
+    working = (
+        trained * (LORA_BYTES - (0 if rank else FLOAT32))  # the weights themselves are there already
+        + most_lora_parameters(shape, LARGE_RANK) * FLOAT32  # of the domains
+        + activation_bytes(shape, tokens=tokens, dropout=0.0)
+        + logit_bytes(shape, max(tokens, head_rows(shape.vocabulary)))
+    )
+    return _computing(kind, weights, working, disk=weights + trained * FLOAT32)
 
 
 def _training(preset: Mapping[str, Any], shape: Shape, weights: int) -> Need:

@@ -88,7 +88,13 @@ class Outlook:
 
 
 def outlook_of_phase(
-    workspace: Workspace, number: int, *, quantization: str | None = None, merge: MergeWish | None = None
+    workspace: Workspace,
+    number: int,
+    *,
+    quantization: str | None = None,
+    merge: MergeWish | None = None,
+    compression_type: str | None = None,
+    target_size_mb: float | None = None,
 ) -> Outlook:
     """What building a phase would take, with the settings of now."""
     catalog = load_catalog(workspace)
@@ -96,7 +102,10 @@ def outlook_of_phase(
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
-        plan = planner.phase(number, domains, compression_of(phase, quantization=quantization))
+        wanted = compression_of(
+            phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb
+        )
+        plan = planner.phase(number, domains, wanted)
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
 

@@ -10,13 +10,14 @@ from typing import Any
 from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
-from core.phases.compressing import CompressingPlanner, ModelWeights
+from core.phases.compressing import ModelWeights
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
+from core.phases.shrinking import SHRINKING, ShrinkingPlanner
 from core.training.data import split_examples
 
 
-class Planner(CompressingPlanner):
+class Planner(ShrinkingPlanner):
     """Makes plans from the catalogue, the files on disk and the artifacts recorded."""
 
     # -- whole plans ---------------------------------------------------------------------------------------------
@@ -51,14 +52,18 @@ class Planner(CompressingPlanner):
         taught: dict[str, list[DomainSource]] = {}
         for source in sources:
             taught.setdefault(source.base, []).append(source)
+        trained: dict[str, PlannedJob] = {}
         for source in sources:
-            adapter, evaluation = self._evaluated(plan, source, number)
-            evaluations[source.name] = evaluation
-            parts.adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
-            if source.base not in parts.ggufs:
+            trained[source.name], evaluations[source.name] = self._evaluated(plan, source, number)
+            parts.adapters[source.name] = self._adapter_gguf(plan, source, trained[source.name], number)
+            mine = taught[source.base]
+            # Of what parts are taken out, these follow from the adapters of all domains: it waits for the last.
+            ready = compression.technique not in SHRINKING or source is mine[-1]
+            if source.base not in parts.ggufs and ready:
                 model = self._base(plan, source.base, number)
-                weights = self._weights(plan, source.base, source.base, model, taught[source.base], number)
-                self._put(plan, parts, source.base, weights, compression)
+                weights = self._weights(plan, source.base, source.base, model, mine, number)
+                adapters = {one.name: trained[one.name] for one in mine if one.name in trained}
+                self._put(plan, parts, source.base, weights, compression, adapters)
         return evaluations
 
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
@@ -182,36 +187,25 @@ class Planner(CompressingPlanner):
         )
         return self._weights(plan, source.name, source.base, merged, [source], phase, source.name)
 
-    def _weights(
+    def _put(
         self,
         plan: Plan,
+        parts: Parts,
         name: str,
-        base: str,
-        model: PlannedJob,
-        sources: Sequence[DomainSource],
-        phase: int | None,
-        domain: str | None = None,
-        after: Sequence[PlannedJob] = (),
-    ) -> ModelWeights:
-        """A model folder and its F16 file, which is made once the jobs `after` are done."""
-        whole = self._add(
-            plan,
-            "convert",
-            f"convert {name} to GGUF",
-            f"{name}-F16",
-            {"name": name},
-            {"model": model},
-            bases=(base,),
-            phase=phase,
-            domain=domain,
-            after=after,
-        )
-        return ModelWeights(name, model, whole, sources, phase, domain)
-
-    def _put(self, plan: Plan, parts: Parts, name: str, weights: ModelWeights, compression: Compression) -> None:
-        """Put a model into a bundle under a name, made smaller, with the domains it serves."""
-        gguf = self._compressed(plan, weights, compression)
-        parts.models[name], parts.whole[name], parts.ggufs[name] = weights.model, weights.whole, gguf
+        weights: ModelWeights,
+        compression: Compression,
+        adapters: Mapping[str, PlannedJob] | None = None,
+    ) -> None:
+        """Put a model into a bundle under a name, made smaller, with the domains it serves; `adapters` are theirs as
+        folders, where a technique changes them too. Its whole F16 file is what the bundle's size is held against."""
+        parts.whole[name] = weights.whole
+        if compression.technique in SHRINKING:
+            files = {domain: parts.adapters[domain] for domain in adapters or {}}
+            small = self._small(plan, weights, adapters or {}, files, compression)
+            parts.models[name], parts.ggufs[name], parts.checks[name] = small.weights.model, small.gguf, small.check
+            parts.adapters |= small.adapters
+        else:
+            parts.models[name], parts.ggufs[name] = weights.model, self._compressed(plan, weights, compression)
         parts.bases[name] = weights.sources[0].base
         parts.answering |= {source.name: name for source in weights.sources}
 
@@ -253,7 +247,8 @@ class Planner(CompressingPlanner):
         evaluations: Mapping[str, PlannedJob],
     ) -> PlannedJob:
         bases: dict[str, dict[str, Any]] = {
-            name: {"sha256": self._bases[base][1]} for name, base in parts.bases.items()
+            name: {"sha256": parts.models[name].key if name in parts.checks else self._bases[base][1]}
+            for name, base in parts.bases.items()
         }
         merged: dict[str, Any] = {}
         if parts.merge is not None:
@@ -286,6 +281,7 @@ class Planner(CompressingPlanner):
                 "verification": verified,
                 "data": {source.name: self._data(source) for source in sources},
                 **({"verdicts": dict(parts.verdicts)} if parts.verdicts else {}),
+                **({"checks": dict(parts.checks)} if parts.checks else {}),
             },
             bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,

@@ -87,4 +87,5 @@ class Parts:
     answering: dict[str, str] = field(default_factory=dict)  # which model a domain answers from
     adapters: dict[str, PlannedJob] = field(default_factory=dict)
     verdicts: dict[str, PlannedJob] = field(default_factory=dict)
+    checks: dict[str, PlannedJob] = field(default_factory=dict)  # what a model lost that parts were taken out of
     merge: dict[str, Any] | None = None

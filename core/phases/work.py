@@ -2,9 +2,9 @@
 
 For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
-without the adapter, and for `imatrix` tokens are read forward. `check-merge` scores
-all domains' held-out examples once. For `verify` and `unify` it is parameters times domains, for every other kind the
-parameters of the base.
+without the adapter, and for `imatrix` and `teach` tokens are read forward, for `prune` over and over. `check-merge`
+scores all domains' held-out examples once. For `verify`, `check-small` and `unify` it is parameters times domains, for
+every other kind the parameters of the base.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ from typing import Any
 from core.errors import InvalidInput
 from core.training.data import Example, split_examples
 
+STUDENTS = {"heal": 1, "distil": 2}  # kinds that teach a small model, and how many of them
+PASSES = 40.0  # over the text while layers are left out in turn: about six for each of those that go
 TRAINED, FORWARD, SCORED = 6, 2, 2 * 2
 # Counted on the starter data with the embedded base's tokenizer: 139 tokens an example of about 545 characters in three
 # messages. Other tokenizers and languages differ; a job that has run of the same kind corrects for it.
@@ -28,6 +30,17 @@ def work_of(
 ) -> float:
     """The work of a job on a base of so many parameters; `examples` are those of its data, undivided; by domain
     where it has several."""
+    if isinstance(examples, Mapping) and kind in STUDENTS:
+        taught = [
+            count
+            for name, some in examples.items()
+            for count in _tokens(
+                _part(params["domains"][name], some, held_out=False), params["domains"][name], params["sequence_length"]
+            )
+        ]
+        mean = sum(taught) / len(taught) if taught else 0.0
+        times = STUDENTS[kind] * int(params["steps"]) * int(params["batch_size"])
+        return TRAINED * float(parameters) * mean * times
     if isinstance(examples, Mapping):
         assert kind == "check-merge"
         length = params["sequence_length"]
@@ -46,11 +59,13 @@ def work_of(
     if kind == "evaluate":
         tokens = _tokens(_part(params, examples, held_out=True), params, int(params["sequence_length"]))
         return SCORED * float(parameters) * sum(tokens)
-    if kind == "imatrix":
+    if kind == "prune":
+        return FORWARD * float(parameters) * int(params["tokens"]) * PASSES
+    if kind in ("imatrix", "teach"):
         return FORWARD * float(parameters) * int(params["tokens"])
     if kind == "unify":
         return float(parameters) * len(params["weights"])
-    if kind == "verify":
+    if kind in ("verify", "check-small"):
         return float(parameters) * len(params["domains"])
     return float(parameters)
 

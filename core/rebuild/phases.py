@@ -12,7 +12,7 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import MERGE_METHODS, MERGES
 from core.errors import TaraError
 from core.files import MANIFEST, check_manifest, sha256_of
-from core.phases.kinds import AVAILABLE_COMPRESSION
+from core.phases.kinds import COMPRESSION_TYPES
 from core.rebuild.folders import Attempt
 from core.rebuild.replay import known_of
 from core.store.engine import dump
@@ -159,11 +159,17 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
     catalog = _catalog(workspace)
     usual = catalog.settings.quantization if catalog is not None else "Q4_K_M"
     chosen = next((one for one in told if isinstance(one, str)), usual)
-    row = Phase(number=number, quantization=chosen, compression_type=AVAILABLE_COMPRESSION[0])
+    row = Phase(number=number, quantization=chosen, compression_type=COMPRESSION_TYPES[0])
     made = next((spec for spec in specs if spec["kind"] in ("quantize", "hybrid") and not spec.get("domain")), None)
     if made is not None and made["kind"] == "hybrid":
         target = made["params"].get("target_bytes")
         row.compression_type = "hybrid"
+        row.target_size_mb = target / 1e6 if isinstance(target, int) else None
+    taught = next((spec for spec in specs if spec["kind"] in ("heal", "distil")), None)
+    if taught is not None:
+        row.compression_type = "sparse" if taught["kind"] == "heal" else "distilled"
+        limits: dict[str, Any] = next((spec["params"] for spec in specs if spec["kind"] == "prune"), {})
+        target = limits.get("target_bytes")
         row.target_size_mb = target / 1e6 if isinstance(target, int) else None
     packaged = next((spec for spec in specs if spec["kind"] == "package"), None)
     merge = packaged["params"].get("merge") if packaged is not None else None

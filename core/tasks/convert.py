@@ -1,5 +1,7 @@
 """convert: a Hugging Face model folder becomes an F16 GGUF file."""
 
+import json
+import os
 import tempfile
 from pathlib import Path
 
@@ -7,15 +9,21 @@ from core.errors import InvalidInput, TaraError
 from core.files import STAGING_PREFIX, sha256_of
 from core.gguf.converter import run_converter
 from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.metadata import COMPRESSION, add_metadata
 from core.gguf.model_folder import ready_model
 from core.gguf.toolchain import CONVERT_MODEL, engine_version
 from core.tasks.context import Context, TaskError
 
+PROVENANCE = "tara.json"
 UNKNOWN_TOKENIZER = "pre-tokenizer was not recognized"  # the converter's words
 
 
 def run(ctx: Context) -> None:
-    """Convert `inputs.model` (a folder with config.json, safetensors and tokenizer) to `out`."""
+    """Convert `inputs.model` (a folder with config.json, safetensors and tokenizer) to `out`.
+
+    What the folder says of how it was made smaller goes into the file's header, and from there into every file made
+    of it: only a model that went through a technique bears its name.
+    """
     model, name = Path(ctx.inputs["model"]), ctx.params["name"]
     assert ctx.out is not None
     print(f"converting {model} to F16 with the converter of llama.cpp, engine {engine_version()}", flush=True)
@@ -33,6 +41,11 @@ def run(ctx: Context) -> None:
                 f"llama.cpp does not know the tokenizer of {model.name}",
                 "use the tokenizer files its base was published with",
             ) from error
+        technique = _technique(model)
+        if technique:
+            plain = Path(scratch) / "plain.gguf"
+            os.replace(staged, plain)
+            add_metadata(plain, staged, {COMPRESSION: technique})
         info = _checked(staged, model)
         digest = sha256_of(staged)
     ctx.artifact(
@@ -45,10 +58,19 @@ def run(ctx: Context) -> None:
         file_type=info.file_type,
         types=info.types,
         parameters=info.parameters,
+        **({"technique": technique} if technique else {}),
     )
     ctx.measure("bytes", info.bytes, method="size of the file", unit="B")
     ctx.measure("bits_per_weight", round(info.bits_per_weight, 4), method="tensor bits over weights, from its header")
     ctx.result(file_type=info.file_type, bytes=info.bytes, architecture=info.architecture, parameters=info.parameters)
+
+
+def _technique(model: Path) -> str | None:
+    """How a model was made smaller, as its folder says; None where it was not."""
+    path = model / PROVENANCE
+    about = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    found = about.get("compression")
+    return found if isinstance(found, str) else None
 
 
 def _checked(path: Path, model: Path) -> GgufInfo:

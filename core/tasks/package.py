@@ -22,6 +22,7 @@ def run(ctx: Context) -> None:
     verification = _json(inputs["verification"])
     evaluations = {name: _json(path) for name, path in inputs["evaluations"].items()}
     merge = _merge(params, {name: _json(path) for name, path in inputs.get("verdicts", {}).items()})
+    checks = {name: _json(path) for name, path in inputs.get("checks", {}).items()}
     total = len(inputs["bases"]) + len(inputs["adapters"]) + 2
     with ctx.staging() as folder:
         folder.mkdir()
@@ -38,6 +39,7 @@ def run(ctx: Context) -> None:
                 "bits_per_weight": info.bits_per_weight,
                 "types": info.types,
                 **({"merged": _merged(params["bases"][name])} if merge else {}),
+                **({"smaller": _smaller(checks[name])} if name in checks else {}),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
         domains: dict[str, Any] = {}
@@ -53,7 +55,9 @@ def run(ctx: Context) -> None:
                 "safety_tier": facts["safety_tier"],
                 "system_prompt": facts["system_prompt"],
                 "example_question": facts["example_question"],
-                "measurements": _measured(name, evaluations[name], verification) | unified_figures(name, merge),
+                "measurements": _measured(name, evaluations[name], verification)
+                | unified_figures(name, merge)
+                | small_figures(name, checks),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
         routing = build_routing_data(
@@ -121,6 +125,21 @@ def unified_figures(name: str, merge: dict[str, Any]) -> dict[str, Any]:
         if name in model["domains"]:
             row = model["domains"][name]
             return {"unified_loss": row["unified_loss"], "quality": row["unified_accuracy"]}
+    return {}
+
+
+def _smaller(check: dict[str, Any]) -> dict[str, Any]:
+    """What a smaller model lost, as its check found it."""
+    return {name: check[name] for name in ("technique", "verdict", "why", "peer", "bytes", "rows", "measured")}
+
+
+def small_figures(name: str, checks: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was measured of a domain in a smaller model: its quality is that of the file it will answer from."""
+    for check in checks.values():
+        for row in check["rows"]:
+            if row["domain"] == name:
+                mine = check["technique"]
+                return {"small_loss": row["loss"][mine], "quality": row["accuracy"][mine]}
     return {}
 
 

@@ -18,17 +18,30 @@ def calibration_examples(
 ) -> list[Rendered]:
     """Training examples of all domains, as training renders them: of each in its order until its equal share of
     `tokens` is there, at least one. `domains` says of each its system_prompt, seed and held_out_fraction."""
+    found = calibration_by_domain(tokenizer, data, domains, tokens=tokens, sequence_length=sequence_length)
+    return [example for examples in found.values() for example in examples]
+
+
+def calibration_by_domain(
+    tokenizer: Any,
+    data: Mapping[str, str],
+    domains: Mapping[str, Mapping[str, Any]],
+    *,
+    tokens: int,
+    sequence_length: int,
+) -> dict[str, list[Rendered]]:
+    """The same by domain."""
     ensure_chat_template(tokenizer)
     share = max(1, tokens // len(data))
-    chosen: list[Rendered] = []
+    chosen: dict[str, list[Rendered]] = {}
     for domain, path in data.items():
         taught = domains[domain]
         train, _ = split_examples(read_examples(Path(path)), taught["seed"], taught["held_out_fraction"])
         rendered, _ = render_all(tokenizer, train, taught["system_prompt"], sequence_length)
-        taken = 0
+        mine, taken = chosen.setdefault(domain, []), 0
         for example in rendered:
             if taken >= share:
                 break
-            chosen.append(example)
+            mine.append(example)
             taken += len(example.input_ids)
     return chosen

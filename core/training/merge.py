@@ -195,14 +195,14 @@ def _merge_tensor(source: Any, name: str, update: Change | None, block: int, str
             f"the adapter changes a weight of shape {update.shape}, the base's {name} is {shape}",
             "it was trained on another base",
         )
-    for first, rows in _blocks(source, name, shape, block):
+    for first, rows in blocks(source, name, shape, block):
         merged = rows if update is None else update.apply(rows, first)
         if not _finite(merged):
             raise TaskError(f"{name} holds values that are not numbers after the merge", "train the adapter again")
         stream.write(memoryview(merged.contiguous().flatten().view(torch.uint8).numpy()))
 
 
-def _blocks(source: Any, name: str, shape: list[int], block: int) -> Iterator[tuple[int, torch.Tensor]]:
+def blocks(source: Any, name: str, shape: list[int], block: int) -> Iterator[tuple[int, torch.Tensor]]:
     """A stored tensor in blocks of rows, each with the number of its first row; what has no rows comes whole."""
     if not shape or 0 in shape:
         yield 0, source.get_tensor(name)

@@ -53,14 +53,14 @@ def score_examples(
         batch = collate([example], device)
         labels = batch["labels"][batch["labels"] != IGNORED]
         with torch.inference_mode():
-            logits = _answer_logits(model, batch).float()
+            logits = answer_logits(model, batch).float()
         loss = functional.cross_entropy(logits, labels, reduction="sum")
         scores.append(Score(float(loss), int((logits.argmax(dim=-1) == labels).sum()), len(labels)))
         on_example(done)
     return scores
 
 
-def _answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def answer_logits(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """The logits of one example at the positions that have a label, (targets, vocabulary). Where the model's forward
     pass can leave the other positions out of its output head, it does: half of them are the question's."""
     causal = causal_model(model)

@@ -38,7 +38,6 @@ WRONG = {
     "create-phase 2 --quality-threshold 7": (BAD, "between 0 and 1"),
     "create-phase 2 --target-size nan": (BAD, "target size"),
     "create-phase 2 --compression-type magic": (BAD, "magic"),
-    "create-phase 2 --compression-type sparse": (REFUSED, "not available"),
     "create-phase 1 --domains education --json": (REFUSED, "exists already"),
     "update-domain healthcare --quality 7 --json": (BAD, "between 0 and 1"),
     "update-domain healthcare --status good": (BAD, "good"),

@@ -43,7 +43,6 @@ CREATE: list[tuple[dict[str, Any], type[TaraError], str]] = [
     ({"domains": ["education", "business"]}, Refused, "business belongs to phase 1"),
     ({"quantization": "Q3_K"}, InvalidInput, "unknown quantization Q3_K"),
     ({"compression_type": "zip"}, InvalidInput, "unknown compression type zip"),
-    ({"compression_type": "sparse"}, Refused, "not available in this version"),
     ({"quality_threshold": 1.01}, InvalidInput, "quality threshold must be between 0 and 1, not 1.01"),
     ({"quality_threshold": -0.1}, InvalidInput, "not -0.1"),
     ({"quality_threshold": math.nan}, InvalidInput, "not nan"),
@@ -177,7 +176,6 @@ def test_build_phase(phase_one: Workspace) -> None:
         ((2,), InvalidInput, "phase 2 has no domains"),
         ((1, service.Asked("Q9")), InvalidInput, "unknown quantization Q9"),
         ((1, service.Asked(compression_type="zip")), InvalidInput, "unknown compression type zip"),
-        ((1, service.Asked(compression_type="sparse")), Refused, "not available"),
         ((1, service.Asked(compression_type="hybrid", target_size_mb=0.0)), InvalidInput, "megabytes above 0"),
         ((1, service.Asked(target_size_mb=math.nan)), InvalidInput, "megabytes above 0"),
     ):

@@ -1,0 +1,79 @@
+"""What prune, teach, heal and distil share: texts by domain, the domains' adapters, and who a model folder is."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.files import MANIFEST, STAGING_PREFIX, sha256_of
+from core.tasks.context import Context
+from core.training.base import load_tokenizer, read_provenance
+from core.training.calibration import calibration_by_domain
+from core.training.cut import Cut
+from core.training.data import read_examples, split_examples
+from core.training.lora import refuse_other_base
+from core.training.merge import Update, read_updates
+from core.training.pruning import Lessons
+from core.training.render import Rendered, ensure_chat_template, render_all
+from core.training.slicing import slice_adapter
+
+HELD_OUT_TOKENS = 1000  # scored positions a domain at most
+
+
+def taught(ctx: Context, model: Path, tokens: int) -> Lessons:
+    """Training text of all domains, as training renders it, in equal shares up to `tokens` in all."""
+    found = calibration_by_domain(
+        load_tokenizer(model), ctx.inputs["data"], ctx.params["domains"], tokens=tokens,
+        sequence_length=ctx.params["sequence_length"],
+    )  # fmt: skip
+    lessons = [(domain, example) for domain, examples in found.items() for example in examples]
+    count = sum(len(example.input_ids) for _, example in lessons)
+    print(f"{len(lessons)} training examples of {len(found)} domains, {count} tokens", flush=True)
+    return lessons
+
+
+def held_out(ctx: Context, model: Path) -> Lessons:
+    """Held-out text of all domains, of each whole examples while they have at most 1000 predicted tokens."""
+    tokenizer = load_tokenizer(model)
+    ensure_chat_template(tokenizer)
+    lessons: list[tuple[str, Rendered]] = []
+    for domain, path in ctx.inputs["data"].items():
+        facts: Mapping[str, Any] = ctx.params["domains"][domain]
+        _, kept = split_examples(read_examples(Path(path)), facts["seed"], facts["held_out_fraction"])
+        rendered, _ = render_all(tokenizer, kept, facts["system_prompt"], ctx.params["sequence_length"])
+        left = HELD_OUT_TOKENS
+        for at, example in enumerate(rendered):
+            left -= example.target_count
+            if left < 0 and at:
+                break
+            lessons.append((domain, example))
+    return lessons
+
+
+def riding(ctx: Context, model: Path) -> dict[str, dict[str, Update]]:
+    """The changes of the domains' adapters, by domain; each must be of this model."""
+    found = {}
+    for domain, path in (ctx.inputs.get("adapters") or {}).items():
+        refuse_other_base(Path(path), model)
+        found[domain] = read_updates(Path(path))
+    return found
+
+
+def riding_cut(ctx: Context, cut: Cut) -> dict[str, dict[str, Update]]:
+    """The same for the pruned model. The adapters name the whole one, as `prune` has checked."""
+    found = {}
+    assert ctx.out is not None
+    for domain, path in (ctx.inputs.get("adapters") or {}).items():
+        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=ctx.out.parent) as scratch:
+            slice_adapter(Path(path), cut, Path(scratch) / "sliced")
+            found[domain] = read_updates(Path(scratch) / "sliced")
+    return found
+
+
+def identity_of(folder: Path) -> dict[str, str]:
+    """Name and SHA-256 of a model folder: its own identity where it has one, else its manifest's."""
+    about = read_provenance(folder) or {}
+    return {
+        "name": str(about.get("hub_id") or about.get("name") or folder.name),
+        "sha256": str(about.get("sha256") or sha256_of(folder / MANIFEST)),
+    }

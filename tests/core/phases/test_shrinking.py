@@ -1,0 +1,186 @@
+"""Phases whose base is pruned: from trained adapters to a bundle that loads, and says what it lost."""
+
+import importlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from core.cli.show import loss_table
+from core.errors import InvalidInput
+from core.files import sha256_of
+from core.gguf.hollow import ADDED, smaller_size
+from core.gguf.inspect import inspect_gguf
+from core.gguf.metadata import COMPRESSION
+from core.phases import service
+from core.phases.measured import compressed, figures
+from core.phases.measuring import MeasuringPlanner, parents_of
+from core.phases.outlook import outlook_of_phase
+from core.phases.planned import Plan
+from core.store.engine import open_store
+from core.store.reads import open_reader
+from core.store.tables import Job
+from core.tasks.context import Context, TaskError
+from core.workspace import Workspace
+from tests.conftest import new_workspace
+from tests.imitate import FAILED, end_job, ready, start_job
+from tests.models import build_tiny
+
+QUICK = {
+    "sparse_keep": 0.8, "distilled_keep": 0.55, "prune_tokens": 200, "teacher_tokens": 200, "student_length": 64,
+    "student_batch": 1, "heal_steps": 3, "heal_rank": 4, "distil_steps": 3, "distil_rank": 0,
+}  # fmt: skip
+
+
+def do(workspace: Workspace, kinds: tuple[str, ...] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Run what can run by the real tasks in this process; their events by kind. What random weights say passes no
+    gate, so `verify` is left out and its artifact only says so. Stops before a job that is not of `kinds`."""
+    store, told = open_store(workspace), {}
+    while jobs := [job for job in ready(store) if not kinds or job.kind in kinds]:
+        assert jobs[0].id is not None
+        told[jobs[0].kind] = run(workspace, jobs[0])
+        assert end_job(store, jobs[0].id) == "succeeded"
+    return told
+
+
+def run(workspace: Workspace, job: Job) -> list[dict[str, Any]]:
+    """Run a claimed job's task; its events."""
+    assert job.id is not None
+    run_dir = start_job(open_store(workspace), job.id)
+    context = Context(run_dir)
+    if job.kind == "verify":
+        with context.staging() as path:
+            path.write_text(json.dumps({"domains": {}}))
+        assert context.out is not None
+        context.artifact("verification", "phase-1", context.out, sha256=sha256_of(context.out), bytes=1)
+    else:
+        importlib.import_module(f"core.tasks.{job.kind.replace('-', '_')}").run(context)
+    return [json.loads(line) for line in (run_dir / "events.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def phase(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace with a phase of one domain on a tiny base of four layers, which is trained and built as sparse."""
+    folder = tmp_path_factory.mktemp("shrinking")
+    workspace = new_workspace(folder / "workspace", build_tiny("llama", folder / "tiny", layers=4))
+    for name, change in (("settings.yaml", {"compression": QUICK}), ("presets.yaml", None)):
+        path = workspace.configs / name
+        values = yaml.safe_load(path.read_text("utf-8"))
+        values.update(change or {})
+        if change is None:
+            values["starter"] |= {"max_steps": 3, "sequence_length": 64}
+        else:
+            values["training"] |= {"evaluation_sequence_length": 64, "calibration_tokens": 100}
+        path.write_text(yaml.safe_dump(values), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.runner.client.ensure_runner", lambda _workspace: 0)
+        patch.setattr("core.phases.shrinking.HELD_OUT_TOKENS", 60)
+        service.create_phase(workspace, 1, ["creative"], compression_type="sparse")
+        service.build_phase(workspace, 1)
+        (folder / "told.json").write_text(json.dumps(do(workspace)))
+        yield workspace
+
+
+def bundle(workspace: Workspace) -> tuple[Path, dict[str, Any]]:
+    with open_reader(workspace) as reader:
+        path = reader.phase(1).bundle_path
+    assert path is not None
+    folder = workspace.absolute(path)
+    return folder, json.loads((folder / "manifest.json").read_text("utf-8"))
+
+
+def measured(events: list[dict[str, Any]]) -> dict[str, Any]:
+    return {one["name"]: one["value"] for one in events if one["event"] == "measurement"}
+
+
+def check_bundle(workspace: Workspace, technique: str) -> None:
+    from core.gguf.runtime import Runtime
+
+    folder, manifest = bundle(workspace)
+    assert manifest["compression_type"] == technique
+    (base,) = manifest["bases"].values()
+    info = inspect_gguf(folder / base["file"])
+    assert info.metadata[COMPRESSION] == technique == base["smaller"]["technique"]
+    assert info.file_type == "Q4_K_M"
+    (row,) = base["smaller"]["rows"]
+    assert set(row["loss"]) >= {technique, "Q4_K_M"}
+    assert base["smaller"]["bytes"][technique] == info.bytes < base["smaller"]["bytes"]["Q4_K_M"]
+    figures_of = manifest["domains"]["creative"]["measurements"]
+    assert figures_of["quality"] == row["accuracy"][technique]  # of the file that answers, not of the whole model
+    with Runtime(folder / base["file"], n_ctx=64) as runtime:
+        before = runtime.logits([5, 6, 7])
+        runtime.attach(folder / manifest["domains"]["creative"]["adapter"], base_sha256=base["base_sha256"])
+        assert (runtime.logits([5, 6, 7]) != before).any()
+
+
+def test_a_sparse_phase_loads_and_says_what_it_lost(phase: Workspace) -> None:
+    check_bundle(phase, "sparse")
+    told = json.loads((phase.root.parent / "told.json").read_text())
+    heal = measured(told["heal"])
+    assert heal["healed_loss"] != heal["pruned_loss"]
+    assert "teacher_helped" not in heal
+    with open_reader(phase) as reader:
+        (one,) = compressed(reader, reader.phase(1))
+        assert (one["compression"], one["kept"]) == ("sparse", "sparse")
+        assert one["why"].startswith("sparse, ")
+        assert "creative" in loss_table(one)
+        gguf = next(row for row in reader.artifacts(kind="gguf") if row["sha256"] == sha_of_bundle(phase))
+        assert figures(reader, gguf)["held_out_loss", "creative"].value == one["rows"][0]["loss"]["sparse"]
+        # Measured against its own F16 file, with the adapter that was cut for it.
+        reference, model = parents_of(reader, gguf)
+        assert model["kind"] == "small"
+        found = MeasuringPlanner(phase, service.load_catalog(phase), reader)
+        sources = service.sources(phase, found.catalog, 1)
+        job = found.measured(Plan(), gguf, reference, model, sources, max_tokens=10)
+        assert "creative" in job.inputs["adapters"]["creative"]
+    assert all(job.done for job in service.plan_build(phase, 1).jobs.values())
+    assert outlook_of_phase(phase, 1, compression_type="distilled").jobs
+
+
+def sha_of_bundle(workspace: Workspace) -> str:
+    folder, manifest = bundle(workspace)
+    (base,) = manifest["bases"].values()
+    return sha256_of(folder / base["file"])
+
+
+def test_a_file_is_as_large_as_was_predicted_of_its_shape(phase: Workspace, tmp_path: Path) -> None:
+    whole = next(path for path in (phase.artifacts / "gguf").glob("*-F16-*.gguf") if "+" not in path.name)
+    small = next((phase.artifacts / "gguf").glob("*+sparse-Q4_K_M-*.gguf"))
+    about = inspect_gguf(small).metadata
+    layers, width = about["llama.block_count"], about["llama.feed_forward_length"]
+    assert layers < 4 or width < 128
+    predicted = smaller_size(whole, tmp_path / "hollow.gguf", layers, width, "Q4_K_M")
+    assert predicted - 2 * ADDED < small.stat().st_size <= predicted
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_target_that_cannot_be_reached_is_refused_with_the_least(phase: Workspace) -> None:
+    asked = service.Asked(compression_type="sparse", target_size_mb=0.1)
+    (prune,) = [job for job in service.plan_build(phase, 1, asked).missing() if job.kind == "prune"]
+    assert (prune.params["target_bytes"], prune.params["keep"], prune.params["type"]) == (100_000, None, "Q4_K_M")
+    service.build_phase(phase, 1, asked)
+    store = open_store(phase)
+    job = next(job for job in ready(store) if job.kind == "prune")
+    assert job.id is not None
+    with pytest.raises(TaskError, match=r"too small: with 2 of 4 layers and 64 of 128 channels .* takes [0-9.]+ MB"):
+        run(phase, job)
+    assert end_job(store, job.id, FAILED) == "failed"
+    with pytest.raises(InvalidInput, match="megabytes above 0"):
+        service.plan_build(phase, 1, service.Asked(compression_type="distilled", target_size_mb=-3))
+
+
+def test_a_distilled_phase_is_held_against_the_same_student_without_a_teacher(phase: Workspace) -> None:
+    size = inspect_gguf(next((phase.artifacts / "gguf").glob("*+sparse-Q4_K_M-*.gguf"))).bytes
+    service.build_phase(phase, 1, service.Asked(compression_type="distilled", target_size_mb=size / 1e6))
+    told = do(phase)
+    assert "train" not in told  # the adapters are those that were trained on the whole base
+    found = measured(told["distil"])
+    assert found["distilled_loss"] != found["control_loss"]
+    assert found["teacher_helped"] == ("yes" if found["distilled_loss"] < found["control_loss"] else "no")
+    check_bundle(phase, "distilled")
+    folder, manifest = bundle(phase)
+    (base,) = manifest["bases"].values()
+    assert (folder / base["file"]).stat().st_size <= size
