@@ -44,6 +44,8 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "distil": "compressing",
     "slice-adapter": "compressing",
     "check-small": "compressing",
+    "repair": "compressing",
+    "repair-adapter": "compressing",
     "verify": "compressing",
     "package": "compressing",
     "deploy": "compressing",

@@ -19,6 +19,7 @@ from tara_tui.dialogs import (
 )
 from tara_tui.selection import active_release, earlier_release
 from tara_tui.widgets.transcript import Entry
+from tara_tui.wish import fields_of, technique_of, wish_of
 
 if TYPE_CHECKING:
     pass
@@ -46,22 +47,16 @@ class Actions(Asking):
         assert phase is not None
         self.training(f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice))
 
-    def build_merged(self) -> None:
-        """Ask how the phase's domains are merged and build it so."""
+    def build_as(self) -> None:
+        """Ask how the phase is to be built and build it so."""
         phase = self.app.selection.phase
         assert phase is not None
-        margin = "" if phase.merge_margin is None else f"{phase.merge_margin:g}"
-        fields = [
-            FormField("merge", "merge: none, exact or unified", phase.merge),
-            FormField("method", "method of unified", phase.merge_method or "", "ties, cat, dare or linear"),
-            FormField("margin", "margin of unified, a share", margin, "as configured"),
-        ]
         number = phase.number
 
         def build(values: dict[str, str]) -> str:
-            return self.app.backend.build_merged(number, **{name: value.strip() for name, value in values.items()})
+            return self.app.backend.build_as(number, wish_of(values))
 
-        self.form(f"Build phase {number}, merged", fields, [], build)
+        self.form(f"Build phase {number} as", fields_of(phase), [], build)
 
     def train(self) -> None:
         """Queue the domain's training."""
@@ -162,9 +157,7 @@ class Actions(Asking):
             FormField("number", "number", str(number)),
             FormField("domains", "domains, with commas or spaces between", choice=True),
             FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
-            FormField(
-                "compression", "compression", "", "standard; or sparse, hybrid, distilled; hybrid MB for a target size"
-            ),
+            FormField("compression", "compression", "", "standard; sparse, hybrid, distilled; then MB for a size"),
         ]
 
         def make(values: dict[str, str]) -> str:
@@ -173,7 +166,7 @@ class Actions(Asking):
             names = values["domains"].replace(",", " ").split()
             number = int(values["number"])
             line = self.app.backend.create_phase(
-                number, names, values["quantization"].strip(), *_compression(values["compression"])
+                number, names, values["quantization"].strip(), *technique_of(values["compression"])
             )
             self.app.whereto.made(number)
             return line
@@ -350,14 +343,3 @@ class Actions(Asking):
     def _chosen(self, command_id: str | None) -> None:
         if command_id is not None:
             self.run(command_id)
-
-
-def _compression(text: str) -> tuple[str, float | None]:
-    """The technique and the target size in MB that a form's line names: "", "sparse", "hybrid 100"."""
-    technique, _, size = text.strip().partition(" ")
-    if not size:
-        return technique, None
-    try:
-        return technique, float(size.strip().removesuffix("MB"))
-    except ValueError:
-        raise TaraError(f"a target size is a number of megabytes, not {size.strip()!r}") from None

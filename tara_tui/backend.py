@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from core.errors import InvalidInput
 from core.store.views import Snapshot
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.phases.unfinished import Choice
+    from tara_tui.wish import Wish
 
 
 class SnapshotReader(Protocol):
@@ -112,8 +112,8 @@ class Backend(Protocol):
         """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
         then says."""
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
-        """Queue what is missing of a phase whose domains are merged so; '' is what the phase or the settings have."""
+    def build_as(self, number: int, wish: "Wish") -> str:
+        """Queue what is missing of a phase that is built so."""
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
@@ -227,18 +227,17 @@ class StoreBackend:
 
         return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, unfinished=unfinished))
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
-        """Queue what is missing of a phase whose domains are merged so."""
+    def build_as(self, number: int, wish: "Wish") -> str:
+        """Queue what is missing of a phase that is built so."""
         from core.phases.merging import MergeWish
         from core.phases.service import Asked, build_phase
 
-        try:
-            share = float(margin) if margin else None
-        except ValueError:
-            raise InvalidInput(f"a margin is a number, not {margin!r}") from None
-        unified = (merge or "unified") == "unified"  # what the form still shows of another choice is no wish
-        wish = MergeWish(merge or None, (method or None) if unified else None, share if unified else None)
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, Asked(merge=wish)))
+        unified = wish.merge in ("", "unified")  # what the form still shows of another choice is no wish
+        merge = MergeWish(
+            wish.merge or None, (wish.method or None) if unified else None, wish.margin if unified else None
+        )
+        asked = Asked(wish.quantization or None, wish.technique or None, wish.target_mb, merge, wish.repair)
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""

@@ -156,7 +156,7 @@ def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
 
 
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
-MERGED = "Build with a merged model a domain, one for all domains of a base, or adapters; asks which."
+BUILD_AS = "Build with another type, technique, merge or repair; shows what the phase has and asks."
 RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
 PAUSE = "A running training finishes its step, saves and leaves; pressed again, it goes on from there."
 REMOVE = "Take the selected domain out of its phase, after a question; its adapter and measurements stay."
@@ -172,7 +172,7 @@ FILTER = "Show only lines with these words; !word for those without it. Esc show
 
 COMMANDS: tuple[Command, ...] = (
     Command("build", "Build phase", "b", "b", BUILD, can_build, "build"),
-    Command("build_merged", "Build phase merged", "B", "B", MERGED, can_build),
+    Command("build_as", "Build phase as", "B", "B", BUILD_AS, can_build),
     Command(
         "train",
         "Train domain",

@@ -49,7 +49,7 @@ def phase_lines(phase: PhaseView) -> list[str]:
         f"next          {present.one_line(phase.next_step) or '-'}",
         f"domains       {phase.complete} of {len(phase.domains)} complete",
         f"quantization  {present.one_line(phase.quantization)}, {present.one_line(phase.compression_type)}",
-        f"merge         {merge_of(phase)}",
+        f"merge         {merge_of(phase)}{'; adapters repair the quantization' if phase.repair else ''}",
         f"target size   {target}; quality threshold {threshold}{'; speed first' if phase.speed_priority else ''}",
         f"made          {present.moment(phase.created_at)}",
         f"bundle        {present.one_line(phase.bundle_path) if phase.bundle_path else 'none verified yet'}",

@@ -278,6 +278,7 @@ _COMPRESSION_WHOLE = {  # and their bounds
     "heal_rank": (1, 1024),
     "distil_steps": (1, 10**6),
     "distil_rank": (0, 1024),
+    "repair_rank": (1, 1024),
 }
 _COMPRESSION_SHARES = {
     "sparse_keep": (0.05, 1),

@@ -145,6 +145,7 @@ class Settings:
     distil_steps: int = 100
     distil_rank: int = 0  # 0: all weights of the layers
     distil_rate: float = 1e-4
+    repair_rank: int = 8
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""

@@ -7,7 +7,7 @@ import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.follow import wait_for
-from core.cli.merging import merge_options, merge_table
+from core.cli.merging import merge_options, merge_table, repair_option
 from core.text import clean, size
 from core.workspace import Workspace
 
@@ -80,6 +80,7 @@ def train_domain(
 @click.option("--compression-type", metavar="NAME", help="standard, sparse, hybrid, distilled (default: as set).")
 @click.option("--target-size", type=float, metavar="MB", help="Not with standard: bytes of each base's file, in 10^6.")
 @merge_options
+@repair_option
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @unfinished_options
 @detach_option
@@ -91,6 +92,7 @@ def build_phase(
     compression_type: str | None,
     target_size: float | None,
     merge: "MergeWish | None",
+    repair: bool | None,
     dry_run: bool,
     resume_old: bool,
     fresh: bool,
@@ -106,7 +108,7 @@ def build_phase(
     if dry_run:
         if choice == "old":
             raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
-        wanted = service.Asked(quantization, compression_type, target_size, merge)
+        wanted = service.Asked(quantization, compression_type, target_size, merge, repair)
         plan = service.plan_build(workspace, phase_number, wanted)
         asked = service.asked_about(workspace, phase_number, wanted) if choice is None else ()
         jobs = [
@@ -124,7 +126,7 @@ def build_phase(
     ids = service.build_phase(
         workspace,
         phase_number,
-        service.Asked(quantization, compression_type, target_size, merge),
+        service.Asked(quantization, compression_type, target_size, merge, repair),
         unfinished=choice,
     )
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):

@@ -33,6 +33,13 @@ def merge_options(command: F) -> F:
     return mode(method(margin(told)))  # type: ignore[return-value]
 
 
+repair_option = click.option(
+    "--repair/--no-repair",
+    default=None,
+    help="Whether adapters give back a part of what quantization took, where that wins (default: as set).",
+)
+
+
 def margin_of(reader: "Reader", phase: PhaseView) -> float:
     """The margin that counts for a phase, as a share."""
     if phase.merge_margin is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, workspace_of
-from core.cli.merging import merge_options
+from core.cli.merging import merge_options, repair_option
 from core.errors import InvalidInput
 from core.text import size
 from core.workspace import Workspace
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--quality-threshold", type=float, metavar="0..1", help="Least quality a domain needs to be deployed.")
 @click.option("--speed-priority", is_flag=True, help="Prefer speed where a choice is made.")
 @merge_options
+@repair_option
 @root_option
 @json_option
 def create_phase(
@@ -40,6 +41,7 @@ def create_phase(
     quality_threshold: float | None,
     speed_priority: bool,
     merge: "MergeWish | None",
+    repair: bool | None,
     root: str | None,
     as_json: bool,
 ) -> None:
@@ -59,6 +61,7 @@ def create_phase(
         quality_threshold=quality_threshold,
         speed_priority=speed_priority,
         merge=merge,
+        repair=bool(repair),
     )
     with open_reader(workspace) as reader:
         phase = reader.phase(phase_number)

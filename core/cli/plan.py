@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
-from core.cli.merging import merge_options
+from core.cli.merging import merge_options, repair_option
 from core.errors import ExitCode
 from core.text import clean, size, span, table
 
@@ -29,6 +29,7 @@ def plan() -> None:
 @click.option("--compression-type", metavar="NAME", help="As if built with this technique (default: the phase's own).")
 @click.option("--target-size", type=float, metavar="MB", help="As if each base's file had at most so many 10^6 bytes.")
 @merge_options
+@repair_option
 @root_option
 @json_option
 def phase(
@@ -37,6 +38,7 @@ def phase(
     compression_type: str | None,
     target_size: float | None,
     merge: "MergeWish | None",
+    repair: bool | None,
     root: str | None,
     as_json: bool,
 ) -> None:
@@ -46,7 +48,7 @@ def phase(
     see_to_jobs(root)
     found = outlook_of_phase(
         workspace_of(root), phase_number, quantization=quantization, merge=merge, compression_type=compression_type,
-        target_size_mb=target_size,
+        target_size_mb=target_size, repair=repair,
     )  # fmt: skip
     _tell(found, as_json)
 

@@ -49,6 +49,7 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
         "quantization": phase.quantization,
         "compression_type": phase.compression_type,
         **checks_json(reader, phase),
+        "repair": phase.repair,
         "target_size_mb": phase.target_size_mb,
         "quality_threshold": phase.quality_threshold,
         "speed_priority": phase.speed_priority,
@@ -101,17 +102,18 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
-    from core.phases.measured import compressed
+    from core.phases.measured import compressed, repaired
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
-        made = compressed(reader, phase)
+        made, repairs = compressed(reader, phase), repaired(reader, phase)
         if as_json:
-            print_json({**phase_json(phase, reader), "compressed": made})
+            print_json({**phase_json(phase, reader), "compressed": made, "repaired": repairs})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
     settings = [phase.quantization, phase.compression_type, *([merged] if merged else [])]
+    settings += ["repaired"] if phase.repair else []
     if phase.quality_threshold is not None:
         settings.append(f"quality at least {phase.quality_threshold:g}")
     if phase.target_size_mb is not None:
@@ -125,6 +127,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(clean(f"base {one['base']}: {one['why']}"))
         if "rows" in one:
             click.echo(loss_table(one))
+    for one in repairs:
+        click.echo(clean(f"adapter {one['domain']}: {one['why']}"))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")

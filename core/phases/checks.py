@@ -40,6 +40,7 @@ def compression_of(
     quantization: str | None = None,
     technique: str | None = None,
     target_size_mb: float | None = None,
+    repair: bool | None = None,
 ) -> Compression:
     """How a phase's bases are made smaller: as it is set, but for what is given. A target size is a budget for a
     mixture of types, or for what is left of a base; a plain type has the size it has."""
@@ -50,7 +51,17 @@ def compression_of(
         check_quantization(quantization or phase.quantization),
         chosen,
         round(size * 1e6) if limited and size is not None else None,
+        phase.repair if repair is None else repair,
     )
+
+
+def check_repair(repair: bool, merge: str) -> None:
+    """Refuse a repair where there would be no adapters for it."""
+    if repair and merge != "none":
+        raise InvalidInput(
+            f"--repair goes into the domains' adapters, and --merge {merge} leaves none",
+            "give --merge none, or --no-repair",
+        )
 
 
 def check_fraction(what: str, value: float) -> float:

@@ -89,6 +89,19 @@ def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
     return found
 
 
+def repaired(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
+    """Of each adapter of a phase's bundle that a repair was tried on: its domain, whether it is kept, its rank and why,
+    as its job recorded them."""
+    bundle = next((row for row in reader.artifacts(kind="bundle") if row["path"] == phase.bundle_path), None)
+    if bundle is None:
+        return []
+    rows = (row for row in reader.parents(bundle["id"]) if row["kind"] == "gguf-adapter" and "repaired" in row["meta"])
+    return [
+        {"domain": row["domain"], **{name: row["meta"][name] for name in ("repaired", "repair_rank", "why")}}
+        for row in sorted(rows, key=lambda row: row["id"])
+    ]
+
+
 def _unrecorded(path: Path) -> Artifact:
     empty = dict.fromkeys(("id", "key", "sha256", "job_id", "phase", "domain", "created_at"))
     return {**empty, "kind": "gguf", "name": path.stem, "path": str(path), "bytes": path.stat().st_size, "meta": {}}

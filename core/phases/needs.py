@@ -153,6 +153,15 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
             VERIFIER + int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
             KEPT * int(params.get("max_tokens", 0)) * len(params.get("domains", ())) + 10**6,
         ),
+        # One matrix, its rounded self, their difference and what the decomposition works with.
+        "repair": (
+            LIBRARIES + 6 * shape.hidden * shape.inner * FLOAT32,
+            2 * most_lora_parameters(shape, int(params.get("rank") or LARGE_RANK)) + 10**6,
+        ),
+        "repair-adapter": (
+            VERIFIER + int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
+            4 * most_lora_parameters(shape, LARGE_RANK) + 10**6,
+        ),
         "slice-adapter": (LIBRARIES, 2 * FLOAT32 * most_lora_parameters(shape, LARGE_RANK)),
         # The small file, then plain ones of the whole model, mapped one after the other; each is made just before.
         "check-small": (

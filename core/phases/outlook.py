@@ -10,7 +10,7 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
-from core.phases.checks import compression_of
+from core.phases.checks import check_repair, compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
 from core.phases.merging import MergeWish
 from core.phases.plan import Planner
@@ -95,16 +95,19 @@ def outlook_of_phase(
     merge: MergeWish | None = None,
     compression_type: str | None = None,
     target_size_mb: float | None = None,
+    repair: bool | None = None,
 ) -> Outlook:
     """What building a phase would take, with the settings of now."""
     catalog = load_catalog(workspace)
     domains = sources(workspace, catalog, number)
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
+        merging = (merge or MergeWish()).over(phase)
+        planner = PhasePlanner(workspace, catalog, reader, merging)
         wanted = compression_of(
-            phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb
+            phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb, repair=repair
         )
+        check_repair(wanted.repair, merging.mode)
         plan = planner.phase(number, domains, wanted)
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 

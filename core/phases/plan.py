@@ -13,11 +13,12 @@ from core.errors import InvalidInput
 from core.phases.compressing import ModelWeights
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
-from core.phases.shrinking import SHRINKING, ShrinkingPlanner
+from core.phases.repairing import RepairingPlanner
+from core.phases.shrinking import SHRINKING
 from core.training.data import split_examples
 
 
-class Planner(ShrinkingPlanner):
+class Planner(RepairingPlanner):
     """Makes plans from the catalogue, the files on disk and the artifacts recorded."""
 
     # -- whole plans ---------------------------------------------------------------------------------------------
@@ -57,8 +58,9 @@ class Planner(ShrinkingPlanner):
             trained[source.name], evaluations[source.name] = self._evaluated(plan, source, number)
             parts.adapters[source.name] = self._adapter_gguf(plan, source, trained[source.name], number)
             mine = taught[source.base]
-            # Of what parts are taken out, these follow from the adapters of all domains: it waits for the last.
-            ready = compression.technique not in SHRINKING or source is mine[-1]
+            # Of what parts are taken out, these follow from the adapters of all domains, and a repair goes into each:
+            # it waits for the last.
+            ready = source is mine[-1] or not (compression.technique in SHRINKING or compression.repair)
             if source.base not in parts.ggufs and ready:
                 model = self._base(plan, source.base, number)
                 weights = self._weights(plan, source.base, source.base, model, mine, number)
@@ -204,9 +206,13 @@ class Planner(ShrinkingPlanner):
             small = self._small(plan, weights, adapters or {}, files, compression)
             parts.models[name], parts.ggufs[name], parts.checks[name] = small.weights.model, small.gguf, small.check
             parts.adapters |= small.adapters
+            weights = small.weights
         else:
             parts.models[name], parts.ggufs[name] = weights.model, self._compressed(plan, weights, compression)
         parts.bases[name] = weights.sources[0].base
+        if compression.repair:
+            identity = parts.models[name].key if name in parts.checks else self._bases[parts.bases[name]][1]
+            parts.adapters |= self._repaired(plan, weights, parts.ggufs[name], parts.adapters, identity)
         parts.answering |= {source.name: name for source in weights.sources}
 
     def _verified(
@@ -265,6 +271,7 @@ class Planner(ShrinkingPlanner):
                 "phase": number,
                 "quantization": compression.quantization,
                 **({} if compression.technique == "standard" else {"compression_type": compression.technique}),
+                **({"repair": True} if compression.repair else {}),
                 "domains": dict(domains),
                 "bases": bases,
                 "routing": self.catalog.settings.routing_dict(),

@@ -18,6 +18,7 @@ from core.phases.checks import (
     check_disk,
     check_fraction,
     check_quantization,
+    check_repair,
     check_target,
     compression_of,
 )
@@ -46,12 +47,14 @@ def create_phase(
     quality_threshold: float | None = None,
     speed_priority: bool = False,
     merge: MergeWish | None = None,
+    repair: bool = False,
 ) -> None:
     """Make a phase with its domains; the first phase becomes the current one."""
     catalog = load_catalog(workspace)
     merging = (merge or MergeWish()).over()
     chosen = check_quantization(quantization or catalog.settings.quantization)
     check_compression(compression_type)
+    check_repair(repair, merging.mode)
     if not 1 <= number <= HIGHEST_PHASE:
         raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
     if quality_threshold is not None:
@@ -75,6 +78,7 @@ def create_phase(
                 merge=merging.mode,
                 merge_method=merging.method,
                 merge_margin=merging.margin,
+                repair=repair,
             )
         )
         session.flush()
@@ -136,6 +140,7 @@ class Asked:
     compression_type: str | None = None
     target_size_mb: float | None = None
     merge: MergeWish | None = None
+    repair: bool | None = None
 
 
 AS_SET = Asked()
@@ -166,11 +171,13 @@ def _plan_build(
 ) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        planner = PhasePlanner(workspace, catalog, reader, (asked.merge or MergeWish()).over(phase))
+        merging = (asked.merge or MergeWish()).over(phase)
+        planner = PhasePlanner(workspace, catalog, reader, merging)
         wanted = compression_of(
             phase, quantization=asked.quantization, technique=asked.compression_type,
-            target_size_mb=asked.target_size_mb,
+            target_size_mb=asked.target_size_mb, repair=asked.repair,
         )  # fmt: skip
+        check_repair(wanted.repair, merging.mode)
         return planner.phase(number, domains, wanted)
 
 
@@ -202,6 +209,7 @@ def build_phase(
         phase.quantization = asked.quantization or phase.quantization
         phase.compression_type = asked.compression_type or phase.compression_type
         phase.target_size_mb = phase.target_size_mb if asked.target_size_mb is None else asked.target_size_mb
+        phase.repair = phase.repair if asked.repair is None else asked.repair
         if asked.merge is not None:
             remember(phase, asked.merge.over(phase))
         ids = enqueue(session, workspace, plan)

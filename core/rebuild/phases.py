@@ -172,6 +172,7 @@ def _phase(workspace: Workspace, number: int, specs: list[dict[str, Any]]) -> Ph
         target = limits.get("target_bytes")
         row.target_size_mb = target / 1e6 if isinstance(target, int) else None
     packaged = next((spec for spec in specs if spec["kind"] == "package"), None)
+    row.repair = packaged is not None and packaged["params"].get("repair") is True
     merge = packaged["params"].get("merge") if packaged is not None else None
     if isinstance(merge, dict) and merge.get("mode") in MERGES:
         recipes = merge.get("recipes") or {}

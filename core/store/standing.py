@@ -50,7 +50,7 @@ class Standing:
                 bundles[phase] = (path, size, meta)
         for row in self._all(
             "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
-            "created_at, merge, merge_method, merge_margin FROM phase ORDER BY number"
+            "created_at, merge, merge_method, merge_margin, repair FROM phase ORDER BY number"
         ):
             number = row[0]
             mine = tuple(domains.get(number, ()))
@@ -79,6 +79,7 @@ class Standing:
                 merge=row[7],
                 merge_method=row[8],
                 merge_margin=row[9],
+                repair=bool(row[10]),
                 domains=mine,
                 releases=mine_released,
                 bundle_path=bundle[0] if bundle else None,

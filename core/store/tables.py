@@ -45,6 +45,7 @@ class Phase(SQLModel, table=True):
     merge: str = Field(default="none", sa_column_kwargs={"server_default": "none"})
     merge_method: str | None = None  # of unified
     merge_margin: float | None = None  # of unified; absent: the settings' own
+    repair: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})  # of rounding, within the adapters
 
 
 class Domain(SQLModel, table=True):

@@ -152,6 +152,7 @@ class PhaseView:
     merge: str = "none"  # how its domains reach the bundle: none, exact or unified
     merge_method: str | None = None
     merge_margin: float | None = None  # None: the settings' own
+    repair: bool = False
 
     @property
     def complete(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from core.errors import Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
+from tara_tui.wish import Wish
 
 NOW = 1_800_000_000.0
 
@@ -173,9 +174,9 @@ class FakeBackend:
         """Remember it."""
         return self._training("build", number, unfinished)
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+    def build_as(self, number: int, wish: Wish) -> str:
         """Remember it."""
-        return self._wish("merge", number, merge, method, margin)
+        return self._wish("build as", number, wish)
 
     def train_domain(self, domain: str, unfinished: str | None = None) -> str:
         """Remember it."""

@@ -12,6 +12,7 @@ from tara_tui.commands import COMMANDS, bindings
 from tara_tui.details import table_lines
 from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog, UnfinishedDialog
 from tara_tui.widgets.row_list import RowList
+from tara_tui.wish import Wish
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import console, idle
 
@@ -260,23 +261,37 @@ async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> No
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
-async def test_how_domains_are_merged_is_asked_before_a_merged_build(tmp_path: Path) -> None:
+async def test_how_a_phase_is_built_is_asked_and_shown_as_it_is_set(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("B")
-        await it.shows("Build phase 1, merged", "none, exact or unified", "ties, cat, dare or linear")
-        await it.press(*["backspace"] * 4)
+        await it.shows(
+            "Build phase 1 as", "none, exact or unified", "ties, cat, dare or linear", "yes or no", "Esc leaves"
+        )
+        await it.press("tab")
+        await it.press(*["backspace"] * len("standard"))
+        await it.write("hybrid 90.5")
+        await it.press("tab")
+        await it.press(*["backspace"] * len("none"))
         await it.write("unified")
         await it.press("tab", "tab")
         await it.write("0.05")
+        await it.press("tab")
+        await it.press(*["backspace"] * len("no"))
+        await it.write("maybe")
         await it.press("enter")
-        await it.until(lambda: it.backend.wishes == [("merge", 1, "unified", "", "0.05")], "the wish")
+        await it.shows("repair is yes or no, not 'maybe'", "Build phase 1 as")
+        await it.press(*["backspace"] * len("maybe"))
+        await it.write("yes")
+        await it.press("enter")
+        wish = Wish("Q4_K_M", "hybrid", 90.5, "unified", "", 0.05, True)
+        await it.until(lambda: it.backend.wishes == [("build as", 1, wish)], "the wish")
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
 async def test_a_phase_is_made_with_hybrid_compression_and_a_target(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("n")
-        await it.shows("Create a phase", "hybrid MB for a target size")
+        await it.shows("Create a phase", "distilled; then MB for a size")
         await it.press("tab")
         await it.write("travel")
         await it.press("tab", "tab")

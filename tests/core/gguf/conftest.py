@@ -10,7 +10,7 @@ import pytest
 
 from core.files import sha256_of, write_manifest
 from core.gguf.toolchain import install_toolchain
-from core.tasks import adapter_convert, convert, hybrid, imatrix, measure, quantize, verify
+from core.tasks import adapter_convert, convert, hybrid, imatrix, measure, quantize, repair, repair_adapter, verify
 from core.tasks.context import Context
 
 TASKS = {
@@ -21,6 +21,8 @@ TASKS = {
     "imatrix": imatrix,
     "measure": measure,
     "hybrid": hybrid,
+    "repair": repair,
+    "repair-adapter": repair_adapter,
 }
 
 

@@ -1,4 +1,4 @@
-"""Whole phases on a tiny model, by the real tasks in this process: merged exactly, unified, and refused."""
+"""Whole phases on a tiny model, by the real tasks in this process: merged exactly, unified, refused, and repaired."""
 
 import importlib
 import json
@@ -18,15 +18,18 @@ from core.chat.client import Done, Engine
 from core.chat.protocol import SamplingOptions
 from core.chat.session import Conversation
 from core.deploy.manifest import check_files, listed_files, read_manifest
+from core.errors import InvalidInput
 from core.gguf.inspect import inspect_gguf
 from core.hygiene.validate import validate_model
 from core.phases import service
+from core.phases.measured import repaired
 from core.phases.measuring import measure_artifact
 from core.phases.merging import MergeWish
 from core.runner.executors import Exit
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.tasks.context import Context, TaskError
+from core.tasks.repair_adapter import REPAIR_RANK
 from core.workspace import Workspace
 from tests.conftest import end_everything, new_workspace
 from tests.imitate import end_job, ready, start_job
@@ -182,3 +185,28 @@ def test_unified_refused_and_accepted(box: Workspace) -> None:
     small = models(box, "gguf")["starter-135M+unified"]
     assert len(measure_artifact(box, small["path"], max_tokens=20)[0]) == 1  # scored as it is, for both domains
     assert work(box) == {}
+
+
+def test_repaired(box: Workspace) -> None:
+    service.build_phase(box, 1, service.Asked("Q4_K_M", merge=MergeWish("none"), repair=True))
+    assert work(box) == {}
+    folder = bundle_of(box)
+    check_files(folder, read_manifest(folder))
+    with open_reader(box) as reader:
+        phase = reader.phase(1)
+        found = repaired(reader, phase)
+    assert phase.repair
+    assert [one["domain"] for one in found] == list(DOMAINS)
+    for one in found:
+        about = inspect_gguf(folder / "adapters" / f"{one['domain']}.gguf").metadata
+        assert about.get(REPAIR_RANK, "0") == str(one["repair_rank"])
+        assert ("is kept" in one["why"]) == one["repaired"] == (one["repair_rank"] > 0)
+        text, done, who = asked(folder, one["domain"])
+        assert (text, done.stopped_by, who) == (ANSWERS[one["domain"]], "eos", one["domain"])
+    assert any(one["repaired"] for one in found)
+    # It is remembered; without it the same files are made again.
+    assert service.build_phase(box, 1) == []
+    plan = service.plan_build(box, 1, service.Asked(repair=False))
+    assert {job.kind for job in plan.missing()} == {"verify", "package"}
+    with pytest.raises(InvalidInput, match="goes into the domains' adapters, and --merge exact leaves none"):
+        service.plan_build(box, 1, service.Asked(merge=MergeWish("exact")))

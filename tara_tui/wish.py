@@ -1,0 +1,66 @@
+"""How a phase is to be built, as a person writes it into a form."""
+
+from dataclasses import dataclass
+
+from core.errors import TaraError
+from core.store.views import PhaseView
+from tara_tui.dialogs import FormField
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was said of a build; '' and None are what the phase or the settings have."""
+
+    quantization: str = ""
+    technique: str = ""
+    target_mb: float | None = None
+    merge: str = ""
+    method: str = ""
+    margin: float | None = None
+    repair: bool | None = None
+
+
+def fields_of(phase: PhaseView) -> list[FormField]:
+    """The lines of the form, as the phase is set."""
+    technique = phase.compression_type
+    size = "" if phase.target_size_mb is None else f" {phase.target_size_mb:g}"
+    margin = "" if phase.merge_margin is None else f"{phase.merge_margin:g}"
+    return [
+        FormField("quantization", "quantization: Q2_K, Q4_K_M, Q5_K_M or Q8_0", phase.quantization),
+        FormField(
+            "compression",
+            "compression: standard, sparse, hybrid, distilled; MB after it",
+            technique + size,
+        ),
+        FormField("merge", "merge: none, exact or unified", phase.merge),
+        FormField("method", "method of unified", phase.merge_method or "", "ties, cat, dare or linear"),
+        FormField("margin", "margin of unified, a share", margin, "as configured"),
+        FormField("repair", "repair what quantization took: yes or no", "yes" if phase.repair else "no"),
+    ]
+
+
+def wish_of(values: dict[str, str]) -> Wish:
+    """What the lines say. Raises TaraError where one cannot be understood."""
+    told = {name: value.strip() for name, value in values.items()}
+    technique, target = technique_of(told["compression"])
+    answer = told["repair"].lower()
+    if answer not in ("", "yes", "no"):
+        raise TaraError(f"repair is yes or no, not {told['repair']!r}")
+    margin = _number(told["margin"], "a margin is a number")
+    return Wish(
+        told["quantization"], technique, target, told["merge"], told["method"], margin,
+        {"": None, "yes": True, "no": False}[answer],
+    )  # fmt: skip
+
+
+def technique_of(text: str) -> tuple[str, float | None]:
+    """The technique and the target size in MB that a form's line names: "", "sparse", "hybrid 100"."""
+    technique, _, size = text.strip().partition(" ")
+    return technique, _number(size.strip().removesuffix("MB"), "a target size is a number of megabytes")
+
+
+def _number(text: str, what: str) -> float | None:
+    try:
+        return float(text) if text.strip() else None
+    except ValueError:
+        raise TaraError(f"{what}, not {text!r}") from None
