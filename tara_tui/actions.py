@@ -163,7 +163,7 @@ class Actions(Asking):
             FormField("domains", "domains, with commas or spaces between", choice=True),
             FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
             FormField(
-                "compression", "compression", "", "standard; or sparse, hybrid, distilled; hybrid MB for a target size"
+                "compression", "compression", "", "standard, sparse, hybrid, distilled; hybrid MB for a target size"
             ),
         ]
 
