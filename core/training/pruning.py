@@ -67,9 +67,9 @@ def widths(about: Anatomy) -> tuple[tuple[int, ...], int]:
 
 
 def choices_within(about: Anatomy, fits: Callable[[Choice], bool]) -> list[Choice]:
-    """For each number of channels the most layers with which a model fits; widths with which none does are left out.
-    More layers must never fit where fewer do not."""
-    found = []
+    """For each number of channels the most layers with which a model fits; widths with which none does, or no more
+    than with more channels, are left out. More layers must never fit where fewer do not."""
+    found: list[Choice] = []
     for width in widths(about)[0]:
         low, high = fewest(about.layers) - 1, about.layers
         while low < high:
@@ -78,7 +78,7 @@ def choices_within(about: Anatomy, fits: Callable[[Choice], bool]) -> list[Choic
                 low = middle
             else:
                 high = middle - 1
-        if low >= fewest(about.layers):
+        if low >= fewest(about.layers) and (not found or low > found[-1].layers):
             found.append(Choice(low, width))
     return found
 

@@ -54,7 +54,7 @@ def test_on_a_device_the_machine_holds_the_weights_and_not_the_work() -> None:
 
 
 def test_every_kind_of_a_plan_has_an_estimate() -> None:
-    params = {"preset": PRESET, "sequence_length": 512, "base": {"gguf_file": None}}
+    params = {"preset": PRESET, "sequence_length": 512, "base": {"gguf_file": None}, "tokens": 1, "top": 1, "rank": 8}
     for kind in KINDS:
         if kind not in ("deploy", "clean"):  # they name theirs themselves
             assert need_of(kind, params, LARGE).memory > 0, kind

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -23,6 +24,7 @@ from core.phases.planned import Plan
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Job
+from core.tasks.check_small import Scored, verdict_of
 from core.tasks.context import Context, TaskError
 from core.workspace import Workspace
 from tests.conftest import new_workspace
@@ -116,6 +118,27 @@ def check_bundle(workspace: Workspace, technique: str) -> None:
         assert (runtime.logits([5, 6, 7]) != before).any()
 
 
+def scored(name: str, size: int, losses: list[float]) -> Scored:
+    each = [np.full(5, loss) for loss in losses]
+    return Scored(name, size, {"creative": each}, {"creative": each})
+
+
+@pytest.mark.parametrize(
+    ("losses", "size", "word", "said"),
+    [
+        ([2.0] * 9, 90, "better", "better than the plain file of no more bytes"),
+        ([4.0] * 9, 90, "worse", "which is the better choice for quality"),
+        ([2.0, 4.0] * 5, 90, "even", "within two standard errors"),
+        ([2.0] * 9, 110, "no plain file", "no plain file is as small, Q2_K is the smallest"),
+    ],
+)
+def test_a_smaller_file_is_judged_against_the_plain_one(losses: list[float], size: int, word: str, said: str) -> None:
+    plain = scored("Q2_K", size, [3.0 + 0.01 * (at % 3) for at in range(len(losses))])
+    found, sentence = verdict_of(scored("sparse", 100, losses), plain)
+    assert found == word
+    assert said in sentence
+
+
 def test_a_sparse_phase_loads_and_says_what_it_lost(phase: Workspace) -> None:
     check_bundle(phase, "sparse")
     told = json.loads((phase.root.parent / "told.json").read_text())
@@ -172,15 +195,19 @@ def test_a_target_that_cannot_be_reached_is_refused_with_the_least(phase: Worksp
         service.plan_build(phase, 1, service.Asked(compression_type="distilled", target_size_mb=-3))
 
 
-def test_a_distilled_phase_is_held_against_the_same_student_without_a_teacher(phase: Workspace) -> None:
+def test_a_distilled_file_is_held_against_the_same_student_without_a_teacher(phase: Workspace) -> None:
+    from core.gguf.runtime import Runtime
+
     size = inspect_gguf(next((phase.artifacts / "gguf").glob("*+sparse-Q4_K_M-*.gguf"))).bytes
     service.build_phase(phase, 1, service.Asked(compression_type="distilled", target_size_mb=size / 1e6))
-    told = do(phase)
-    assert "train" not in told  # the adapters are those that were trained on the whole base
+    told = do(phase, ("prune", "teach", "distil", "convert", "imatrix", "quantize"))
+    assert set(told) == {"prune", "distil", "convert", "imatrix", "quantize"}  # teacher and adapters are there
     found = measured(told["distil"])
     assert found["distilled_loss"] != found["control_loss"]
     assert found["teacher_helped"] == ("yes" if found["distilled_loss"] < found["control_loss"] else "no")
-    check_bundle(phase, "distilled")
-    folder, manifest = bundle(phase)
-    (base,) = manifest["bases"].values()
-    assert (folder / base["file"]).stat().st_size <= size
+    assert found["kl_after"] != found["control_kl_after"]
+    info = inspect_gguf(next((phase.artifacts / "gguf").glob("*+distilled-Q4_K_M-*.gguf")))
+    assert (info.metadata[COMPRESSION], info.file_type) == ("distilled", "Q4_K_M")
+    assert info.bytes <= size
+    with Runtime(info.path, n_ctx=64) as runtime:
+        assert runtime.logits([5, 6, 7]).any()
