@@ -44,7 +44,12 @@ class Actions(Asking):
         """Queue what is missing of the phase."""
         phase = self.app.selection.phase
         assert phase is not None
-        self.training(f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice))
+        number, build = phase.number, self.app.backend.build_phase
+        self.training(
+            f"Build phase {number}?",
+            lambda choice: build(number, choice),
+            lambda choice, reason: build(number, choice, reason),
+        )
 
     def build_merged(self) -> None:
         """Ask how the phase's domains are merged and build it so."""
@@ -58,10 +63,11 @@ class Actions(Asking):
         ]
         number = phase.number
 
-        def build(values: dict[str, str]) -> str:
-            return self.app.backend.build_merged(number, **{name: value.strip() for name, value in values.items()})
+        def build(values: dict[str, str], reason: str = "") -> str:
+            given = {name: value.strip() for name, value in values.items()}
+            return self.app.backend.build_merged(number, **given, reason=reason)
 
-        self.form(f"Build phase {number}, merged", fields, [], build)
+        self.form(f"Build phase {number}, merged", fields, [], build, build)
 
     def train(self) -> None:
         """Queue the domain's training."""
@@ -114,16 +120,14 @@ class Actions(Asking):
             f"it takes the place of v{active.version}; R goes back to it" if active else "nothing is deployed so far",
             "versions count by target; a relative one is inside the workspace",
         ]
-        fields = [FormField("target", "target folder", target)]
         if phase.quality_threshold is not None:
-            label = f"reason, only to deploy below the quality threshold {phase.quality_threshold:g} (recorded)"
-            fields.append(FormField("reason", label))
+            notes.append(f"a domain below the quality threshold {phase.quality_threshold:g} is asked about first")
 
-        def deploy(values: dict[str, str]) -> str:
-            reason = values.get("reason", "").strip()
+        def deploy(values: dict[str, str], reason: str = "") -> str:
             return self.app.backend.deploy_phase(phase.number, values["target"].strip(), reason)
 
-        self.form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy)
+        fields = [FormField("target", "target folder", target)]
+        self.form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy, deploy)
 
     def roll_back(self) -> None:
         """Go back to the release before, after a question."""

@@ -108,12 +108,13 @@ class Backend(Protocol):
     def domain_names(self) -> list[str]:
         """The domains that the workspace's files describe."""
 
-    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
+    def build_phase(self, number: int, unfinished: "Choice | None" = None, reason: str = "") -> str:
         """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
-        then says."""
+        then says, BelowThreshold where domains are below its quality threshold; `reason` is why it goes on, or ''."""
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
-        """Queue what is missing of a phase whose domains are merged so; '' is what the phase or the settings have."""
+    def build_merged(self, number: int, merge: str, method: str, margin: str, reason: str = "") -> str:
+        """Queue what is missing of a phase whose domains are merged so; '' is what the phase or the settings have.
+        `reason` as for `build_phase`."""
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
@@ -160,7 +161,7 @@ class Backend(Protocol):
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Queue the deployment of a phase's newest bundle to a folder ('': the usual one, relative: to the workspace).
 
-        `reason` is why it is deployed below its quality threshold, or ''.
+        `reason` is why it is deployed below its quality threshold, or ''. Raises BelowThreshold where it needs one.
         """
 
     def rollback_phase(self, number: int, version: int, target: str) -> str:
@@ -221,13 +222,14 @@ class StoreBackend:
 
         return sorted(load_catalog(self.workspace).domains)
 
-    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
+    def build_phase(self, number: int, unfinished: "Choice | None" = None, reason: str = "") -> str:
         """Queue what is missing of a phase."""
-        from core.phases.service import build_phase
+        from core.phases.service import Asked, build_phase
 
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, unfinished=unfinished))
+        asked = Asked(override_quality=reason or None)
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked, unfinished=unfinished))
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+    def build_merged(self, number: int, merge: str, method: str, margin: str, reason: str = "") -> str:
         """Queue what is missing of a phase whose domains are merged so."""
         from core.phases.merging import MergeWish
         from core.phases.service import Asked, build_phase
@@ -238,7 +240,8 @@ class StoreBackend:
             raise InvalidInput(f"a margin is a number, not {margin!r}") from None
         unified = (merge or "unified") == "unified"  # what the form still shows of another choice is no wish
         wish = MergeWish(merge or None, (method or None) if unified else None, share if unified else None)
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, Asked(merge=wish)))
+        asked = Asked(merge=wish, override_quality=reason or None)
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""

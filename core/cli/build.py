@@ -80,6 +80,8 @@ def train_domain(
 @click.option("--compression-type", metavar="NAME", help="standard or hybrid (default: the phase's own).")
 @click.option("--target-size", type=float, metavar="MB", help="With hybrid: bytes of each base's file, in 10^6.")
 @merge_options
+@click.option("--quality-threshold", type=float, metavar="0..1", help="Least measured quality of each domain.")
+@click.option("--override-quality", metavar="REASON", help="Go on below the quality threshold; it is recorded.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @unfinished_options
 @detach_option
@@ -91,6 +93,8 @@ def build_phase(
     compression_type: str | None,
     target_size: float | None,
     merge: "MergeWish | None",
+    quality_threshold: float | None,
+    override_quality: str | None,
     dry_run: bool,
     resume_old: bool,
     fresh: bool,
@@ -103,10 +107,10 @@ def build_phase(
     from core.store.reads import open_reader
 
     workspace, choice = workspace_of(root), chosen(resume_old, fresh)
+    wanted = service.Asked(quantization, compression_type, target_size, merge, quality_threshold, override_quality)
     if dry_run:
         if choice == "old":
             raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
-        wanted = service.Asked(quantization, compression_type, target_size, merge)
         plan = service.plan_build(workspace, phase_number, wanted)
         asked = service.asked_about(workspace, phase_number, wanted) if choice is None else ()
         jobs = [
@@ -121,12 +125,7 @@ def build_phase(
                 click.echo(f"to choose, --resume-old or --fresh: {clean(line)}")
         return
     see_to_jobs(root)
-    ids = service.build_phase(
-        workspace,
-        phase_number,
-        service.Asked(quantization, compression_type, target_size, merge),
-        unfinished=choice,
-    )
+    ids = service.build_phase(workspace, phase_number, wanted, unfinished=choice)
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
         return
     with open_reader(workspace) as reader:

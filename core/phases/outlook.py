@@ -12,6 +12,7 @@ from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
 from core.phases.checks import compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
+from core.phases.gating import gate_of
 from core.phases.merging import MergeWish
 from core.phases.plan import Planner
 from core.phases.plan_merged import PhasePlanner
@@ -96,7 +97,8 @@ def outlook_of_phase(
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
         planner = PhasePlanner(workspace, catalog, reader, (merge or MergeWish()).over(phase))
-        plan = planner.phase(number, domains, compression_of(phase, quantization=quantization))
+        wanted = compression_of(phase, quantization=quantization)
+        plan = planner.phase(number, domains, wanted, gate_of(reader, phase))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
 

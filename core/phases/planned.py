@@ -86,4 +86,5 @@ class Parts:
     answering: dict[str, str] = field(default_factory=dict)  # which model a domain answers from
     adapters: dict[str, PlannedJob] = field(default_factory=dict)
     verdicts: dict[str, PlannedJob] = field(default_factory=dict)
+    gate: PlannedJob | None = None  # what judged the domains' quality, where the phase has a threshold
     merge: dict[str, Any] | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from core.errors import Refused, SettingsChanged, TaraError
+from core.errors import BelowThreshold, Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
 
@@ -120,6 +120,7 @@ class FakeBackend:
         self.error: Exception | None = None
         self.reading_error: Exception | None = None
         self.settings_changed: SettingsChanged | None = None
+        self.below: BelowThreshold | None = None
         self.words = ["Hello ", "there, ", "this ", "is ", "an ", "answer."]
         self.hold = False
         self.chats: list[FakeChat] = []
@@ -169,13 +170,19 @@ class FakeBackend:
             raise self.error
         return f"done: {' '.join(map(str, what))}"
 
-    def build_phase(self, number: int, unfinished: str | None = None) -> str:
+    def build_phase(self, number: int, unfinished: str | None = None, reason: str = "") -> str:
         """Remember it."""
-        return self._training("build", number, unfinished)
+        self._judge(reason)
+        return self._wish("build", number, reason) if reason else self._training("build", number, unfinished)
 
-    def build_merged(self, number: int, merge: str, method: str, margin: str) -> str:
+    def build_merged(self, number: int, merge: str, method: str, margin: str, reason: str = "") -> str:
         """Remember it."""
-        return self._wish("merge", number, merge, method, margin)
+        self._judge(reason)
+        return self._wish("merge", number, merge, method, margin, *([reason] if reason else []))
+
+    def _judge(self, reason: str) -> None:
+        if self.below is not None and not reason:
+            raise self.below
 
     def train_domain(self, domain: str, unfinished: str | None = None) -> str:
         """Remember it."""
@@ -247,6 +254,7 @@ class FakeBackend:
 
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Remember it."""
+        self._judge(reason)
         return self._wish("deploy", number, target, reason)
 
     def rollback_phase(self, number: int, version: int, target: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import InvalidInput, SettingsChanged
+from core.errors import BelowThreshold, InvalidInput, SettingsChanged
 from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
@@ -175,6 +175,31 @@ async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
         await it.shows("Deploy phase 1 as v3?", "releases/phase-1", "takes the place of v2", "phase-1-22222222")
         await it.press("enter")
         await it.until(lambda: it.backend.wishes == [("deploy", 1, "releases/phase-1", "")], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+@pytest.mark.parametrize(
+    ("keys", "wish"),
+    [
+        (("b",), ("build", 1, "a trial")),
+        (("B", "enter"), ("merge", 1, "none", "", "", "a trial")),
+        (("d", "enter"), ("deploy", 1, "releases/phase-1", "a trial")),
+    ],
+)
+async def test_below_the_quality_threshold_a_reason_is_asked_for(
+    tmp_path: Path, keys: tuple[str, ...], wish: tuple[object, ...]
+) -> None:
+    backend = FakeBackend(tmp_path, idle(make_snapshot()))
+    line = "education 0.612 measured (declared 0.99 does not count)"
+    backend.below = BelowThreshold(f"below the quality threshold 0.9 of phase 1: {line}", "train longer", (line,))
+    async with console(backend, (80, 24)) as it:
+        await it.press(*keys)
+        await it.shows("below the quality threshold 0.9 of phase 1", line, "reason to go on all the same")
+        await it.press("enter")
+        await it.shows("give a reason, or Esc leaves it")
+        await it.write("a trial")
+        await it.press("enter")
+        await it.until(lambda: backend.wishes == [wish], "the wish")
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
