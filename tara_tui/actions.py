@@ -292,6 +292,26 @@ class Actions(Asking):
         assert phase is not None
         self.wish(lambda: self.app.backend.measure_phase(phase.number))
 
+    def recommend(self) -> None:
+        """Ask what a file may take, and show the ways to build the phase in order."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        target = "" if phase.target_size_mb is None else f"{phase.target_size_mb:g}"
+        fields = [
+            FormField("target", "most megabytes of each base's file", target, "any"),
+            FormField("quality", "least quality", "", "any; 0.9 same top token as F16, or kl:0.05"),
+            FormField("memory", "most megabytes of memory while one chats", "", "what is free now"),
+            FormField("speed", "speed counts", "yes" if phase.speed_priority else "no", "yes or no"),
+        ]
+        number = phase.number
+        title = f"Ways to build phase {number}"
+
+        def ask(values: dict[str, str]) -> list[str]:
+            given = {name: value.strip() for name, value in values.items()}
+            return self.app.backend.recommend_phase(number, **given)
+
+        self.form_to_read(title, fields, ask)
+
     def checkpoints(self) -> None:
         """Show the checkpoints of the domain's trainings."""
         domain = self.app.selection.domain

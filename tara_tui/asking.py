@@ -103,14 +103,14 @@ class Asking:
         """Show lines once they were made, those that are not indented as heads."""
 
         def read() -> str:
-            self.app.call_later(show, work())
+            self.app.call_later(self._show, title, work(), none)
             return ""
 
-        def show(lines: list[str]) -> None:
-            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
-            self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
-
         self.wish(read)
+
+    def _show(self, title: str, lines: list[str], none: str = "nothing") -> None:
+        entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
+        self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
 
     def confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
         """Carry out a wish once it was confirmed by its verb."""
@@ -136,6 +136,20 @@ class Asking:
             self.wish(lambda: work(values), dialog, below=below)
 
         self.app.push_screen(FormDialog(title, fields, notes, submit))
+
+    def form_to_read(self, title: str, fields: list[FormField], work: Callable[[dict[str, str]], list[str]]) -> None:
+        """Show a form, and in its place the lines that are made from it, those that are not indented as heads."""
+
+        def read(values: dict[str, str]) -> str:
+            self.app.call_later(show, work(values))
+            return ""
+
+        def show(lines: list[str]) -> None:
+            if isinstance(self.app.screen, FormDialog):
+                self.app.pop_screen()
+            self._show(title, lines)
+
+        self.form(title, fields, [], read)
 
     def note_domains(self) -> None:
         """Show the configured domains in the form on top, once they were read."""

@@ -134,6 +134,9 @@ class Backend(Protocol):
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""
 
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """The ways to build a phase in order, as lines; '' is what the phase or the machine has."""
+
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
 
@@ -197,6 +200,13 @@ def jobs_line(what: str, ids: list[int]) -> str:
         return f"{what}: nothing is missing, no job was queued"
     numbers = str(ids[0]) if len(ids) == 1 else f"{min(ids)} to {max(ids)}"
     return f"{what}: {len(ids)} job{'s' * (len(ids) > 1)} queued ({numbers})"
+
+
+def _megabytes(what: str, text: str) -> float | None:
+    try:
+        return float(text.strip().removesuffix("MB")) if text.strip() else None
+    except ValueError:
+        raise InvalidInput(f"a {what} is a number of megabytes, not {text.strip()!r}") from None
 
 
 class StoreBackend:
@@ -281,6 +291,18 @@ class StoreBackend:
             models = models_of_phase(reader, number)
             known = [figures(reader, model) for model in models]
         return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
+
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """The ways to build a phase in order, as lines."""
+        from core.phases.recommended import lines
+        from core.phases.recommending import Wish, recommend_phase
+
+        wish = Wish(
+            _megabytes("target size", target), quality or None, None if not speed else speed.lower() in ("y", "yes"),
+            _megabytes("memory", memory),
+        )  # fmt: skip
+        head, *rest = lines(recommend_phase(self.workspace, number, wish))
+        return [head, *(f" {line}" for line in rest)]
 
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""

@@ -6,6 +6,7 @@ A figure that is taken from here is an estimate and is shown as one, with its so
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from core.phases.choices import ESTIMATED, Figure
 
@@ -28,10 +29,10 @@ ANCHORS: Sequence[Anchor] = (
     Anchor(
         "SmolLM2 135M",
         135e6,
-        {"Q2_K": 0.660, "Q4_K_M": 0.0887, "Q5_K_M": 0.0, "Q8_0": 0.0},
-        {"Q2_K": 0.0, "Q4_K_M": 0.0, "Q5_K_M": 0.0, "Q8_0": 0.0},
-        "docs/phases.md",
-        {"Q2_K": 0.28, "Q4_K_M": 0.57},
+        {"Q2_K": 0.660, "Q4_K_M": 0.0885, "Q5_K_M": 0.0742, "Q8_0": 0.00505},
+        {"Q2_K": 0.483, "Q4_K_M": 0.794, "Q5_K_M": 0.818, "Q8_0": 0.931},
+        "TARA, docs/phases.md",
+        {"Q2_K": 0.28, "Q4_K_M": 0.57, "Q5_K_M": 0.46, "Q8_0": 1.0},
     ),
     Anchor(
         "Llama 3 8B",
@@ -62,7 +63,7 @@ class Known:
 
 
 def plain_kl(quantization: str, anchor: Anchor, known: Known) -> Figure:
-    """The KL of a plain file: as measured of the model, else the anchor's, scaled by what was measured of other types."""
+    """The KL of a plain file that was not measured: the anchor's, scaled by what was measured of the model's others."""
     says = f"{anchor.model} ({anchor.source})"
     if known.kl:
         says += f", scaled by this model's {', '.join(sorted(known.kl))}"
@@ -103,7 +104,7 @@ def interpolated(at: float, points: Sequence[tuple[float, float]]) -> float:
     """The value at a place on straight lines between points in order; beyond them the nearest point's."""
     if at <= points[0][0]:
         return points[0][1]
-    for (left, low), (right, high) in zip(points, points[1:], strict=False):
+    for (left, low), (right, high) in pairwise(points):
         if at <= right:
             return low + (high - low) * (at - left) / (right - left)
     return points[-1][1]

@@ -37,8 +37,8 @@ class Figure:
 class Choice:
     """One way to build: its figures (None: not known), the command, and `cannot`, why this version or this model cannot
     build it ('': it can). `largest` is the bytes of its largest file, `bytes` those of all; `kl` in nats a token;
-    `same_top` a share; `speed` in tokens a second; `memory` in bytes while one chats; `lacks`: what the machine lacks to
-    build it."""
+    `same_top` a share; `speed` in tokens a second; `memory` in bytes while one chats; `lacks`: what the machine lacks
+    to build it."""
 
     technique: str
     quantization: str
@@ -134,7 +134,9 @@ def misses(one: Choice, bounds: Bounds) -> list[tuple[float, str]]:
             found.append((math.inf, "its memory is not known"))
         elif one.memory.value > bounds.memory:
             over = one.memory.value / max(bounds.memory, 1) - 1
-            found.append((over, f"memory: {size(one.memory.value)} of {size(max(0, bounds.memory))} {bounds.memory_of}"))
+            found.append(
+                (over, f"memory: {size(one.memory.value)} of {size(max(0, bounds.memory))} {bounds.memory_of}")
+            )
     if bounds.kl is not None:
         if one.kl is None:
             found.append((math.inf, "its KL is not known"))

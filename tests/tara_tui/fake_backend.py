@@ -211,6 +211,13 @@ class FakeBackend:
         """One figure of two models."""
         return ["figure  base-F16  base-Q4_K_M", " size    271 MB    105 MB"]
 
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """One way; no target that is a word."""
+        self._wish("recommend", number, target, quality, memory, speed)
+        if target and not target.isdigit():
+            raise Refused(f"no target {target}", "a number")
+        return [f"phase {number}: files of at most {target} MB", " > Q4_K_M hybrid", " to build it: tara build-phase"]
+
     def measure_phase(self, number: int) -> str:
         """Remember it."""
         return self._wish("measure", number)

@@ -270,6 +270,24 @@ async def test_the_models_of_the_phase_are_compared_and_measured(tmp_path: Path)
         await it.until(lambda: it.backend.wishes == [("measure", 1)], "the wish")
 
 
+async def test_the_ways_to_build_are_shown_once_it_was_said_what_a_file_may_take(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("o")
+        await it.shows("Ways to build phase 1", "most megabytes of each base's file", "least quality", "speed counts")
+        await it.write("x")
+        await it.press("enter")
+        await it.shows("no target x")
+        await it.press("backspace")
+        await it.write("90")
+        await it.press("tab")
+        await it.write("kl:0.1")
+        await it.press("enter")
+        await it.shows("phase 1: files of at most 90 MB", "Q4_K_M hybrid", "to build it: tara build-phase")
+        assert it.backend.wishes[-1] == ("recommend", 1, "90", "kl:0.1", "", "no")
+        await it.press("escape")
+        await it.until(lambda: len(it.app.screen_stack) == 1, "all windows are closed")
+
+
 async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("n")
