@@ -15,7 +15,7 @@ from core.errors import EnvironmentLacks
 from core.files import hash_json, write_atomically
 from core.gguf.toolchain import engine_version
 
-VERSION = 1  # of what is asked; a change of it asks again
+VERSION = 3  # of what is asked; a change of it asks again
 MOST_REMEMBERED = 200
 
 log = logging.getLogger("tara.phases")

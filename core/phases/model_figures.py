@@ -100,14 +100,15 @@ class ModelFigures:
         return Figure(bytes_ + cache + PROCESS_BYTES, ESTIMATED, how)
 
     def _speed(self, own: Figures, bytes_: int) -> Figure:
-        """Tokens written a second. Each reads the whole file once, so another file's rate is scaled by the bytes."""
+        """Tokens written a second. Each reads the whole file once, so another file's rate is scaled by the bytes, and
+        where there is none it is as the probe moves bytes: what it copies is read and written."""
         if (mine := _figure(own, "generation_tokens_per_s")) is not None:
             return mine
         for row, known in self._files:
             if (rate := _figure(known, "generation_tokens_per_s")) is not None:
                 how = f"{rate.value:.1f} of {label(row)}, by bytes a token"
                 return Figure(rate.value * row["bytes"] / bytes_, ESTIMATED, how)
-        return Figure(probed_speed().copied / bytes_, ESTIMATED, "a probe of this machine, by bytes a token")
+        return Figure(2 * probed_speed().copied / bytes_, ESTIMATED, "a probe of this machine, by bytes a token")
 
 
 def combined(found: Sequence[Figure | None], pick: Callable[[Iterable[float]], float]) -> Figure | None:

@@ -39,7 +39,9 @@ _QUALITY = re.compile(r"(?P<before>kl)?[:= ]?(?P<number>[0-9.eE+-]+) ?(?P<after>
 _NOT_HERE = "not available in this version"
 
 # The bytes of a file by technique, from the outline, the type and the budget (None: the plain type's own size). A
-# technique that is not listed has no size that could be told before it is built.
+# mixture never takes more than its budget, and leaves little of it over: of a model with many matrices less than a
+# thousandth, of one with two that hold nearly all its weights some per cent. A technique that is not listed has no size
+# that could be told before it is built.
 SIZES: Mapping[str, Callable[[Outline, str, int | None], int]] = {
     "standard": lambda outline, quantization, _: outline.sizes[quantization],
     "hybrid": lambda outline, quantization, budget: (
@@ -139,6 +141,10 @@ def recommend_domain(workspace: Workspace, name: str, wish: Wish) -> Recommendat
         return _DomainChoices(workspace, catalog, reader, planner, source, phase, wish).recommendation()
 
 
+def _ruled_by(technique: str) -> str:
+    return "the engine's own rules" if technique == "standard" else "its budget, of which a mixture leaves little over"
+
+
 def _memory(megabytes: float) -> int:
     if not 0 < megabytes < float("inf"):
         raise InvalidInput(f"memory is a number of megabytes above 0, not {megabytes:g}")
@@ -191,7 +197,7 @@ class _Choices:
         said = [SIZES[choice.technique](outline, choice.quantization, budget) for outline in outlines]
         real = [self._bytes_of(job) for job in files]
         sizes = [
-            Figure(predicted, DRY_RUN, "the budget" if budget is not None else "the engine's own rules")
+            Figure(predicted, DRY_RUN, _ruled_by(choice.technique))
             if there is None
             else Figure(there, MEASURED, "size of the file")
             for predicted, there in zip(said, real, strict=True)
