@@ -9,8 +9,8 @@ from core.text import size, span, table
 if TYPE_CHECKING:
     from core.phases.recommending import Recommendation
 
-MARKS = "m measured, d by a dry run, e estimated; KL from F16 in nats a token, same top token as F16, time to build"
-_HEADS = ("", "choice", "size  ", "memory  ", "tokens/s  ", "KL  ", "same  ", "time  ")
+MARKS = "m measured, d by a dry run, e estimated; KL from F16 in nats a token, share of same top tokens as F16"
+_HEADS = ("", "choice", "size  ", "memory  ", "tok/s  ", "KL  ", "same  ")  # fits a window of the smallest screen
 _UNKNOWN = "?  "
 
 
@@ -18,10 +18,10 @@ def lines(found: "Recommendation") -> list[str]:
     """The choices in order with the reason of each under it (indented by three), what cannot be built, where estimates
     come from, how far sizes were off, and what to do."""
     shown = [row for row in found.rows if not row.choice.cannot]
-    head, *rows = table(_HEADS, [_cells(row) for row in shown], right=(2, 3, 4, 5, 6, 7)).splitlines()
+    head, *rows = table(_HEADS, [_cells(row) for row in shown], right=(2, 3, 4, 5, 6)).splitlines()
     text = [f"{found.title}: {_asked(found)}", head]
     for row, line in zip(shown, rows, strict=True):
-        text += [line, f"     {row.why}" + (f"; {row.choice.note}" if row.choice.note else "")]
+        text += [line, f"     {'; '.join(filter(None, (row.why, row.choice.note, _time(row.choice))))}"]
     text.append(MARKS)
     text += [*_not_here(found), *_sources(found), *_errors(found), found.verdict]
     best = found.best
@@ -40,8 +40,13 @@ def _cells(row: Ranked) -> tuple[str, ...]:
         _cell(one.speed, lambda value: f"{value:.1f}"),
         _cell(one.kl, lambda value: f"{value:.4f}"),
         _cell(one.same_top, lambda value: f"{value:.0%}"),
-        _cell(one.seconds, span) if not one.there else "there  ",
     )
+
+
+def _time(one: Choice) -> str:
+    if one.there:
+        return "built"
+    return "time to build not known" if one.seconds is None else f"{_cell(one.seconds, span)} to build"
 
 
 def _cell(one: Figure | None, form: Callable[[float], str]) -> str:

@@ -40,7 +40,7 @@ _NOT_HERE = "not available in this version"
 
 # The bytes of a file by technique, from the outline, the type and the budget (None: the plain type's own size). A
 # mixture never takes more than its budget, and leaves little of it over: of a model with many matrices less than a
-# thousandth, of one with two that hold nearly all its weights some per cent. A technique that is not listed has no size
+# thousandth, of one with two that hold nearly all its weights up to a tenth. A technique that is not listed has no size
 # that could be told before it is built.
 SIZES: Mapping[str, Callable[[Outline, str, int | None], int]] = {
     "standard": lambda outline, quantization, _: outline.sizes[quantization],

@@ -75,12 +75,12 @@ def test_a_folder_is_outlined_without_its_weights(llama: Made, tmp_path: Path) -
     tensors = matrices_of(inspect_gguf(llama.gguf), plain)
     imatrix = ImportanceMatrix({one.name: Statistic(np.ones(one.shape[0], np.float32), 1) for one in tensors})
     errors = errors_of(Weights(llama.gguf), tensors, imatrix, threads=2)
-    # Two matrices hold nearly all of its weights, so that a step to the next type is some per cent of the file: what a
-    # budget is not filled by is no more than that. Of the embedded base it is far less (test_hybrid).
+    # Two matrices hold nearly all of its weights, so that a step to the next type is up to a tenth of the file, and
+    # that much of a budget may stay over. Of the embedded base it is far less (test_hybrid).
     for budget in (told.least_bytes + 200_000, told.sizes["Q4_K_M"]):
         solved = solve_file(plain, tensors, errors, budget)
         mixture = build(llama.gguf, tmp_path / f"{budget}.gguf", solved, "Q2_K", imatrix, threads=2)
-        assert 0.95 * budget < mixture.bytes <= SIZES["hybrid"](told, "Q2_K", budget)
+        assert 0.9 * budget < mixture.bytes <= SIZES["hybrid"](told, "Q2_K", budget)
     assert solve_file(plain, tensors, errors, told.least_bytes + 256).bytes <= told.least_bytes + 256
 
 
