@@ -63,5 +63,14 @@ class SettingsChanged(Refused):
         self.can_leave = can_leave
 
 
+class BelowThreshold(Refused):
+    """Domains of a phase are below its quality threshold; `lines` name each with its measured quality. A person may go
+    ahead with a reason, which is recorded."""
+
+    def __init__(self, message: str, hint: str, lines: tuple[str, ...]) -> None:
+        super().__init__(message, hint)
+        self.lines = lines
+
+
 class NoRoom(EnvironmentLacks):
     """The disk has no room for what the work makes; a job that meets it waits for room and tries again."""

@@ -33,6 +33,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "unify": "merging",
     "check-merge": "merging",
     "accept-merge": "merging",
+    "quality-gate": "merging",
     "convert": "merging",
     "adapter-convert": "merging",
     "imatrix": "compressing",

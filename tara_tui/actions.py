@@ -45,7 +45,12 @@ class Actions(Asking):
         """Queue what is missing of the phase."""
         phase = self.app.selection.phase
         assert phase is not None
-        self.training(f"Build phase {phase.number}?", lambda choice: self.app.backend.build_phase(phase.number, choice))
+        number, build = phase.number, self.app.backend.build_phase
+        self.training(
+            f"Build phase {number}?",
+            lambda choice: build(number, choice),
+            lambda choice, reason: build(number, choice, reason),
+        )
 
     def build_as(self) -> None:
         """Ask how the phase is to be built and build it so."""
@@ -53,10 +58,10 @@ class Actions(Asking):
         assert phase is not None
         number = phase.number
 
-        def build(values: dict[str, str]) -> str:
-            return self.app.backend.build_as(number, wish_of(values))
+        def build(values: dict[str, str], reason: str = "") -> str:
+            return self.app.backend.build_as(number, wish_of(values), reason)
 
-        self.form(f"Build phase {number} as", fields_of(phase), [], build)
+        self.form(f"Build phase {number} as", fields_of(phase), [], build, build)
 
     def train(self) -> None:
         """Queue the domain's training."""
@@ -109,16 +114,14 @@ class Actions(Asking):
             f"it takes the place of v{active.version}; R goes back to it" if active else "nothing is deployed so far",
             "versions count by target; a relative one is inside the workspace",
         ]
-        fields = [FormField("target", "target folder", target)]
         if phase.quality_threshold is not None:
-            label = f"reason, only to deploy below the quality threshold {phase.quality_threshold:g} (recorded)"
-            fields.append(FormField("reason", label))
+            notes.append(f"a domain below the quality threshold {phase.quality_threshold:g} is asked about first")
 
-        def deploy(values: dict[str, str]) -> str:
-            reason = values.get("reason", "").strip()
+        def deploy(values: dict[str, str], reason: str = "") -> str:
             return self.app.backend.deploy_phase(phase.number, values["target"].strip(), reason)
 
-        self.form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy)
+        fields = [FormField("target", "target folder", target)]
+        self.form(f"Deploy phase {phase.number} as v{version}?", fields, notes, deploy, deploy)
 
     def roll_back(self) -> None:
         """Go back to the release before, after a question."""
@@ -282,6 +285,26 @@ class Actions(Asking):
         phase = self.app.selection.phase
         assert phase is not None
         self.wish(lambda: self.app.backend.measure_phase(phase.number))
+
+    def recommend(self) -> None:
+        """Ask what a file may take, and show the ways to build the phase in order."""
+        phase = self.app.selection.phase
+        assert phase is not None
+        target = "" if phase.target_size_mb is None else f"{phase.target_size_mb:g}"
+        fields = [
+            FormField("target", "most megabytes of each base's file", target, "any"),
+            FormField("quality", "least quality", "", "any; 0.9 same top token as F16, or kl:0.05"),
+            FormField("memory", "most megabytes of memory while one chats", "", "what is free now"),
+            FormField("speed", "speed counts", "yes" if phase.speed_priority else "no", "yes or no"),
+        ]
+        number = phase.number
+        title = f"Ways to build phase {number}"
+
+        def ask(values: dict[str, str]) -> list[str]:
+            given = {name: value.strip() for name, value in values.items()}
+            return self.app.backend.recommend_phase(number, **given)
+
+        self.form_to_read(title, fields, ask)
 
     def checkpoints(self) -> None:
         """Show the checkpoints of the domain's trainings."""

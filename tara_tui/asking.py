@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from core.errors import SettingsChanged, TaraError
+from core.errors import BelowThreshold, SettingsChanged, TaraError
 from tara_tui import present
 from tara_tui.dialogs import ConfirmDialog, FormDialog, FormField, TextDialog, UnfinishedDialog
 from tara_tui.messages import ActionEnded
@@ -28,8 +28,10 @@ class Asking:
         work: Callable[[], str],
         dialog: int | None = None,
         changed: Callable[[SettingsChanged], None] | None = None,
+        below: Callable[[BelowThreshold], None] | None = None,
     ) -> None:
-        """Carry out a wish in a thread and post how it ended; `changed` asks where a choice is to be made."""
+        """Carry out a wish in a thread and post how it ended; `changed` asks where a choice is to be made, `below`
+        where domains are below their phase's quality threshold."""
 
         def carry_out() -> None:
             try:
@@ -37,6 +39,11 @@ class Asking:
             except SettingsChanged as error:
                 if changed is not None:
                     self.app.call_later(changed, error)
+                    return
+                ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
+            except BelowThreshold as error:
+                if below is not None:
+                    self.app.call_later(below, error)
                     return
                 ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
             except TaraError as error:
@@ -50,31 +57,60 @@ class Asking:
 
         self.app.run_worker(carry_out, thread=True, group="wishes", exit_on_error=False)
 
-    def training(self, title: str, work: Callable[["Choice | None"], str]) -> None:
-        """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first."""
+    def training(
+        self,
+        title: str,
+        work: Callable[["Choice | None"], str],
+        override: Callable[["Choice | None", str], str] | None = None,
+    ) -> None:
+        """Carry out a wish that may begin a training; where an unfinished one has other settings, ask first. Where it
+        may be below a quality threshold, `override` is the wish with a reason to go on."""
+
+        def begin(choice: "Choice | None", ask: Callable[[SettingsChanged], None] | None = None) -> None:
+            below = None if override is None else self.override(title, lambda reason: override(choice, reason))
+            self.wish(lambda: work(choice), changed=ask, below=below)
 
         def answered(answer: "Choice | None") -> None:
             if answer is not None:
-                self.wish(lambda: work(answer))
+                begin(answer)
 
         def ask(error: SettingsChanged) -> None:
             lines = [present.one_line(line) for line in error.lines]
             self.app.push_screen(UnfinishedDialog(title, lines, can_leave=error.can_leave), answered)
 
-        self.wish(lambda: work(None), changed=ask)
+        begin(None, ask)
+
+    def override(self, title: str, work: Callable[[str], str]) -> Callable[[BelowThreshold], None]:
+        """What asks for a reason to go on below a quality threshold, in place of the form on top, and then does so."""
+
+        def give(dialog: int, values: dict[str, str]) -> None:
+            reason = values["reason"].strip()
+            if reason:
+                self.wish(lambda: work(reason), dialog)
+            elif isinstance(self.app.screen, FormDialog):
+                self.app.screen.say("give a reason, or Esc leaves it")
+
+        def ask(error: BelowThreshold) -> None:
+            if isinstance(self.app.screen, FormDialog):
+                self.app.pop_screen()
+            notes = [present.one_line(error.message.partition(":")[0]), *map(present.one_line, error.lines)]
+            field = FormField("reason", "reason to go on all the same (recorded)")
+            self.app.push_screen(FormDialog(title, [field], notes, give))
+
+        return ask
 
     def read(self, title: str, work: Callable[[], list[str]], none: str = "nothing") -> None:
         """Show lines once they were made, those that are not indented as heads."""
 
         def read() -> str:
-            self.app.call_later(show, work())
+            self.app.call_later(self._show, title, work(), none)
             return ""
 
-        def show(lines: list[str]) -> None:
-            entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
-            self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
-
         self.wish(read)
+
+    def _show(self, title: str, lines: list[str], none: str = "nothing") -> None:
+        entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
+        self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
 
     def confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
         """Carry out a wish once it was confirmed by its verb."""
@@ -86,14 +122,34 @@ class Asking:
         self.app.push_screen(ConfirmDialog(title, lines, verb), answered)
 
     def form(
-        self, title: str, fields: list[FormField], notes: list[str], work: Callable[[dict[str, str]], str]
+        self,
+        title: str,
+        fields: list[FormField],
+        notes: list[str],
+        work: Callable[[dict[str, str]], str],
+        override: Callable[[dict[str, str], str], str] | None = None,
     ) -> None:
-        """Show a form that stays with the reason until its wish is carried out."""
+        """Show a form that stays with the reason until its wish is carried out. `override` as for `training`."""
 
         def submit(dialog: int, values: dict[str, str]) -> None:
-            self.wish(lambda: work(values), dialog)
+            below = None if override is None else self.override(title, lambda reason: override(values, reason))
+            self.wish(lambda: work(values), dialog, below=below)
 
         self.app.push_screen(FormDialog(title, fields, notes, submit))
+
+    def form_to_read(self, title: str, fields: list[FormField], work: Callable[[dict[str, str]], list[str]]) -> None:
+        """Show a form, and in its place the lines that are made from it, those that are not indented as heads."""
+
+        def read(values: dict[str, str]) -> str:
+            self.app.call_later(show, work(values))
+            return ""
+
+        def show(lines: list[str]) -> None:
+            if isinstance(self.app.screen, FormDialog):
+                self.app.pop_screen()
+            self._show(title, lines)
+
+        self.form(title, fields, [], read)
 
     def note_domains(self) -> None:
         """Show the configured domains in the form on top, once they were read."""

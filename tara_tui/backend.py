@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from core.errors import InvalidInput
 from core.store.views import Snapshot
 from core.workspace import Workspace
 
@@ -108,12 +109,12 @@ class Backend(Protocol):
     def domain_names(self) -> list[str]:
         """The domains that the workspace's files describe."""
 
-    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
+    def build_phase(self, number: int, unfinished: "Choice | None" = None, reason: str = "") -> str:
         """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
-        then says."""
+        then says, BelowThreshold where domains are below its quality threshold; `reason` is why it goes on, or ''."""
 
-    def build_as(self, number: int, wish: "Wish") -> str:
-        """Queue what is missing of a phase that is built so."""
+    def build_as(self, number: int, wish: "Wish", reason: str = "") -> str:
+        """Queue what is missing of a phase that is built so; `reason` as for `build_phase`."""
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
@@ -132,6 +133,9 @@ class Backend(Protocol):
 
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""
+
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """The ways to build a phase in order, as lines; '' is what the phase or the machine has."""
 
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
@@ -160,7 +164,7 @@ class Backend(Protocol):
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Queue the deployment of a phase's newest bundle to a folder ('': the usual one, relative: to the workspace).
 
-        `reason` is why it is deployed below its quality threshold, or ''.
+        `reason` is why it is deployed below its quality threshold, or ''. Raises BelowThreshold where it needs one.
         """
 
     def rollback_phase(self, number: int, version: int, target: str) -> str:
@@ -198,6 +202,13 @@ def jobs_line(what: str, ids: list[int]) -> str:
     return f"{what}: {len(ids)} job{'s' * (len(ids) > 1)} queued ({numbers})"
 
 
+def _megabytes(what: str, text: str) -> float | None:
+    try:
+        return float(text.strip().removesuffix("MB")) if text.strip() else None
+    except ValueError:
+        raise InvalidInput(f"a {what} is a number of megabytes, not {text.strip()!r}") from None
+
+
 class StoreBackend:
     """The real one. Services are imported when first used: they bring SQLModel, slower than the first paint."""
 
@@ -221,13 +232,14 @@ class StoreBackend:
 
         return sorted(load_catalog(self.workspace).domains)
 
-    def build_phase(self, number: int, unfinished: "Choice | None" = None) -> str:
+    def build_phase(self, number: int, unfinished: "Choice | None" = None, reason: str = "") -> str:
         """Queue what is missing of a phase."""
-        from core.phases.service import build_phase
+        from core.phases.service import Asked, build_phase
 
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, unfinished=unfinished))
+        asked = Asked(override_quality=reason or None)
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked, unfinished=unfinished))
 
-    def build_as(self, number: int, wish: "Wish") -> str:
+    def build_as(self, number: int, wish: "Wish", reason: str = "") -> str:
         """Queue what is missing of a phase that is built so."""
         from core.phases.merging import MergeWish
         from core.phases.service import Asked, build_phase
@@ -236,7 +248,10 @@ class StoreBackend:
         merge = MergeWish(
             wish.merge or None, (wish.method or None) if unified else None, wish.margin if unified else None
         )
-        asked = Asked(wish.quantization or None, wish.technique or None, wish.target_mb, merge, wish.repair)
+        asked = Asked(
+            wish.quantization or None, wish.technique or None, wish.target_mb, merge, wish.repair,
+            override_quality=reason or None,
+        )  # fmt: skip
         return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
@@ -277,6 +292,18 @@ class StoreBackend:
             models = models_of_phase(reader, number)
             known = [figures(reader, model) for model in models]
         return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
+
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """The ways to build a phase in order, as lines."""
+        from core.phases.recommended import lines
+        from core.phases.recommending import Wish, recommend_phase
+
+        wish = Wish(
+            _megabytes("target size", target), quality or None, None if not speed else speed.lower() in ("y", "yes"),
+            _megabytes("memory", memory),
+        )  # fmt: skip
+        head, *rest = lines(recommend_phase(self.workspace, number, wish))
+        return [head, *(f" {line}" for line in rest)]
 
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""

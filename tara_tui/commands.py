@@ -166,6 +166,9 @@ FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
 PLAN = "What building the phase will take, or from the domains pane training the domain: memory, disk, time, what fits."
+RECOMMEND = (
+    "The ways to build the phase in order, by size, memory, speed and quality on this machine, and the best that fits."
+)
 COMPARE = "The models of the phase side by side: size, divergence, perplexity, losses of the domains, speed, memory."
 MEASURE = "Queue the measurement of the bundle's quantized models against the F16 files they were made from."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
@@ -231,6 +234,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("next_bundle", "Chat: next release or bundle", "v,f7", "v F7", "Talk to another of the phase's.", can_ask),
     Command("details", "Show details", "enter", "Enter", DETAILS, need_store),
     Command("plan", "Show plan", "P", "P", PLAN, can_build),
+    Command("recommend", "Recommend a type", "o", "o", RECOMMEND, can_build),
     Command("compare", "Compare models", "M", "M", COMPARE, can_build),
     Command("measure", "Measure models", "m", "m", MEASURE, can_measure),
     Command("checkpoints", "Show checkpoints", "K", "K", CHECKPOINTS, can_force),

@@ -18,7 +18,7 @@ from core.runner.executors import Exit
 from core.runner.second_copy import known_to_the_store
 from core.store.engine import Store, open_store
 from core.store.tables import Job
-from core.tasks import accept_merge, deploy
+from core.tasks import accept_merge, deploy, quality_gate
 from core.tasks.context import Context
 from core.workspace import Workspace
 
@@ -149,7 +149,7 @@ def _file(context: Context, quality: float) -> None:
     )
     figures = {"base_loss": 3.0, "tuned_loss": 2.0, "base_accuracy": 0.2, "quality": quality}
     with context.staging() as path:
-        path.write_text(json.dumps({"key": context.key, **figures}))
+        path.write_text(json.dumps({"key": context.key, "tuned_accuracy": quality, **figures}))
     assert context.out is not None
     size = context.out.stat().st_size
     tried = {"compression": "hybrid", "kept": "mixture", "why": WHY, "file_type": "hybrid", "types": {"Q5_1": 3}}
@@ -193,6 +193,10 @@ def _accept(context: Context, quality: float) -> None:
     accept_merge.run(context)
 
 
+def _gate(context: Context, quality: float) -> None:
+    quality_gate.run(context)
+
+
 def _package(context: Context, quality: float) -> None:
     def put(path: Path, text: str) -> dict[str, Any]:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -218,6 +222,8 @@ def _package(context: Context, quality: float) -> None:
         }
         routing = {"file": "routing.json", **put(path / "routing.json", "{}")}
         manifest = {"format": FORMAT, "phase": context.params["phase"], "key": context.key}
+        if "gate" in context.inputs:
+            manifest["quality_gate"] = json.loads(Path(context.inputs["gate"]).read_text())
         put(path / NAME, json.dumps({**manifest, "bases": bases, "domains": domains, "routing": routing}))
         digest, size = write_manifest(path, {"kind": "bundle"})
     assert context.out is not None
@@ -230,7 +236,7 @@ def _deploy(context: Context, quality: float) -> None:
 
 _WORK: dict[str, Callable[[Context, float], None]] = {
     "base": _folder, "train": _folder, "merge": _folder, "unify": _folder, "package": _package, "deploy": _deploy,
-    "check-merge": _check, "accept-merge": _accept,
+    "check-merge": _check, "accept-merge": _accept, "quality-gate": _gate,
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from core.chat.protocol import Ask, Cancel, EngineCrashed, EngineError, Failed, 
 from core.deploy.manifest import read_manifest
 from core.errors import InvalidInput, Refused
 from core.files import sha256_of
+from core.gguf.cache import cache_bytes
 from core.gguf.inspect import inspect_gguf
 from core.memory import available_memory
 
@@ -246,7 +247,7 @@ class Engine:
     def _make_room(self, base: _Base) -> None:
         """Let other bases go until this one fits. Only what must be in memory can be a reason to refuse: the file
         itself is mapped, and is read again from the disk where memory is short."""
-        mapped, needed = base.path.stat().st_size, PROCESS_BYTES + cache_bytes(base.path, self._n_ctx)
+        mapped, needed = base.path.stat().st_size, PROCESS_BYTES + cache_bytes(inspect_gguf(base.path), self._n_ctx)
         while self._processes and self._available() < mapped + needed:
             self._drop(next(iter(self._processes)))
         free = self._available()
@@ -314,19 +315,6 @@ class Engine:
         if sha256_of(path) != sha256:
             raise EngineError(f"the adapter of {domain} ({path}) differs from the manifest", "deploy the phase again")
         self._checked.add(key)
-
-
-def cache_bytes(gguf: Path, n_ctx: int) -> int:
-    """Bytes of the key-value cache in float16: two values for each layer, position and key-value channel."""
-    info = inspect_gguf(gguf)
-
-    def number(key: str, default: int) -> int:
-        value = info.metadata.get(f"{info.architecture}.{key}", default)
-        return int(value) if isinstance(value, int) else default
-
-    width, heads = number("embedding_length", 0), max(1, number("attention.head_count", 1))
-    channels = number("attention.head_count_kv", heads) * number("attention.key_length", width // heads)
-    return 2 * 2 * number("block_count", 0) * channels * min(n_ctx, number("context_length", n_ctx))
 
 
 def _entries(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, _Base], dict[str, _Adapter]]:

@@ -81,6 +81,8 @@ def train_domain(
 @click.option("--target-size", type=float, metavar="MB", help="Not with standard: bytes of each base's file, in 10^6.")
 @merge_options
 @repair_option
+@click.option("--quality-threshold", type=float, metavar="0..1", help="Least measured quality of each domain.")
+@click.option("--override-quality", metavar="REASON", help="Go on below the quality threshold; it is recorded.")
 @click.option("--dry-run", is_flag=True, help="Only show the plan.")
 @unfinished_options
 @detach_option
@@ -93,6 +95,8 @@ def build_phase(
     target_size: float | None,
     merge: "MergeWish | None",
     repair: bool | None,
+    quality_threshold: float | None,
+    override_quality: str | None,
     dry_run: bool,
     resume_old: bool,
     fresh: bool,
@@ -105,10 +109,12 @@ def build_phase(
     from core.store.reads import open_reader
 
     workspace, choice = workspace_of(root), chosen(resume_old, fresh)
+    wanted = service.Asked(
+        quantization, compression_type, target_size, merge, repair, quality_threshold, override_quality
+    )
     if dry_run:
         if choice == "old":
             raise click.UsageError("--dry-run shows the plan with the settings of now, so not with --resume-old")
-        wanted = service.Asked(quantization, compression_type, target_size, merge, repair)
         plan = service.plan_build(workspace, phase_number, wanted)
         asked = service.asked_about(workspace, phase_number, wanted) if choice is None else ()
         jobs = [
@@ -123,12 +129,7 @@ def build_phase(
                 click.echo(f"to choose, --resume-old or --fresh: {clean(line)}")
         return
     see_to_jobs(root)
-    ids = service.build_phase(
-        workspace,
-        phase_number,
-        service.Asked(quantization, compression_type, target_size, merge, repair),
-        unfinished=choice,
-    )
+    ids = service.build_phase(workspace, phase_number, wanted, unfinished=choice)
     if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
         return
     with open_reader(workspace) as reader:

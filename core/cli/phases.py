@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     help="standard, sparse, hybrid or distilled.",
 )
 @click.option("--target-size", type=float, metavar="MB", help="Not with standard: each base's file, in 10^6 bytes.")
-@click.option("--quality-threshold", type=float, metavar="0..1", help="Least quality a domain needs to be deployed.")
+@click.option("--quality-threshold", type=float, metavar="0..1", help="Least measured quality of each domain.")
 @click.option("--speed-priority", is_flag=True, help="Prefer speed where a choice is made.")
 @merge_options
 @repair_option

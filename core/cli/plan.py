@@ -71,11 +71,17 @@ def domain(name: str, preset: str | None, root: str | None, as_json: bool) -> No
 @root_option
 @json_option
 def check(phase_number: int | None, root: str | None, as_json: bool) -> None:
-    """Finished jobs: what was predicted of each when it was queued, what it took, and the error."""
+    """Finished jobs: what was predicted of each when it was queued, what it took, and the error; and of files their
+    size."""
+    from core.phases.measured import label, size_checks
     from core.phases.outlook import checked
+    from core.store.reads import open_reader
 
     see_to_jobs(root)
-    errors, kinds = checked(workspace_of(root), phase=phase_number)
+    workspace = workspace_of(root)
+    errors, kinds = checked(workspace, phase=phase_number)
+    with open_reader(workspace) as reader:
+        sizes = size_checks(reader, phase=phase_number)
     if as_json:
         print_json(
             {
@@ -92,9 +98,19 @@ def check(phase_number: int | None, root: str | None, as_json: bool) -> None:
                     {"kind": one.kind, "jobs": one.jobs, "memory_error": one.memory, "seconds_error": one.seconds}
                     for one in kinds
                 ],
+                "sizes": [
+                    {
+                        "artifact": one.artifact["id"], "name": label(one.artifact), "path": one.artifact["path"],
+                        "predicted_bytes": one.predicted, "bytes": one.bytes, "error": one.error,
+                    }
+                    for one in sizes
+                ],
             }
         )  # fmt: skip
         return
+    if sizes:
+        files = [(label(one.artifact), size(one.predicted), size(one.bytes), f"{one.error:+.3%}") for one in sizes]
+        click.echo(table(("file", "predicted", "built", "error"), files, right=(1, 2, 3)) + "\n")
     if not errors:
         click.echo("no finished job of which something was predicted")
         return

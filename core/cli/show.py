@@ -41,6 +41,8 @@ def domain_json(domain: DomainView) -> dict[str, Any]:
 
 def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
     """A phase for scripts."""
+    from core.phases.overrides import overrides
+
     return {
         "number": phase.number,
         "state": phase.state,
@@ -52,6 +54,7 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
         "repair": phase.repair,
         "target_size_mb": phase.target_size_mb,
         "quality_threshold": phase.quality_threshold,
+        "quality_overrides": [{**one, "at": iso(one["at"])} for one in overrides(reader, phase)],
         "speed_priority": phase.speed_priority,
         "created_at": iso(phase.created_at),
         "bundle": phase.bundle_path,
@@ -60,6 +63,13 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
         "domains": [domain_json(domain) for domain in phase.domains],
         "releases": [{**asdict(release), "created_at": iso(release.created_at)} for release in phase.releases],
     }
+
+
+def override_line(one: dict[str, Any]) -> str:
+    """A recorded override of the quality threshold, in a line."""
+    threshold = "" if one["threshold"] is None else f" {one['threshold']:g}"
+    what = f"{one['for']} below the quality threshold{threshold}, {iso(one['at'])[:16]}: {one['reason']}"
+    return what + (f" ({'; '.join(one['below'])})" if one["below"] else " (given before anything was measured)")
 
 
 def iso(at: float) -> str:
@@ -103,6 +113,7 @@ def list_phases(root: str | None, as_json: bool) -> None:
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
     from core.phases.measured import compressed, repaired
+    from core.phases.overrides import overrides
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
@@ -111,6 +122,7 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
             print_json({**phase_json(phase, reader), "compressed": made, "repaired": repairs})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
+        overridden = overrides(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
     settings = [phase.quantization, phase.compression_type, *([merged] if merged else [])]
     settings += ["repaired"] if phase.repair else []
@@ -129,6 +141,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
             click.echo(loss_table(one))
     for one in repairs:
         click.echo(clean(f"adapter {one['domain']}: {one['why']}"))
+    for one in overridden:
+        click.echo(clean(override_line(one)))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")

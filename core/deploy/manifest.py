@@ -26,6 +26,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest of a folder that is not yet under its final name."""
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True)
+    (folder / NAME).write_text(text + "\n", "utf-8")
+
+
 def listed_files(manifest: dict[str, Any]) -> dict[str, tuple[str, int]]:
     """Every file a manifest names: its SHA-256 and bytes, by relative path.
 

@@ -2,10 +2,11 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from core.deploy.manifest import NAME, check_files, listed_files, read_manifest
+from core.deploy.manifest import NAME, check_files, listed_files, read_manifest, write_manifest
 from core.errors import InvalidInput, Refused
 from core.files import STAGING_PREFIX, discard, staging_beside, sync_tree
 
@@ -51,11 +52,16 @@ def check_target(target: Path, phase: int) -> None:
 
 
 def put_release(
-    bundle: Path, target: Path, version: int, progress: Callable[[int, int], None] = lambda _done, _all: None
+    bundle: Path,
+    target: Path,
+    version: int,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+    told: Mapping[str, Any] | None = None,
 ) -> Path:
     """Copy a bundle into a target as a version, check every hash of the copy, and make it current.
 
-    `progress` gets bytes done and bytes in all. Returns the version's folder. A failure leaves the target as it was.
+    `progress` gets bytes done and bytes in all; what is `told` of the release is added to its manifest. Returns the
+    version's folder. A failure leaves the target as it was.
     """
     manifest = read_manifest(bundle)
     files = {**listed_files(manifest), NAME: ("", (bundle / NAME).stat().st_size)}
@@ -76,6 +82,8 @@ def put_release(
             done += size
             progress(done, total)
         check_files(staged, manifest)
+        if told:
+            write_manifest(staged, {**manifest, **told})
         sync_tree(staged)
         os.replace(staged, final)
         sync_tree(final.parent, recurse=False)

@@ -8,14 +8,17 @@ from sqlmodel import Session, col, select
 
 from core.deploy.manifest import NAME, check_files, read_manifest
 from core.deploy.releases import VERSIONS, active_version, check_target, switch, versions_in
-from core.errors import InvalidInput, Refused
+from core.errors import BelowThreshold, InvalidInput, Refused
 from core.files import hash_json, sha256_of
 from core.lifecycle import UNDONE
+from core.phases.gating import declared_of
 from core.phases.kinds import KINDS
+from core.phases.overrides import DEPLOY, note_of
 from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import Deployment, Job, Note, Phase, Release
 from core.store.views import PhaseView
+from core.training.threshold import OWN, UNIFIED, WHAT_TO_DO, Judged, below, refusal
 from core.workspace import Workspace
 
 
@@ -25,7 +28,8 @@ def deploy_phase(
     """Queue the deployment of a phase's bundle to a target (default: the workspace's own `releases/phase-N`).
 
     Returns the job's number, or None where the target has this very bundle as its current version, whole. A domain
-    below the phase's quality threshold refuses the deployment unless `override_quality` gives a reason, which is kept.
+    below the phase's quality threshold refuses the deployment (BelowThreshold) unless `override_quality` gives a
+    reason, which is kept, also in the manifest of the release.
     """
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
@@ -35,12 +39,12 @@ def deploy_phase(
         raise Refused(f"phase {number} has no built bundle", f"tara build-phase {number}")
     bundle = workspace.absolute(phase.bundle_path)
     manifest = read_manifest(bundle)
-    below = below_threshold(phase, manifest)
-    if below and not override_quality:
-        raise Refused(
-            f"below the quality threshold {phase.quality_threshold:g} of phase {number}: {'; '.join(below)}",
-            "train longer or on more data, or --override-quality REASON (recorded)",
-        )
+    found = below_threshold(phase, manifest)
+    failing = [one.one_line() for one in found]
+    if found and not override_quality:
+        assert phase.quality_threshold is not None
+        raise BelowThreshold(refusal(found, phase.quality_threshold, number), WHAT_TO_DO, tuple(failing))
+    overridden = {"reason": override_quality, "threshold": phase.quality_threshold, "below": failing}
     folder = target_of(workspace, number, target)
     check_target(folder, number)
     store = open_store(workspace)
@@ -55,16 +59,23 @@ def deploy_phase(
         return None
     with store.write() as session:
         last = session.exec(select(func.max(Release.version)).where(Release.target == str(folder))).one()
-        if below:
-            detail = {"reason": override_quality, "below": below, "target": str(folder)}
-            session.add(Note(subject=f"phase {number}", action="override-quality", detail=dump(detail)))
+        if failing and override_quality:
+            session.add(note_of(number, override_quality, DEPLOY, phase.quality_threshold, failing, target=str(folder)))
         job = Job(
             kind="deploy",
             title=f"deploy phase {number}",
             key=hash_json({"kind": "deploy", "bundle": key, "target": str(folder), "after": last}),
             phase=number,
             heavy=KINDS["deploy"].heavy,
-            params=dump({"phase": number, "target": str(folder), "last_version": last or 0, "bundle_key": key}),
+            params=dump(
+                {
+                    "phase": number,
+                    "target": str(folder),
+                    "last_version": last or 0,
+                    "bundle_key": key,
+                    **({"override_quality": overridden} if failing else {}),
+                }
+            ),
             inputs=dump({"bundle": phase.bundle_path}),
             out=workspace.relative(folder),
             disk_bytes=phase.bundle_bytes,
@@ -132,21 +143,21 @@ def rollback(
     return current, to, folder
 
 
-def below_threshold(phase: PhaseView, manifest: dict[str, Any]) -> list[str]:
-    """Domains whose quality lies below the phase's threshold, or was not measured, each in a phrase.
+def below_threshold(phase: PhaseView, manifest: dict[str, Any]) -> list[Judged]:
+    """Domains whose quality lies below the phase's threshold, or was not measured.
 
-    Judged is what was measured of the adapters in the bundle, not of those trained since.
+    Judged is what was measured of the models in the bundle, not of those trained since.
     """
     if phase.quality_threshold is None:
         return []
+    declared = declared_of(phase.domains)
     found = []
     for name, domain in manifest["domains"].items():
-        quality = domain.get("measurements", {}).get("quality")
-        if quality is None:
-            found.append(f"{name} not measured")
-        elif float(quality) < phase.quality_threshold:
-            found.append(f"{name} {float(quality):.3f}")
-    return found
+        measured = domain.get("measurements", {})
+        quality = measured.get("quality")
+        of = UNIFIED if "unified_loss" in measured else OWN
+        found.append(Judged(name, None if quality is None else float(quality), of, declared.get(name)))
+    return below(found, phase.quality_threshold)
 
 
 def _is_whole(folder: Path, manifest: dict[str, Any]) -> bool:

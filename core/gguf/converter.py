@@ -19,18 +19,25 @@ _OURS = Path(__file__).parents[2]  # where the child finds this package
 _BY_BLOCKS = {CONVERT_MODEL: ["-P", "-m", "core.gguf.by_blocks"]}  # -P: no module is taken from where the job runs
 
 
-def run_converter(script: str, arguments: list[str], *, on_percent: Callable[[int], None] | None = None) -> None:
+def run_converter(
+    script: str,
+    arguments: list[str],
+    *,
+    on_percent: Callable[[int], None] | None = None,
+    through: str | None = None,
+) -> None:
     """Run `script` of the engine's toolchain with this interpreter and wait for it.
 
     Its lines are printed as they come; the writing bar's percentage goes to `on_percent`. The child stays in this
     process's group, so what ends the job ends it too, and it is stopped when this block is left by an error. Raises
     TaraError with the script's last words when it fails, EnvironmentLacks when it is not installed. Models are
-    converted with the writing of `core.gguf.by_blocks`.
+    converted with the writing of `core.gguf.by_blocks`, or of the module `through`.
     """
     folder = converters_folder()
     paths = [str(folder / "gguf-py"), str(folder), *filter(None, [os.environ.get("PYTHONPATH")]), str(_OURS)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-u", *_BY_BLOCKS.get(script, []), str(folder / script), *arguments]
+    changed = _BY_BLOCKS.get(script, []) if through is None else ["-P", "-m", through]
+    command = [sys.executable, "-u", *changed, str(folder / script), *arguments]
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -98,6 +98,11 @@ def quantize(
 
 def predicted_size(source: Path, quantization: str) -> PredictedSize:
     """The size `source` would have in this type, by the engine's dry run: its own rules, no weights converted."""
+    return size_of(source, planned_types(source, quantization), quantization)
+
+
+def planned_types(source: Path, quantization: str) -> dict[str, str]:
+    """The type each tensor of `source` that would be converted would have, by name, by the engine's dry run."""
     check_quantization(source, quantization)
     chosen: dict[str, str] = {}
 
@@ -110,6 +115,11 @@ def predicted_size(source: Path, quantization: str) -> PredictedSize:
         parameters = _parameters(quantization, threads=1, buffer_bytes=BUFFER_BYTES)
         parameters.dry_run = True
         _run(source, source.with_name(source.name + ".dry-run"), parameters)
+    return chosen
+
+
+def size_of(source: Path, chosen: Mapping[str, str], quantization: str) -> PredictedSize:
+    """The size of `source` with other types for some of its tensors, by name."""
     header = read_header(source)
     types: dict[str, int] = {}
     total, fallbacks = header.data_start, 0

@@ -2,15 +2,18 @@
 
 import math
 import shutil
+from typing import TYPE_CHECKING
 
 from core.catalog import Catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.phases.kinds import COMPRESSION_TYPES
 from core.phases.planned import Compression, Plan
-from core.store.tables import Phase
 from core.store.views import PhaseView
 from core.workspace import Workspace
+
+if TYPE_CHECKING:
+    from core.store.tables import Phase  # takes longer to import than a command that only shows may
 
 
 def check_quantization(name: str) -> str:
@@ -35,7 +38,7 @@ def check_target(megabytes: float) -> float:
 
 
 def compression_of(
-    phase: Phase | PhaseView,
+    phase: "Phase | PhaseView",
     *,
     quantization: str | None = None,
     technique: str | None = None,

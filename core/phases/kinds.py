@@ -36,6 +36,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("unify", 1, True, "merged"),
         Kind("check-merge", 1, True, "merge-check", ".json", device=True),
         Kind("accept-merge", 1, False, "merge-verdict", ".json"),
+        Kind("quality-gate", 1, False, "quality-verdict", ".json"),
         Kind("convert", 1, True, "gguf", ".gguf"),
         Kind("adapter-convert", 1, False, "gguf-adapter", ".gguf"),
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),

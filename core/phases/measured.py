@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,34 @@ def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
     report = newest_report(reader, artifact)
     if report is not None:
         take(reader.measurements(report["id"]))
+    return found
+
+
+@dataclass(frozen=True)
+class SizeCheck:
+    """A quantized file: what was predicted of its bytes before it was made, what it has, and the error as a share."""
+
+    artifact: Artifact
+    predicted: int
+    bytes: int
+
+    @property
+    def error(self) -> float:
+        """Real over predicted, less one."""
+        return self.bytes / self.predicted - 1
+
+
+def size_checks(reader: Reader, *, phase: int | None = None) -> list[SizeCheck]:
+    """The quantized files whose size was predicted, newest first. Of a mixture of types that was not kept, the mixture
+    is what was predicted."""
+    found = []
+    for row in reader.artifacts(kind="gguf"):
+        values = (
+            {one.name: one.value for one in reader.measurements(row["id"])} if phase in (None, row["phase"]) else {}
+        )
+        real = values.get("mixture_bytes", values.get("bytes"))
+        if values.get("predicted_bytes") and real:
+            found.append(SizeCheck(row, int(values["predicted_bytes"]), int(real)))
     return found
 
 

@@ -135,6 +135,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         # The largest values of a change are found in the whole of it, one domain's at a time; the blocks are shared.
         "unify": (LIBRARIES + BLOCKS + shape.hidden * shape.inner * FLOAT32, weights),
         "accept-merge": (SMALL, 10**6),
+        "quality-gate": (SMALL, 10**6),
         # What the converter maps of the model can be dropped. It writes block by block, but for llama's query and key
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),

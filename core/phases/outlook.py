@@ -12,6 +12,7 @@ from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
 from core.phases.checks import check_repair, compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
+from core.phases.gating import gate_of
 from core.phases.merging import MergeWish
 from core.phases.plan import Planner
 from core.phases.plan_merged import PhasePlanner
@@ -108,7 +109,7 @@ def outlook_of_phase(
             phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb, repair=repair
         )
         check_repair(wanted.repair, merging.mode)
-        plan = planner.phase(number, domains, wanted)
+        plan = planner.phase(number, domains, wanted, gate_of(reader, phase))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
 

@@ -11,6 +11,7 @@ from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.errors import InvalidInput
 from core.phases.compressing import ModelWeights
+from core.phases.gating import Gate
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
 from core.phases.repairing import RepairingPlanner
@@ -29,12 +30,14 @@ class Planner(RepairingPlanner):
         self._evaluated(plan, source, phase)
         return plan
 
-    def phase(self, number: int, sources: Sequence[DomainSource], compression: Compression) -> Plan:
-        """The whole way of a phase up to its bundle."""
+    def phase(
+        self, number: int, sources: Sequence[DomainSource], compression: Compression, gate: Gate | None = None
+    ) -> Plan:
+        """The whole way of a phase up to its bundle; past a `gate` nothing is converted or packaged."""
         if not sources:
             raise InvalidInput(f"phase {number} has no domains", f"tara add-domain {number} NAME")
         plan, parts = Plan(), Parts()
-        evaluations = self._fill(plan, parts, number, sources, compression)
+        evaluations = self._fill(plan, parts, number, sources, compression, gate)
         domains = {one.name: {**self._domain_facts(one), "base": parts.answering[one.name]} for one in sources}
         prompts = {
             source.name: verification_prompts(domains[source.name]["example_question"], self._data(source))
@@ -46,27 +49,60 @@ class Planner(RepairingPlanner):
         return plan
 
     def _fill(
-        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], compression: Compression
+        self,
+        plan: Plan,
+        parts: Parts,
+        number: int,
+        sources: Sequence[DomainSource],
+        compression: Compression,
+        gate: Gate | None,
     ) -> dict[str, PlannedJob]:
         """Put what a bundle is made of into the plan; the evaluations by domain."""
-        evaluations: dict[str, PlannedJob] = {}
         taught: dict[str, list[DomainSource]] = {}
         for source in sources:
             taught.setdefault(source.base, []).append(source)
-        trained: dict[str, PlannedJob] = {}
+        made = {source.name: self._evaluated(plan, source, number) for source in sources}
+        trained = {name: adapter for name, (adapter, _) in made.items()}
+        evaluations = {name: evaluation for name, (_, evaluation) in made.items()}
+        after = self._gated(plan, parts, number, gate, evaluations)
         for source in sources:
-            trained[source.name], evaluations[source.name] = self._evaluated(plan, source, number)
-            parts.adapters[source.name] = self._adapter_gguf(plan, source, trained[source.name], number)
+            parts.adapters[source.name] = self._adapter_gguf(plan, source, trained[source.name], number, after)
             mine = taught[source.base]
             # Of what parts are taken out, these follow from the adapters of all domains, and a repair goes into each:
             # it waits for the last.
             ready = source is mine[-1] or not (compression.technique in SHRINKING or compression.repair)
             if source.base not in parts.ggufs and ready:
                 model = self._base(plan, source.base, number)
-                weights = self._weights(plan, source.base, source.base, model, mine, number)
-                adapters = {one.name: trained[one.name] for one in mine if one.name in trained}
+                weights = self._weights(plan, source.base, source.base, model, mine, number, after=after)
+                adapters = {one.name: trained[one.name] for one in mine}
                 self._put(plan, parts, source.base, weights, compression, adapters)
         return evaluations
+
+    def _gated(
+        self,
+        plan: Plan,
+        parts: Parts,
+        number: int,
+        gate: Gate | None,
+        evaluations: Mapping[str, PlannedJob],
+        checks: Mapping[str, PlannedJob] | None = None,
+    ) -> tuple[PlannedJob, ...]:
+        """The job that what comes next waits for, where there is a gate. `checks` are those of the unified models."""
+        if gate is None:
+            return ()
+        counted = {"threshold": gate.threshold, "override": gate.override}
+        parts.gate = self._add(
+            plan,
+            "quality-gate",
+            f"quality of phase {number}, at least {gate.threshold:g}",
+            f"phase-{number}",
+            {"phase": number, **counted, "declared": gate.declared},
+            {"evaluations": dict(evaluations), **({"checks": dict(checks)} if checks else {})},
+            bases=tuple(dict.fromkeys(base for job in evaluations.values() for base in job.bases)),
+            phase=number,
+            hashed=counted,
+        )
+        return (parts.gate,)
 
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
         """One merged GGUF of one domain; `F16` leaves it unquantized."""
@@ -159,7 +195,14 @@ class Planner(RepairingPlanner):
         )
         return adapter, evaluation
 
-    def _adapter_gguf(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int) -> PlannedJob:
+    def _adapter_gguf(
+        self,
+        plan: Plan,
+        source: DomainSource,
+        adapter: PlannedJob,
+        phase: int,
+        after: Sequence[PlannedJob] = (),
+    ) -> PlannedJob:
         base = self._base(plan, source.base, phase)
         return self._add(
             plan,
@@ -171,9 +214,17 @@ class Planner(RepairingPlanner):
             bases=(source.base,),
             phase=phase,
             domain=source.name,
+            after=after,
         )
 
-    def _merged(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int | None) -> ModelWeights:
+    def _merged(
+        self,
+        plan: Plan,
+        source: DomainSource,
+        adapter: PlannedJob,
+        phase: int | None,
+        after: Sequence[PlannedJob] = (),
+    ) -> ModelWeights:
         """A domain's adapter in its base's weights, and the F16 file of it."""
         base = self._base(plan, source.base, phase)
         merged = self._add(
@@ -186,6 +237,7 @@ class Planner(RepairingPlanner):
             bases=(source.base,),
             phase=phase,
             domain=source.name,
+            after=after,
         )
         return self._weights(plan, source.name, source.base, merged, [source], phase, source.name)
 
@@ -289,6 +341,7 @@ class Planner(RepairingPlanner):
                 "data": {source.name: self._data(source) for source in sources},
                 **({"verdicts": dict(parts.verdicts)} if parts.verdicts else {}),
                 **({"checks": dict(parts.checks)} if parts.checks else {}),
+                **({"gate": parts.gate} if parts.gate is not None else {}),
             },
             bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,

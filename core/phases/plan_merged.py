@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.catalog import Catalog
+from core.phases.gating import Gate
 from core.phases.kinds import UNIFIED
 from core.phases.merging import Merging
 from core.phases.plan import Planner
@@ -20,53 +21,63 @@ class PhasePlanner(Planner):
         self._merging = merging
 
     def _fill(
-        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], compression: Compression
+        self,
+        plan: Plan,
+        parts: Parts,
+        number: int,
+        sources: Sequence[DomainSource],
+        compression: Compression,
+        gate: Gate | None,
     ) -> dict[str, PlannedJob]:
-        """The files of the bundle. A base with a single domain has nothing to unify: it is merged exactly."""
+        """The files of the bundle. A base with a single domain has nothing to unify: it is merged exactly. A gate
+        judges the domains of a unified model by that model."""
         if self._merging.mode == "none":
-            return super()._fill(plan, parts, number, sources, compression)
+            return super()._fill(plan, parts, number, sources, compression, gate)
         taught: dict[str, list[DomainSource]] = {}
         for source in sources:
             taught.setdefault(source.base, []).append(source)
-        evaluations: dict[str, PlannedJob] = {}
         parts.merge = {"mode": self._merging.mode}
+        made = {source.name: self._evaluated(plan, source, number) for mine in taught.values() for source in mine}
+        evaluations = {name: evaluation for name, (_, evaluation) in made.items()}
+        adapters = {name: adapter for name, (adapter, _) in made.items()}
+        unified = {
+            base: self._unified(plan, number, base, mine, adapters, evaluations)
+            for base, mine in taught.items()
+            if self._merging.mode == "unified" and len(mine) > 1
+        }
+        checks = {base + UNIFIED: check for base, (_, check) in unified.items()}
+        after = self._gated(plan, parts, number, gate, evaluations, checks)
         for base, mine in taught.items():
-            made = {source.name: self._evaluated(plan, source, number) for source in mine}
-            evaluations |= {name: evaluation for name, (_, evaluation) in made.items()}
-            adapters = {name: adapter for name, (adapter, _) in made.items()}
-            if self._merging.mode == "unified" and len(mine) > 1:
-                self._unified(plan, parts, number, base, mine, adapters, evaluations, compression)
+            if base in unified:
+                self._accepted(plan, parts, number, base, mine, *unified[base], after, compression)
                 continue
             for source in mine:
-                weights = self._merged(plan, source, adapters[source.name], number)
+                weights = self._merged(plan, source, adapters[source.name], number, after)
                 self._put(plan, parts, f"{base}+{source.name}", weights, compression)
         return evaluations
 
     def _unified(
         self,
         plan: Plan,
-        parts: Parts,
         number: int,
         base: str,
         sources: Sequence[DomainSource],
         adapters: Mapping[str, PlannedJob],
         evaluations: Mapping[str, PlannedJob],
-        compression: Compression,
-    ) -> None:
-        """One model of a base; it is converted only once it was accepted, though the margin changes nothing of it."""
+    ) -> tuple[PlannedJob, PlannedJob]:
+        """One model of a base, and what it loses of each domain."""
         name, method = base + UNIFIED, self._merging.method
         assert method is not None
         names = [source.name for source in sources]
-        recipe = self.catalog.settings.recipe_dict(method) | {"weights": dict.fromkeys(names, 1.0)}
-        shared: dict[str, Any] = {"bases": (base,), "phase": number}
         model = self._add(
             plan,
             "unify",
             f"unify {base} by {method}",
             name,
-            {"name": name, "base_name": base, **recipe},
+            {"name": name, "base_name": base, **self._recipe(names)},
             {"base": self._base(plan, base, number), "adapters": {one: adapters[one] for one in names}},
-            **shared,
+            bases=(base,),
+            phase=number,
         )
         check = self._add(
             plan,
@@ -84,8 +95,26 @@ class PhasePlanner(Planner):
                 "data": {source.name: self._data(source) for source in sources},
                 "evaluations": {one: evaluations[one] for one in names},
             },
-            **shared,
+            bases=(base,),
+            phase=number,
         )
+        return model, check
+
+    def _accepted(
+        self,
+        plan: Plan,
+        parts: Parts,
+        number: int,
+        base: str,
+        sources: Sequence[DomainSource],
+        model: PlannedJob,
+        check: PlannedJob,
+        after: Sequence[PlannedJob],
+        compression: Compression,
+    ) -> None:
+        """Put a unified model into the bundle. It is converted only once it was accepted, though the margin changes
+        nothing of it."""
+        name = base + UNIFIED
         margin = self._merging.margin_in(self.catalog.settings)
         accepted = self._add(
             plan,
@@ -94,10 +123,15 @@ class PhasePlanner(Planner):
             name,
             {"name": name, "base_name": base, "margin": margin},
             {"check": check},
-            **shared,
+            bases=(base,),
+            phase=number,
         )
-        weights = self._weights(plan, name, base, model, sources, number, after=(accepted,))
+        weights = self._weights(plan, name, base, model, sources, number, after=(accepted, *after))
         self._put(plan, parts, name, weights, compression)
         parts.verdicts[name] = accepted
         assert parts.merge is not None
-        parts.merge.setdefault("recipes", {})[name] = recipe
+        parts.merge.setdefault("recipes", {})[name] = self._recipe([source.name for source in sources])
+
+    def _recipe(self, names: Sequence[str]) -> dict[str, Any]:
+        assert self._merging.method is not None
+        return self.catalog.settings.recipe_dict(self._merging.method) | {"weights": dict.fromkeys(names, 1.0)}

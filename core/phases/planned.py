@@ -88,4 +88,5 @@ class Parts:
     adapters: dict[str, PlannedJob] = field(default_factory=dict)
     verdicts: dict[str, PlannedJob] = field(default_factory=dict)
     checks: dict[str, PlannedJob] = field(default_factory=dict)  # what a model lost that parts were taken out of
+    gate: PlannedJob | None = None  # what judged the domains' quality, where the phase has a threshold
     merge: dict[str, Any] | None = None

@@ -22,16 +22,19 @@ from core.phases.checks import (
     check_target,
     compression_of,
 )
+from core.phases.gating import Gate, gate_of, refuse_below
 from core.phases.imports import import_adapter
 from core.phases.merging import MergeWish, remember
+from core.phases.overrides import BUILD, note_of
 from core.phases.plan import Planner
 from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan
 from core.phases.queue import enqueue
 from core.phases.unfinished import Choice, carry_out, settle, source_of
 from core.store.engine import open_store
-from core.store.reads import open_reader
+from core.store.reads import Reader, open_reader
 from core.store.tables import Domain, Fact, Phase
+from core.store.views import PhaseView
 from core.training.data import find_data, read_examples
 from core.workspace import Workspace
 
@@ -141,6 +144,8 @@ class Asked:
     target_size_mb: float | None = None
     merge: MergeWish | None = None
     repair: bool | None = None
+    quality_threshold: float | None = None
+    override_quality: str | None = None  # why the build goes on below the threshold
 
 
 AS_SET = Asked()
@@ -178,7 +183,11 @@ def _plan_build(
             target_size_mb=asked.target_size_mb, repair=asked.repair,
         )  # fmt: skip
         check_repair(wanted.repair, merging.mode)
-        return planner.phase(number, domains, wanted)
+        return planner.phase(number, domains, wanted, _gate(reader, phase, asked))
+
+
+def _gate(reader: Reader, phase: PhaseView, asked: Asked) -> Gate | None:
+    return gate_of(reader, phase, threshold=asked.quality_threshold, override=asked.override_quality)
 
 
 def build_phase(
@@ -187,8 +196,9 @@ def build_phase(
     """Queue what is missing of a phase's build, and remember how it is to be built. Returns the jobs' numbers; none
     where all is there.
 
-    What is said of quantization and merge is remembered for the phase. `unfinished` is what becomes of unfinished
-    trainings with other settings. Raises SettingsChanged where there is one and nothing was said.
+    What is said of quantization, merge and quality is remembered for the phase. `unfinished` is what becomes of
+    unfinished trainings with other settings. Raises SettingsChanged where there is one and nothing was said,
+    BelowThreshold where the domains are measured, some below the phase's threshold, and no override is given or stands.
     """
     catalog = load_catalog(workspace)
 
@@ -198,6 +208,9 @@ def build_phase(
     settled = settle(workspace, catalog, sources(workspace, catalog, number), make, unfinished)
     plan = settled.plan
     check_disk(workspace, catalog, plan)
+    with open_reader(workspace) as reader:
+        gate = _gate(reader, reader.phase(number), asked)
+    failing = refuse_below(workspace, plan, number, gate)
     bases = {source.name: source.base for source in settled.sources}
     store = open_store(workspace)
     with store.write() as session:
@@ -212,6 +225,11 @@ def build_phase(
         phase.repair = phase.repair if asked.repair is None else asked.repair
         if asked.merge is not None:
             remember(phase, asked.merge.over(phase))
+        if gate is not None:
+            phase.quality_threshold = gate.threshold
+            if asked.override_quality is not None:
+                lines = [one.one_line() for one in failing]
+                session.add(note_of(number, asked.override_quality, BUILD, gate.threshold, lines))
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)

@@ -206,6 +206,13 @@ class Reader:
         rows = self._all("SELECT value FROM fact WHERE name = ?", name)
         return str(rows[0][0]) if rows else None
 
+    def notes(self, subject: str) -> list[tuple[float, str, dict[str, Any]]]:
+        """What a person declared, forced or removed of a subject: when, what, and its details, newest first."""
+        if self._connect() is None:
+            return []
+        rows = self._all("SELECT at, action, detail FROM note WHERE subject = ? ORDER BY id DESC", subject)
+        return [(at, action, dict(json.loads(detail))) for at, action, detail in rows]
+
     def domains(self) -> list[DomainView]:
         """Every domain that was put into a phase or trained."""
         if self._connect() is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import core
 from core.catalog import Domain
-from core.deploy.manifest import FORMAT, NAME
+from core.deploy.manifest import FORMAT, NAME, write_manifest
 from core.files import sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.routing import build_routing_data
@@ -84,8 +84,9 @@ def run(ctx: Context) -> None:
             },
             "verification": verification,
             **({"merge": merge} if merge else {}),
+            **({"quality_gate": _json(inputs["gate"])} if "gate" in inputs else {}),
         }
-        (folder / NAME).write_text(json.dumps(manifest, indent=1, ensure_ascii=False, sort_keys=True) + "\n", "utf-8")
+        write_manifest(folder, manifest)
         sha256, size = sha256_of(folder / NAME), sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         ctx.progress(total, total, unit="file")
     assert ctx.out is not None

@@ -51,6 +51,7 @@ def run(ctx: Context) -> None:
         imatrix_entries=len(imatrix.statistics) if imatrix is not None else 0,
     )
     ctx.measure("bytes", info.bytes, method="size of the file", unit="B")
+    ctx.measure("predicted_bytes", predicted.bytes, method="the engine's dry run over the F16 file", unit="B")
     ctx.measure("bits_per_weight", round(info.bits_per_weight, 4), method="tensor bits over weights, from its header")
     ctx.measure(
         "fallback_tensors",

@@ -95,6 +95,18 @@ def test_predictions_were_made_before_and_are_checked_after(built: Workspace) ->
     assert [kind["jobs"] for kind in found["kinds"] if kind["kind"] == "train"] == [len(DOMAINS)]
 
 
+def test_sizes_were_told_beforehand(built: Workspace) -> None:
+    sizes = read(built, "plan", "check")["sizes"]
+    assert sizes
+    assert all(abs(one["error"]) < 0.01 for one in sizes)
+    ranked = read(built, "recommend", "1")["choices"]
+    assert len(ranked) == 17  # four types by four techniques, and the base's own file
+    (there,) = [one for one in ranked if one["built"]]
+    assert (there["quantization"], there["technique"], there["bytes"]["by"]) == ("Q4_K_M", "standard", "measured")
+    assert abs(there["prediction_error"]) < 0.01
+    assert ranked[0]["recommended"]
+
+
 def test_the_release_is_whole_and_of_the_type_its_header_says(built: Workspace) -> None:
     manifest = json.loads((release(built) / "manifest.json").read_text("utf-8"))
     (base,) = manifest["bases"].values()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from core.errors import Refused, SettingsChanged, TaraError
+from core.errors import BelowThreshold, Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
 from tara_tui.wish import Wish
@@ -121,6 +121,7 @@ class FakeBackend:
         self.error: Exception | None = None
         self.reading_error: Exception | None = None
         self.settings_changed: SettingsChanged | None = None
+        self.below: BelowThreshold | None = None
         self.words = ["Hello ", "there, ", "this ", "is ", "an ", "answer."]
         self.hold = False
         self.chats: list[FakeChat] = []
@@ -170,13 +171,19 @@ class FakeBackend:
             raise self.error
         return f"done: {' '.join(map(str, what))}"
 
-    def build_phase(self, number: int, unfinished: str | None = None) -> str:
+    def build_phase(self, number: int, unfinished: str | None = None, reason: str = "") -> str:
         """Remember it."""
-        return self._training("build", number, unfinished)
+        self._judge(reason)
+        return self._wish("build", number, reason) if reason else self._training("build", number, unfinished)
 
-    def build_as(self, number: int, wish: Wish) -> str:
+    def build_as(self, number: int, wish: Wish, reason: str = "") -> str:
         """Remember it."""
-        return self._wish("build as", number, wish)
+        self._judge(reason)
+        return self._wish("build as", number, wish, *([reason] if reason else []))
+
+    def _judge(self, reason: str) -> None:
+        if self.below is not None and not reason:
+            raise self.below
 
     def train_domain(self, domain: str, unfinished: str | None = None) -> str:
         """Remember it."""
@@ -204,6 +211,13 @@ class FakeBackend:
     def compare_phase(self, number: int) -> list[str]:
         """One figure of two models."""
         return ["figure  base-F16  base-Q4_K_M", " size    271 MB    105 MB"]
+
+    def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
+        """One way; no target that is a word."""
+        self._wish("recommend", number, target, quality, memory, speed)
+        if target and not target.isdigit():
+            raise Refused(f"no target {target}", "a number")
+        return [f"phase {number}: files of at most {target} MB", " > Q4_K_M hybrid", " to build it: tara build-phase"]
 
     def measure_phase(self, number: int) -> str:
         """Remember it."""
@@ -248,6 +262,7 @@ class FakeBackend:
 
     def deploy_phase(self, number: int, target: str, reason: str) -> str:
         """Remember it."""
+        self._judge(reason)
         return self._wish("deploy", number, target, reason)
 
     def rollback_phase(self, number: int, version: int, target: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import InvalidInput, SettingsChanged
+from core.errors import BelowThreshold, InvalidInput, SettingsChanged
 from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
@@ -179,6 +179,31 @@ async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 
+@pytest.mark.parametrize(
+    ("keys", "wish"),
+    [
+        (("b",), ("build", 1, "a trial")),
+        (("B", "enter"), ("merge", 1, "none", "", "", "a trial")),
+        (("d", "enter"), ("deploy", 1, "releases/phase-1", "a trial")),
+    ],
+)
+async def test_below_the_quality_threshold_a_reason_is_asked_for(
+    tmp_path: Path, keys: tuple[str, ...], wish: tuple[object, ...]
+) -> None:
+    backend = FakeBackend(tmp_path, idle(make_snapshot()))
+    line = "education 0.612 measured (declared 0.99 does not count)"
+    backend.below = BelowThreshold(f"below the quality threshold 0.9 of phase 1: {line}", "train longer", (line,))
+    async with console(backend, (80, 24)) as it:
+        await it.press(*keys)
+        await it.shows("below the quality threshold 0.9 of phase 1", line, "reason to go on all the same")
+        await it.press("enter")
+        await it.shows("give a reason, or Esc leaves it")
+        await it.write("a trial")
+        await it.press("enter")
+        await it.until(lambda: backend.wishes == [wish], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
 async def test_roll_back_asks(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path)) as it:
         await it.press("R")
@@ -244,6 +269,24 @@ async def test_the_models_of_the_phase_are_compared_and_measured(tmp_path: Path)
         await it.shows("Models of phase 1", "figure  base-F16  base-Q4_K_M", "size    271 MB    105 MB")
         await it.press("escape", "m")
         await it.until(lambda: it.backend.wishes == [("measure", 1)], "the wish")
+
+
+async def test_the_ways_to_build_are_shown_once_it_was_said_what_a_file_may_take(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("o")
+        await it.shows("Ways to build phase 1", "most megabytes of each base's file", "least quality", "speed counts")
+        await it.write("x")
+        await it.press("enter")
+        await it.shows("no target x")
+        await it.press("backspace")
+        await it.write("90")
+        await it.press("tab")
+        await it.write("kl:0.1")
+        await it.press("enter")
+        await it.shows("phase 1: files of at most 90 MB", "Q4_K_M hybrid", "to build it: tara build-phase")
+        assert it.backend.wishes[-1] == ("recommend", 1, "90", "kl:0.1", "", "no")
+        await it.press("escape")
+        await it.until(lambda: len(it.app.screen_stack) == 1, "all windows are closed")
 
 
 async def test_form_stays_with_the_reason_until_it_is_done(tmp_path: Path) -> None:

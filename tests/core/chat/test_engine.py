@@ -14,11 +14,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.chat.client import Done, Engine, Token, cache_bytes
+from core.chat.client import Done, Engine, Token
 from core.chat.process import EngineProcess
 from core.chat.protocol import EngineCrashed, EngineError, Load, SamplingOptions, encode
 from core.errors import InvalidInput, Refused
 from core.files import sha256_of
+from core.gguf.cache import cache_bytes
+from core.gguf.inspect import inspect_gguf
 from tests.core.chat.conftest import GREEDY, user, write_adapter, write_bundle
 from tests.models import embedded_gguf
 
@@ -312,8 +314,9 @@ def test_several_bases_have_a_process_each_while_memory_allows(tmp_path: Path) -
 
 def test_cache_bytes_follow_the_model_and_the_context() -> None:
     # 30 layers of 3 key-value heads of 64 channels, keys and values, two bytes each
-    assert cache_bytes(embedded_gguf(), 1024) == 2 * 2 * 30 * 3 * 64 * 1024
-    assert cache_bytes(embedded_gguf(), 10**9) == 2 * 2 * 30 * 3 * 64 * 8192
+    info = inspect_gguf(embedded_gguf())
+    assert cache_bytes(info, 1024) == 2 * 2 * 30 * 3 * 64 * 1024
+    assert cache_bytes(info, 10**9) == 2 * 2 * 30 * 3 * 64 * 8192
 
 
 def test_a_process_that_cannot_load_tells_why(tmp_path: Path) -> None:

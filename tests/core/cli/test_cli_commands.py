@@ -252,3 +252,13 @@ def test_a_plan_that_does_not_fit_is_shown_whole_and_refused(tiny_workspace: Wor
     assert "none fits" in plain.out
     assert found["total"]["disk_bytes"] == sum(job["disk_bytes"] for job in found["jobs"])
     assert tara("jobs", "list", cwd=tiny_workspace.root).out == "no jobs\n"
+
+
+def test_below_the_threshold_a_build_is_refused_in_one_line(built: Workspace) -> None:
+    found = tara("build-phase", "1", "--quality-threshold", "0.9", cwd=built.root)
+    assert_one_line(found, ExitCode.REFUSED)
+    assert "below the quality threshold 0.9 of phase 1: healthcare 0.500 measured; business 0.500 measured" in found.err
+    assert "--override-quality REASON (recorded)" in found.err
+    wish = ("--quality-threshold", "0.9", "--override-quality", "a trial", "--dry-run", "--json")
+    jobs = tara("build-phase", "1", *wish, cwd=built.root).json()["jobs"]
+    assert [job["title"] for job in jobs if not job["done"]] == ["quality of phase 1, at least 0.9", "package phase 1"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.deploy.current import release_folder
+from core.deploy.manifest import read_manifest
 from core.deploy.releases import active_version, versions_in
 from core.deploy.service import deploy_phase, rollback
 from core.errors import InvalidInput, Refused
@@ -175,9 +176,14 @@ def test_the_quality_gate_and_its_override(built: Workspace) -> None:
     assert deploy_phase(built, 1, override_quality="a trial for the team") is not None
     note = declaring.notes(built)[0]
     assert (note["action"], note["reason"]) == ("override-quality", "a trial for the team")
-    assert note["below"] == ["healthcare 0.500", "business 0.500"]
+    below = [f"{name} 0.500 measured (declared 0.99 does not count)" for name in ("healthcare", "business")]
+    assert note["below"] == below
     do_all(built)
+    (release,) = phase(built).releases
     assert phase(built).state == "deployed"
+    manifest = read_manifest(Path(release.target) / "current")
+    assert manifest["override_quality"] == {"reason": "a trial for the team", "threshold": 0.9, "below": below}
+    assert deploy_phase(built, 1, override_quality="again") is None  # it is there, whole
 
 
 def test_a_gate_that_is_met_asks_nothing(built: Workspace) -> None:

@@ -1,8 +1,10 @@
 """The real embedded base through convert, quantize, adapter-convert and the runtime."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -11,11 +13,13 @@ import pytest
 from core.errors import InvalidInput, Refused
 from core.gguf.gate import check_generation
 from core.gguf.inspect import inspect_gguf
+from core.gguf.outline import outline
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.gguf.runtime import EngineError, Runtime
 from core.gguf.sampling import Sampling
 from core.tasks.context import TaskError
 from tests.core.gguf.conftest import Task
+from tests.models import embedded_gguf
 
 MESSAGES = [
     {"role": "system", "content": "You are helpful."},
@@ -44,17 +48,25 @@ def test_the_converted_base_is_f16_with_its_chat_template(f16: Path, base_folder
     assert [path.name for path in f16.parent.iterdir()] == [f16.name]
 
 
+@functools.cache
+def outlined() -> dict[str, Any]:
+    """What is told of the files of the embedded base before it is even prepared."""
+    return outline(embedded_gguf())
+
+
 @pytest.mark.parametrize("quantization", sorted(QUANTIZATIONS))
 def test_quantized_files_are_what_was_asked_for_and_as_large_as_predicted(
     f16: Path, tmp_path: Path, task: Task, quantization: str
 ) -> None:
-    predicted = predicted_size(f16, quantization)
+    predicted, told = predicted_size(f16, quantization), outlined()["sizes"][quantization]
     out = tmp_path / f"smollm2-{quantization}.gguf"
     made = task("quantize", out, {"name": "smollm2", "type": quantization}, {"gguf": f16})
     info = inspect_gguf(out)
     assert info.file_type == quantization
     assert made.measurements["bytes", ""] == info.bytes == out.stat().st_size
-    assert made.artifact["meta"]["types"] == predicted.types == info.types
+    assert made.artifact["meta"]["types"] == predicted.types == told["types"] == info.types
+    assert told["bytes"] == pytest.approx(info.bytes, rel=0.01)  # from the header of the base's own file alone
+    assert made.measurements["predicted_bytes", ""] == predicted.bytes
     assert abs(predicted.bytes - info.bytes) < 256  # the header gains or loses a key
     # Rows of 576 hold no blocks of 256; ffn_down's rows of 1536 do.
     fallbacks = {"Q8_0": 0}.get(quantization, 181)
@@ -65,8 +77,6 @@ def test_quantized_files_are_what_was_asked_for_and_as_large_as_predicted(
 
 
 def test_quantizing_what_is_quantized_or_unknown_is_refused(f16: Path, tmp_path: Path, task: Task) -> None:
-    from tests.models import embedded_gguf
-
     with pytest.raises(InvalidInput, match="quantized already"):
         task("quantize", tmp_path / "a.gguf", {"name": "a", "type": "Q4_K_M"}, {"gguf": embedded_gguf()})
     with pytest.raises(TaskError, match="Q3_K_S") as failure:

@@ -260,6 +260,7 @@ def test_the_embedded_base(f16: Path, base_folder: Path, tmp_path: Path) -> None
     solved = solve_file(plain, layers, errors, plain.bytes)
     made = build(f16, tmp_path / "mixture.gguf", solved, "Q2_K", flat, threads=2)
     assert abs(made.bytes - solved.bytes) < 256
+    assert plain.bytes == pytest.approx(made.bytes, rel=0.01)  # as large as its budget, which recommend says it will be
     # The embedding is the head too: its type is the one that was solved for.
     assert {tensor.name: tensor.type for tensor in made.tensors}["token_embd.weight"] == solved.types[
         "token_embd.weight"

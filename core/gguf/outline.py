@@ -1,0 +1,102 @@
+"""What the files of a model will be before any is made: `python -m core.gguf.outline SOURCE` prints it as JSON.
+
+Imports the engine: for worker processes only.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from core.errors import InvalidInput, TaraError
+from core.gguf.cache import bytes_a_token, longest_context
+from core.gguf.candidates import offered
+from core.gguf.converter import run_converter
+from core.gguf.engine_log import capture_log
+from core.gguf.header import PLAIN, padded, read_header, stored_bytes
+from core.gguf.inspect import inspect_gguf
+from core.gguf.mixture import ADDED
+from core.gguf.model_folder import ready_model
+from core.gguf.quantizer import QUANTIZATIONS, planned_types, size_of
+from core.gguf.skeleton import is_plain, skeleton_of
+from core.gguf.toolchain import CONVERT_MODEL
+
+THROUGH = "core.gguf.header_only"
+
+
+def outline(source: Path) -> dict[str, Any]:
+    """The sizes of a model's files by the engine's dry run, without its weights: `f16_bytes`; `sizes` by quantization
+    with `bytes`, `types` (tensors by type) and `fallback_tensors`; `least_bytes`, the smallest mixture of types;
+    `parameters`; what its cache takes (`cache_bytes_a_token`, `context_length`).
+
+    `source` is a folder with config.json, safetensors and tokenizer, or a GGUF model. Raises TaraError for what cannot
+    be converted, with the converter's words.
+    """
+    with tempfile.TemporaryDirectory(prefix="tara-outline-") as scratch:
+        return _of_f16(_f16(source, Path(scratch)))
+
+
+def _f16(source: Path, scratch: Path) -> Path:
+    """The F16 file to be, or one that is there already."""
+    target = scratch / "outline-F16.gguf"
+    if source.is_dir():
+        arguments = [str(ready_model(source, scratch)), "--outtype", "f16", "--outfile", str(target)]
+        run_converter(CONVERT_MODEL, arguments, through=THROUGH)
+        return target
+    info = inspect_gguf(source)
+    if info.kind != "model":
+        raise InvalidInput(f"{source} is an {info.kind}, not a model", "give the base it belongs to")
+    if info.file_type == "F16" and is_plain(read_header(source)):
+        return source
+    skeleton_of(source, target)
+    return target
+
+
+def _of_f16(f16: Path) -> dict[str, Any]:
+    info = inspect_gguf(f16)
+    types = {name: planned_types(f16, name) for name in QUANTIZATIONS}
+    sizes = {name: size_of(f16, chosen, name) for name, chosen in types.items()}
+    return {
+        "f16_bytes": info.bytes,
+        "sizes": {
+            name: {"bytes": one.bytes, "types": one.types, "fallback_tensors": one.fallback_tensors}
+            for name, one in sizes.items()
+        },
+        "least_bytes": _least(f16, types),
+        "parameters": info.parameters,
+        "cache_bytes_a_token": bytes_a_token(info),
+        "context_length": longest_context(info),
+    }
+
+
+def _least(f16: Path, types: dict[str, dict[str, str]]) -> int:
+    """The size with every matrix that a mixture chooses a type for in the smallest it can have (see mixture.solve_file,
+    which solves beside the smallest plain type where the budget is that small)."""
+    header, beside = read_header(f16), types["Q2_K"]
+    total = header.data_start + ADDED
+    for tensor in header.tensors:
+        kind = beside.get(tensor.name, tensor.type)
+        kinds = [kind]
+        if len(tensor.shape) == 2 and tensor.type in PLAIN and kind not in PLAIN:
+            kinds = list(offered(tensor.shape[0], with_importance=False))
+        total += min(padded(stored_bytes(one, tensor.elements), header.alignment) for one in kinds)
+    return total
+
+
+def main(arguments: list[str]) -> int:
+    """Print the outline as JSON on the last line; the exit status."""
+    if len(arguments) != 1:
+        print("usage: python -m core.gguf.outline SOURCE", file=sys.stderr)
+        return 2
+    capture_log()
+    try:
+        print(json.dumps(outline(Path(arguments[0]))))
+    except TaraError as error:
+        print(error.one_line(), file=sys.stderr)
+        return int(error.exit_code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""Sizes of a model's files before any is made, held against the files: of a folder, a GGUF base and an F16 file."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from core.errors import InvalidInput, TaraError
+from core.gguf.candidates import errors_of
+from core.gguf.header import read_header
+from core.gguf.imatrix import ImportanceMatrix, Statistic
+from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.mixture import build, matrices_of, solve_file
+from core.gguf.outline import outline
+from core.gguf.quantizer import QUANTIZATIONS, quantize
+from core.gguf.skeleton import skeleton_of
+from core.gguf.weights import Weights
+from core.phases.dry_runs import Outline, outline_of
+from core.phases.recommending import SIZES
+from tests.core.gguf.conftest import run_task
+from tests.models import build_tiny
+
+HUNDREDTH = 0.01
+
+
+@dataclass(frozen=True)
+class Made:
+    """A tiny model, what was told of its files beforehand, and its F16 file."""
+
+    told: dict[str, Any]
+    gguf: Path
+
+
+def made(architecture: str, folder: Path) -> Made:
+    base = build_tiny(architecture, folder / "base")
+    told, gguf = outline(base), folder / "f16.gguf"
+    run_task(folder / "runs" / "1", "convert", gguf, {"name": "tiny"}, {"model": base})
+    return Made(told, gguf)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One with a head of its own."""
+    return made("llama", tmp_path_factory.mktemp("llama"))
+
+
+def assert_as_told(one: Made, folder: Path, names: Iterable[str]) -> dict[str, GgufInfo]:
+    """The files of some types, which are as they were told."""
+    assert one.told["f16_bytes"] == pytest.approx(one.gguf.stat().st_size, abs=64)  # the names of the two differ
+    assert one.told["parameters"] == inspect_gguf(one.gguf).parameters
+    plain = {}
+    for name in names:
+        quantize(one.gguf, folder / f"{name}.gguf", name, threads=2)
+        plain[name] = inspect_gguf(folder / f"{name}.gguf")
+        assert one.told["sizes"][name]["bytes"] == pytest.approx(plain[name].bytes, rel=HUNDREDTH)
+        assert one.told["sizes"][name]["types"] == plain[name].types
+    for size in one.told["sizes"].values():
+        assert one.told["least_bytes"] < size["bytes"] < one.told["f16_bytes"]
+    assert one.told["context_length"] == 512
+    assert one.told["cache_bytes_a_token"] == 2 * 2 * 2 * 64  # two values of two bytes, two layers, 64 channels
+    return plain
+
+
+def test_a_folder_is_outlined_without_its_weights(llama: Made, tmp_path: Path) -> None:
+    plain = assert_as_told(llama, tmp_path, QUANTIZATIONS)["Q2_K"]
+    again = outline(tmp_path / "Q8_0.gguf")  # a quantized GGUF as base leads to the same F16 file
+    assert again["f16_bytes"] == pytest.approx(llama.told["f16_bytes"], abs=256)
+    assert again["sizes"]["Q2_K"]["types"] == llama.told["sizes"]["Q2_K"]["types"]
+    sizes = {name: one["bytes"] for name, one in llama.told["sizes"].items()}
+    rest = [llama.told[name] for name in ("least_bytes", "parameters", "cache_bytes_a_token", "context_length")]
+    told = Outline(llama.told["f16_bytes"], sizes, *rest)
+    tensors = matrices_of(inspect_gguf(llama.gguf), plain)
+    imatrix = ImportanceMatrix({one.name: Statistic(np.ones(one.shape[0], np.float32), 1) for one in tensors})
+    errors = errors_of(Weights(llama.gguf), tensors, imatrix, threads=2)
+    # Two matrices hold nearly all of its weights, so that a step to the next type is up to a tenth of the file, and
+    # that much of a budget may stay over. Of the embedded base it is far less (test_hybrid).
+    for budget in (told.least_bytes + 200_000, told.sizes["Q4_K_M"]):
+        solved = solve_file(plain, tensors, errors, budget)
+        mixture = build(llama.gguf, tmp_path / f"{budget}.gguf", solved, "Q2_K", imatrix, threads=2)
+        assert 0.9 * budget < mixture.bytes <= SIZES["hybrid"](told, "Q2_K", budget)
+    assert solve_file(plain, tensors, errors, told.least_bytes + 256).bytes <= told.least_bytes + 256
+
+
+def test_a_model_with_a_shared_head_and_matrices_kept_whole(tmp_path: Path) -> None:
+    assert_as_told(made("gpt2", tmp_path), tmp_path, ["Q4_K_M", "Q8_0"])
+
+
+def test_a_skeleton_takes_no_room(llama: Made, tmp_path: Path) -> None:
+    skeleton = tmp_path / "skeleton.gguf"
+    skeleton_of(llama.gguf, skeleton)
+    mine, theirs = read_header(skeleton), read_header(llama.gguf)
+    assert skeleton.stat().st_size == llama.gguf.stat().st_size
+    assert skeleton.stat().st_blocks * 512 < theirs.data_start + 65536
+    assert (mine.metadata, mine.data_start) == (theirs.metadata, theirs.data_start)
+    assert mine.tensors == theirs.tensors
+
+
+def test_what_was_outlined_is_remembered_and_what_cannot_be_is_said(
+    llama: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = outline_of(llama.gguf, "a")
+    monkeypatch.setattr("core.phases.dry_runs._ask", lambda source: pytest.fail(f"{source} was asked for again"))
+    assert outline_of(llama.gguf, "a") == first
+    assert first.cache_bytes(10**9) == first.cache_bytes_a_token * 512
+    monkeypatch.undo()
+    with pytest.raises(TaraError, match=r"nothing\.gguf cannot be foreseen: .+"):
+        outline_of(tmp_path / "nothing.gguf", "b")
+    with pytest.raises(InvalidInput):
+        outline(Path(__file__))
