@@ -14,7 +14,8 @@ from core.phases.choices import DRY_RUN, ESTIMATED, MEASURED, Choice
 from core.phases.dry_runs import Outline
 from core.phases.kinds import COMPRESSION_TYPES
 from core.phases.recommended import lines
-from core.phases.recommending import SIZES, Recommendation, Wish, recommend_domain, recommend_phase
+from core.phases.recommending import SIZES as SIZED
+from core.phases.recommending import Recommendation, Wish, recommend_domain, recommend_phase
 from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Artifact, Measurement, Phase
@@ -75,7 +76,7 @@ def test_all_sixteen_are_ranked_and_what_this_version_cannot_build_never_first(b
     assert len(found.rows) == len(QUANTIZATIONS) * len(COMPRESSION_TYPES)
     for row in found.rows:
         one = row.choice
-        assert bool(one.cannot) == (one.technique not in SIZES)
+        assert bool(one.cannot) == (one.technique not in SIZED)
         if one.cannot:
             assert not row.fits
             assert not row.recommended
@@ -87,7 +88,7 @@ def test_all_sixteen_are_ranked_and_what_this_version_cannot_build_never_first(b
     text = "\n".join(lines(found))
     assert "recommended: Q8_0 standard, least KL among what fits" in text
     assert "to build it: tara build-phase 1 --quantization Q8_0 --compression-type standard" in text
-    for technique in set(COMPRESSION_TYPES) - set(SIZES):
+    for technique in set(COMPRESSION_TYPES) - set(SIZED):
         assert technique in text
 
 
