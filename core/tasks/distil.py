@@ -28,7 +28,7 @@ def run(ctx: Context) -> None:
             "pruned_loss": figures.held_out_before, "distilled_loss": figures.held_out,
             "control_loss": control.held_out,
         }  # fmt: skip
-        write_model(room, scratch, DISTILLED, figures, losses)
+        write_model(room, scratch, DISTILLED, losses)
     better = figures.held_out < control.held_out
     said = (
         f"distilled: held-out loss {figures.held_out:.4f}, the same student without teacher {control.held_out:.4f}: "

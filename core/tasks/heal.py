@@ -23,7 +23,7 @@ def run(ctx: Context) -> None:
             name="healing",
         )  # fmt: skip
         losses = {"pruned_loss": figures.held_out_before, "healed_loss": figures.held_out}
-        write_model(room, scratch, SPARSE, figures, losses)
+        write_model(room, scratch, SPARSE, losses)
     how = f"cross entropy of held-out answers in float32, {len(room.held_out)} examples, the domains' adapters on"
     ctx.measure("pruned_loss", figures.held_out_before, method=f"{how}, before healing", unit="nats/token")
     ctx.measure("healed_loss", figures.held_out, method=f"{how}, after {steps} steps", unit="nats/token")

@@ -117,7 +117,7 @@ def keep_change(student: Any, rank: int, scratch: Path) -> None:
     save_file({name: one.detach().to("cpu").contiguous() for name, one in trained.items()}, scratch / ADAPTER_WEIGHTS)
 
 
-def write_model(room: Classroom, scratch: Path, technique: str, figures: Figures, facts: dict[str, Any]) -> None:
+def write_model(room: Classroom, scratch: Path, technique: str, facts: dict[str, Any]) -> None:
     """Write the taught model and announce it as artifact `small`."""
     ctx = room.ctx
     before = read_provenance(room.model) or {}
