@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from core.errors import InvalidInput
+from core.gguf.outline import outline
+from core.gguf.quantizer import predicted_size
 from core.gguf.runtime import Runtime
 from core.tasks.context import TaskError
 from tests.core.gguf.conftest import Task, save_random_adapter
@@ -65,7 +67,13 @@ def test_base_and_adapter_compute_what_torch_computes(
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     save_random_adapter(base, adapter, strength=0.2)
-    assert_equal_to_torch(*convert(task, base, adapter, tmp_path), base, adapter)
+    gguf, adapter_gguf = convert(task, base, adapter, tmp_path)
+    assert_equal_to_torch(gguf, adapter_gguf, base, adapter)
+    if architecture == "gpt2":  # a head shared with the embedding, and a matrix that stays as it is
+        told = outline(base)
+        assert told["f16_bytes"] == pytest.approx(gguf.stat().st_size, abs=64)
+        for name in ("Q2_K", "Q8_0"):
+            assert told["sizes"][name]["types"] == predicted_size(gguf, name).types
 
 
 def test_a_tokenizer_llama_cpp_does_not_know_is_a_plain_error(tmp_path: Path, task: Task) -> None:

@@ -1,6 +1,5 @@
 """Sizes of a model's files before any is made, held against the files: of a folder, a GGUF base and an F16 file."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from core.errors import InvalidInput, TaraError
 from core.gguf.candidates import errors_of
 from core.gguf.header import read_header
 from core.gguf.imatrix import ImportanceMatrix, Statistic
-from core.gguf.inspect import GgufInfo, inspect_gguf
+from core.gguf.inspect import inspect_gguf
 from core.gguf.mixture import build, matrices_of, solve_file
 from core.gguf.outline import outline
 from core.gguf.quantizer import QUANTIZATIONS, quantize
@@ -34,38 +33,28 @@ class Made:
     gguf: Path
 
 
-def made(architecture: str, folder: Path) -> Made:
-    base = build_tiny(architecture, folder / "base")
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """One with a head of its own. That of one with a shared head is told in test_gguf_architectures."""
+    folder = tmp_path_factory.mktemp("llama")
+    base = build_tiny("llama", folder / "base")
     told, gguf = outline(base), folder / "f16.gguf"
     run_task(folder / "runs" / "1", "convert", gguf, {"name": "tiny"}, {"model": base})
     return Made(told, gguf)
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """One with a head of its own."""
-    return made("llama", tmp_path_factory.mktemp("llama"))
-
-
-def assert_as_told(one: Made, folder: Path, names: Iterable[str]) -> dict[str, GgufInfo]:
-    """The files of some types, which are as they were told."""
-    assert one.told["f16_bytes"] == pytest.approx(one.gguf.stat().st_size, abs=64)  # the names of the two differ
-    assert one.told["parameters"] == inspect_gguf(one.gguf).parameters
-    plain = {}
-    for name in names:
-        quantize(one.gguf, folder / f"{name}.gguf", name, threads=2)
-        plain[name] = inspect_gguf(folder / f"{name}.gguf")
-        assert one.told["sizes"][name]["bytes"] == pytest.approx(plain[name].bytes, rel=HUNDREDTH)
-        assert one.told["sizes"][name]["types"] == plain[name].types
-    for size in one.told["sizes"].values():
-        assert one.told["least_bytes"] < size["bytes"] < one.told["f16_bytes"]
-    assert one.told["context_length"] == 512
-    assert one.told["cache_bytes_a_token"] == 2 * 2 * 2 * 64  # two values of two bytes, two layers, 64 channels
-    return plain
-
-
 def test_a_folder_is_outlined_without_its_weights(llama: Made, tmp_path: Path) -> None:
-    plain = assert_as_told(llama, tmp_path, QUANTIZATIONS)["Q2_K"]
+    assert llama.told["f16_bytes"] == pytest.approx(llama.gguf.stat().st_size, abs=64)  # the names of the two differ
+    assert llama.told["parameters"] == inspect_gguf(llama.gguf).parameters
+    assert llama.told["context_length"] == 512
+    assert llama.told["cache_bytes_a_token"] == 2 * 2 * 2 * 64  # two values of two bytes, two layers, 64 channels
+    for name in QUANTIZATIONS:
+        quantize(llama.gguf, tmp_path / f"{name}.gguf", name, threads=2)
+        info, size = inspect_gguf(tmp_path / f"{name}.gguf"), llama.told["sizes"][name]
+        assert size["bytes"] == pytest.approx(info.bytes, rel=HUNDREDTH)
+        assert size["types"] == info.types
+        assert llama.told["least_bytes"] < size["bytes"] < llama.told["f16_bytes"]
+    plain = inspect_gguf(tmp_path / "Q2_K.gguf")
     again = outline(tmp_path / "Q8_0.gguf")  # a quantized GGUF as base leads to the same F16 file
     assert again["f16_bytes"] == pytest.approx(llama.told["f16_bytes"], abs=256)
     assert again["sizes"]["Q2_K"]["types"] == llama.told["sizes"]["Q2_K"]["types"]
@@ -82,10 +71,6 @@ def test_a_folder_is_outlined_without_its_weights(llama: Made, tmp_path: Path) -
         mixture = build(llama.gguf, tmp_path / f"{budget}.gguf", solved, "Q2_K", imatrix, threads=2)
         assert 0.9 * budget < mixture.bytes <= SIZES["hybrid"](told, "Q2_K", budget)
     assert solve_file(plain, tensors, errors, told.least_bytes + 256).bytes <= told.least_bytes + 256
-
-
-def test_a_model_with_a_shared_head_and_matrices_kept_whole(tmp_path: Path) -> None:
-    assert_as_told(made("gpt2", tmp_path), tmp_path, ["Q4_K_M", "Q8_0"])
 
 
 def test_a_skeleton_takes_no_room(llama: Made, tmp_path: Path) -> None:
