@@ -38,6 +38,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "imatrix": "compressing",
     "quantize": "compressing",
     "hybrid": "compressing",
+    "keep": "compressing",
     "verify": "compressing",
     "package": "compressing",
     "deploy": "compressing",

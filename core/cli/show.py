@@ -9,7 +9,7 @@ import click
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, PhaseView
-from core.text import clean, size, table
+from core.text import NOT_MEASURED, clean, size, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -100,13 +100,13 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
-    from core.phases.measured import compressed
+    from core.phases.measured import compressed, kept_changes
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
-        made = compressed(reader, phase)
+        made, left = compressed(reader, phase), kept_changes(reader, phase)
         if as_json:
-            print_json({**phase_json(phase, reader), "compressed": made})
+            print_json({**phase_json(phase, reader), "compressed": made, "kept_changes": left})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
@@ -122,6 +122,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
     for one in made:
         click.echo(clean(f"base {one['base']}: {one['why']}"))
+    for one in left:
+        click.echo(clean(_left(one)))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")
@@ -130,6 +132,16 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(domain_table(phase))
     if kept:
         click.echo(f"\n{kept}")
+
+
+def _left(one: dict[str, Any]) -> str:
+    """How much of a merged domain's adapter rounding left, as a line."""
+    if one["share"] is None:
+        return f"merged {one['domain']}: what {one['file_type']} left of its adapter is {NOT_MEASURED}"
+    return (
+        f"merged {one['domain']}: {one['file_type']} left {one['share']:.1%} of its adapter's change, "
+        f"with an error of {one['error']:.1%} of it"
+    )
 
 
 def domain_table(phase: PhaseView) -> str:

@@ -19,12 +19,13 @@ Rows = npt.NDArray[np.float32]
 
 class Weights:
     """An F16, BF16 or F32 file, mapped; with `mode` "r+" what is put into it is in the file at once for
-    whoever reads it.
+    whoever reads it. With `rounded` a quantized file too, for reading.
 
     Raises InvalidInput for what is no GGUF file.
     """
 
-    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r") -> None:
+    def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", *, rounded: bool = False) -> None:
+        self._rounded = rounded
         self.header = read_header(path)
         self.tensors = {tensor.name: tensor for tensor in self.header.tensors}
         self._bytes = np.memmap(path, dtype=np.uint8, mode=mode)
@@ -33,13 +34,13 @@ class Weights:
         """At most so many weights of a matrix as whole rows [n, columns], spread evenly over it; at least one row."""
         stored = self._rows(tensor)
         count = min(len(stored), max(1, most // tensor.shape[0]))
-        return self._floats(tensor, stored[np.linspace(0, len(stored) - 1, count).astype(np.int64)])
+        return self.floats(tensor.type, stored[np.linspace(0, len(stored) - 1, count).astype(np.int64)])
 
     def slabs(self, tensor: TensorInfo) -> Iterator[tuple[int, Rows]]:
         """All rows of a matrix in order, some at a time [n, columns], each time with the number of the first."""
         stored, step = self._rows(tensor), max(1, SLAB // tensor.shape[0])
         for start in range(0, len(stored), step):
-            yield start, self._floats(tensor, stored[start : start + step])
+            yield start, self.floats(tensor.type, stored[start : start + step])
 
     def put(self, tensor: TensorInfo, start: int, rows: Rows) -> None:
         """Write rows in place of those from `start` on, in the tensor's own type."""
@@ -52,15 +53,17 @@ class Weights:
         self._rows(tensor)[:] = other._rows(other.tensors[tensor.name])
 
     def _rows(self, tensor: TensorInfo) -> npt.NDArray[np.uint8]:
-        if tensor.type not in PLAIN:
+        if tensor.type not in PLAIN and not self._rounded:
             raise InvalidInput(f"{tensor.name} is stored as {tensor.type}", "give the F16 file of the model")
         start = self.header.data_start + tensor.offset
         count = tensor.elements // tensor.shape[0]
         return self._bytes[start : start + tensor.bytes].reshape(count, tensor.bytes // count)
 
     @staticmethod
-    def _floats(tensor: TensorInfo, stored: npt.NDArray[np.uint8]) -> Rows:
-        kind = GGMLQuantizationType(TYPE_NUMBERS[tensor.type])
-        native = {"F32": np.float32, "F16": np.float16}.get(tensor.type)
+    def floats(kind: str, stored: npt.NDArray[np.uint8]) -> Rows:
+        """Rows [n, bytes of a row] of a type as [n, columns]."""
+        native = {"F32": np.float32, "F16": np.float16}.get(kind)
         contiguous = np.ascontiguousarray(stored)
-        return dequantize(contiguous.view(native) if native else contiguous, kind).astype(np.float32, copy=False)
+        return dequantize(
+            contiguous.view(native) if native else contiguous, GGMLQuantizationType(TYPE_NUMBERS[kind])
+        ).astype(np.float32, copy=False)

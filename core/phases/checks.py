@@ -4,7 +4,7 @@ import math
 import shutil
 
 from core.catalog import Catalog
-from core.catalog.model import QUANTIZATIONS
+from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.kinds import AVAILABLE_COMPRESSION, COMPRESSION_TYPES
 from core.phases.planned import Compression, Plan
@@ -14,10 +14,23 @@ from core.workspace import Workspace
 
 
 def check_quantization(name: str) -> str:
-    """The type, where it is one of the four."""
-    if name not in QUANTIZATIONS:
-        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}")
+    """The type, where it is one of the four, or as-is."""
+    if name not in (*QUANTIZATIONS, AS_IS):
+        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}, or {AS_IS}")
     return name
+
+
+def check_as_is(quantization: str, technique: str, merge: str) -> None:
+    """Refuse what cannot be asked for together with a base's own file: another file of it, or other weights in it."""
+    if quantization != AS_IS:
+        return
+    if technique != "standard":
+        raise Refused(f"{AS_IS} keeps a base's own file, {technique} makes another", "choose one of the two")
+    if merge != "none":
+        raise Refused(
+            f"{AS_IS} keeps a base's own file, --merge {merge} writes other weights",
+            f"choose --merge none, or one of {', '.join(QUANTIZATIONS)}",
+        )
 
 
 def check_compression(name: str) -> str:

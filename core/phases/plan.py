@@ -48,30 +48,39 @@ class Planner(CompressingPlanner):
     ) -> dict[str, PlannedJob]:
         """Put what a bundle is made of into the plan; the evaluations by domain."""
         evaluations: dict[str, PlannedJob] = {}
-        taught: dict[str, list[DomainSource]] = {}
-        for source in sources:
-            taught.setdefault(source.base, []).append(source)
+        taught = self._by_base(sources)
+        shared = {source.name: base for base, mine in taught.items() for source in mine}
         for source in sources:
             adapter, evaluation = self._evaluated(plan, source, number)
             evaluations[source.name] = evaluation
             parts.adapters[source.name] = self._adapter_gguf(plan, source, adapter, number)
-            if source.base not in parts.ggufs:
-                model = self._base(plan, source.base, number)
-                weights = self._weights(plan, source.base, source.base, model, taught[source.base], number)
-                self._put(plan, parts, source.base, weights, compression)
+            base = shared[source.name]
+            if base not in parts.ggufs:
+                weights = self._weights(plan, base, base, self._base(plan, base, number), taught[base], number)
+                self._put(plan, parts, base, weights, compression)
         return evaluations
+
+    def _by_base(self, sources: Sequence[DomainSource]) -> dict[str, list[DomainSource]]:
+        """The domains of each base, under the name it is first met by: names of the same files are one base."""
+        named: dict[str, str] = {}
+        found: dict[str, list[DomainSource]] = {}
+        for source in sources:
+            found.setdefault(named.setdefault(self._about(source.base)[1], source.base), []).append(source)
+        return found
 
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
         """One merged GGUF of one domain; `F16` leaves it unquantized."""
         plan = Plan()
-        weights = self._merged(plan, source, self._adapter(plan, source, phase), phase)
+        adapter = self._adapter(plan, source, phase)
+        weights = self._merged(plan, source, adapter, phase)
         if quantization != "F16":
-            self._quantized(plan, weights, quantization)
+            self._kept_change(plan, source, adapter, weights, self._quantized(plan, weights, quantization))
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
 
-    def _base(self, plan: Plan, name: str, phase: int | None) -> PlannedJob:
+    def _about(self, name: str) -> tuple[dict[str, Any], str]:
+        """Facts and identity of a base, which must be on this machine."""
         if name not in self._bases:
             model = self.catalog.bases[name]
             located = locate(model, self.workspace)
@@ -87,7 +96,10 @@ class Planner(CompressingPlanner):
                 "sha256": identity if located.gguf_file else None,
             }
             self._bases[name] = (facts, identity)
-        facts, identity = self._bases[name]
+        return self._bases[name]
+
+    def _base(self, plan: Plan, name: str, phase: int | None) -> PlannedJob:
+        facts, identity = self._about(name)
         return self._add(
             plan,
             "base",
@@ -152,7 +164,7 @@ class Planner(CompressingPlanner):
         )
         return adapter, evaluation
 
-    def _adapter_gguf(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int) -> PlannedJob:
+    def _adapter_gguf(self, plan: Plan, source: DomainSource, adapter: PlannedJob, phase: int | None) -> PlannedJob:
         base = self._base(plan, source.base, phase)
         return self._add(
             plan,
@@ -181,6 +193,28 @@ class Planner(CompressingPlanner):
             domain=source.name,
         )
         return self._weights(plan, source.name, source.base, merged, [source], phase, source.name)
+
+    def _kept_change(
+        self, plan: Plan, source: DomainSource, adapter: PlannedJob, weights: ModelWeights, small: PlannedJob
+    ) -> None:
+        """How much of a domain's change is left once it was merged and rounded; nothing waits for it."""
+        matrix = self._importance(plan, weights)
+        self._add(
+            plan,
+            "kept-change",
+            f"measure what is left of {source.name}",
+            f"{weights.name}",
+            {"name": weights.name, "domain": source.name},
+            {
+                "gguf": small,
+                "whole": weights.whole,
+                "adapter": self._adapter_gguf(plan, source, adapter, weights.phase),
+                **({"imatrix": matrix} if matrix is not None else {}),
+            },
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=source.name,
+        )
 
     def _weights(
         self,

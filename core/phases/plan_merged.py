@@ -25,12 +25,9 @@ class PhasePlanner(Planner):
         """The files of the bundle. A base with a single domain has nothing to unify: it is merged exactly."""
         if self._merging.mode == "none":
             return super()._fill(plan, parts, number, sources, compression)
-        taught: dict[str, list[DomainSource]] = {}
-        for source in sources:
-            taught.setdefault(source.base, []).append(source)
         evaluations: dict[str, PlannedJob] = {}
         parts.merge = {"mode": self._merging.mode}
-        for base, mine in taught.items():
+        for base, mine in self._by_base(sources).items():
             made = {source.name: self._evaluated(plan, source, number) for source in mine}
             evaluations |= {name: evaluation for name, (_, evaluation) in made.items()}
             adapters = {name: adapter for name, (adapter, _) in made.items()}
@@ -39,7 +36,10 @@ class PhasePlanner(Planner):
                 continue
             for source in mine:
                 weights = self._merged(plan, source, adapters[source.name], number)
-                self._put(plan, parts, f"{base}+{source.name}", weights, compression)
+                name = f"{base}+{source.name}"
+                self._put(plan, parts, name, weights, compression)
+                if parts.ggufs[name].kind in ("quantize", "hybrid"):  # others change more than they round
+                    self._kept_change(plan, source, adapters[source.name], weights, parts.ggufs[name])
         return evaluations
 
     def _unified(

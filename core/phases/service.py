@@ -12,8 +12,10 @@ from sqlmodel import Session, col, select
 
 from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
+from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.phases.checks import (
+    check_as_is,
     check_compression,
     check_disk,
     check_fraction,
@@ -52,6 +54,7 @@ def create_phase(
     merging = (merge or MergeWish()).over()
     chosen = check_quantization(quantization or catalog.settings.quantization)
     check_compression(compression_type)
+    check_as_is(chosen, compression_type, merging.mode)
     if not 1 <= number <= HIGHEST_PHASE:
         raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
     if quality_threshold is not None:
@@ -166,11 +169,13 @@ def _plan_build(
 ) -> Plan:
     with open_reader(workspace) as reader:
         phase = reader.phase(number)
-        planner = PhasePlanner(workspace, catalog, reader, (asked.merge or MergeWish()).over(phase))
+        merging = (asked.merge or MergeWish()).over(phase)
+        planner = PhasePlanner(workspace, catalog, reader, merging)
         wanted = compression_of(
             phase, quantization=asked.quantization, technique=asked.compression_type,
             target_size_mb=asked.target_size_mb,
         )  # fmt: skip
+        check_as_is(wanted.quantization, wanted.technique, merging.mode)
         return planner.phase(number, domains, wanted)
 
 
@@ -265,6 +270,11 @@ def train_domain(
 
 def export_domain(workspace: Workspace, name: str, quantization: str = "F16") -> tuple[list[int], Path]:
     """Queue one merged GGUF of a trained domain. Returns the jobs' numbers and where the file will be."""
+    if quantization == AS_IS:
+        raise Refused(
+            f"an export has the adapter in its weights, so that it cannot be the base's file {AS_IS}",
+            f"choose F16 or one of {', '.join(QUANTIZATIONS)}",
+        )
     if quantization != "F16":
         check_quantization(quantization)
     catalog = load_catalog(workspace)
@@ -291,7 +301,7 @@ def export_domain(workspace: Workspace, name: str, quantization: str = "F16") ->
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)
-    last = list(plan.jobs.values())[-1]
+    last = [job for job in plan.jobs.values() if job.kind in ("convert", "quantize")][-1]
     assert last.out is not None
     return ids, last.out
 
