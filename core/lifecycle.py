@@ -47,6 +47,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "check-small": "compressing",
     "repair": "compressing",
     "repair-adapter": "compressing",
+    "keep": "compressing",
     "verify": "compressing",
     "package": "compressing",
     "deploy": "compressing",

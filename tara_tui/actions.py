@@ -159,7 +159,7 @@ class Actions(Asking):
         fields = [
             FormField("number", "number", str(number)),
             FormField("domains", "domains, with commas or spaces between", choice=True),
-            FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0"),
+            FormField("quantization", "quantization", "", "as configured; Q2_K Q4_K_M Q5_K_M Q8_0 as-is"),
             FormField("compression", "compression", "", "standard; sparse, hybrid, distilled; then MB for a size"),
         ]
 

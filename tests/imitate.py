@@ -143,7 +143,7 @@ def do_all(workspace: Workspace, quality: float = QUALITY) -> list[int]:
 
 
 def _file(context: Context, quality: float) -> None:
-    ggufs = dict.fromkeys(("convert", "quantize", "hybrid"), "gguf")
+    ggufs = dict.fromkeys(("convert", "quantize", "hybrid", "keep"), "gguf")
     kind = {"evaluate": "evaluation", "verify": "verification", **ggufs}.get(
         context.spec["kind"], context.spec["kind"].replace("adapter-convert", "gguf-adapter")
     )

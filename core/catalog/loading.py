@@ -8,6 +8,7 @@ from typing import Any
 
 from core.catalog.checker import Section
 from core.catalog.model import (
+    AS_IS,
     BASE_KINDS,
     DTYPES,
     EMOTIONS,
@@ -338,7 +339,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         checkpoints_max_mb=training.integer("checkpoints_max_mb", 1, 10**9, default.checkpoints_max_mb),
         hook=runner.text("hook", default.hook, longest=2000) if runner.values.get("hook") else "",
         **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
-        quantization=top.choice("quantization", QUANTIZATIONS, default.quantization),
+        quantization=top.choice("quantization", (*QUANTIZATIONS, AS_IS), default.quantization),
         merge_margin=merging.number("margin", 0, HIGHEST_MARGIN, default.merge_margin),
         merge_scale=merging.number("scale", 0.01, 100, default.merge_scale),
         ties_density=merging.number("ties_density", 0.001, 1, default.ties_density),

@@ -13,6 +13,7 @@ SAFETY_TIERS = ("standard", "elevated", "critical")
 BASE_KINDS = ("embedded", "hub", "local", "gguf")
 PROFILES = ("starter", "production")
 QUANTIZATIONS = ("Q2_K", "Q4_K_M", "Q5_K_M", "Q8_0")
+AS_IS = "as-is"  # in place of one of them: a base that came as a GGUF stays in that file
 MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
 MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")

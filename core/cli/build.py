@@ -76,7 +76,7 @@ def train_domain(
 
 @click.command("build-phase")
 @click.argument("phase_number", type=NUMBER)
-@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: the phase's own).")
+@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M, Q8_0 or as-is (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="standard, sparse, hybrid, distilled (default: as set).")
 @click.option("--target-size", type=float, metavar="MB", help="Not with standard: bytes of each base's file, in 10^6.")
 @merge_options

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command("create-phase")
 @click.argument("phase_number", type=NUMBER)
 @click.option("--domains", default="", metavar="A,B,…", help="The phase's domains, separated by commas.")
-@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M or Q8_0 (default: settings.yaml).")
+@click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M, Q8_0 or as-is (default: settings.yaml).")
 @click.option(
     "--compression-type",
     default="standard",

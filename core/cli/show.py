@@ -10,7 +10,7 @@ import click
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, PhaseView
-from core.text import clean, size, table
+from core.text import NOT_MEASURED, clean, size, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -112,14 +112,14 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
-    from core.phases.measured import compressed, repaired
+    from core.phases.measured import compressed, kept_changes, repaired
     from core.phases.overrides import overrides
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
-        made, repairs = compressed(reader, phase), repaired(reader, phase)
+        made, repairs, left = compressed(reader, phase), repaired(reader, phase), kept_changes(reader, phase)
         if as_json:
-            print_json({**phase_json(phase, reader), "compressed": made, "repaired": repairs})
+            print_json({**phase_json(phase, reader), "compressed": made, "repaired": repairs, "kept_changes": left})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
         overridden = overrides(reader, phase)
@@ -143,6 +143,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(clean(f"adapter {one['domain']}: {one['why']}"))
     for one in overridden:
         click.echo(clean(override_line(one)))
+    for one in left:
+        click.echo(clean(_left(one)))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")
@@ -159,6 +161,16 @@ def loss_table(small: Mapping[str, Any]) -> str:
     headers = ("held-out loss", *(f"{name} {size(small['sizes'][name])}" for name in names))
     rows = [(row["domain"], *(f"{row['loss'][name]:.3f}" for name in names)) for row in small["rows"]]
     return table(headers, rows, right=range(1, len(headers)))
+
+
+def _left(one: dict[str, Any]) -> str:
+    """How much of a merged domain's adapter rounding left, as a line."""
+    if one["share"] is None:
+        return f"merged {one['domain']}: what {one['file_type']} left of its adapter is {NOT_MEASURED}"
+    return (
+        f"merged {one['domain']}: {one['file_type']} left {one['share']:.1%} of its adapter's change, "
+        f"with an error of {one['error']:.1%} of it"
+    )
 
 
 def domain_table(phase: PhaseView) -> str:

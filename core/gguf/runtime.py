@@ -24,6 +24,8 @@ from core.gguf.inspect import inspect_gguf
 from core.gguf.llama import Jinja2ChatFormatter, llama_cpp
 from core.gguf.metadata import BASE_NAME, BASE_SHA256
 from core.gguf.sampling import Sampler, Sampling, TextAssembler, token_bytes
+from core.gguf.vocabulary import Vocabulary
+from core.spelling import plain_messages
 
 DEFAULT_CONTEXT = 2048
 BATCH_TOKENS = 256  # a prompt is evaluated in steps of this, between which a request to stop is heard
@@ -95,7 +97,8 @@ class Runtime:
             )
         raise_interruption()
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        self.vocabulary_size = int(llama_cpp.llama_vocab_n_tokens(self._vocabulary))
+        self.vocabulary = Vocabulary(self._vocabulary)
+        self.vocabulary_size = self.vocabulary.size
         self.context_length = int(llama_cpp.llama_n_ctx(self._context))  # may be rounded up: no measure for a step
         self._step = int(llama_cpp.llama_n_batch(self._context))
 
@@ -176,10 +179,12 @@ class Runtime:
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
-    def render(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation, by the file's own chat template, up to where the answer begins.
+    def render(self, messages: Sequence[dict[str, str]], *, generation_prompt: bool = True) -> list[int]:
+        """The tokens of a conversation, by the file's own chat template, up to where the answer begins; without
+        `generation_prompt`, to the end of the last message.
 
-        The template is foreign code: jinja2's immutable sandbox renders it.
+        The template is foreign code: jinja2's immutable sandbox renders it. What looks like a special token in a
+        message is spelled out.
         """
         if self._formatter is None:
             if not self.info.chat_template:
@@ -187,13 +192,15 @@ class Runtime:
             try:
                 self._formatter = Jinja2ChatFormatter(
                     self.info.chat_template,
-                    eos_token=self._token_text(llama_cpp.llama_vocab_eos(self._vocabulary)),
-                    bos_token=self._token_text(llama_cpp.llama_vocab_bos(self._vocabulary)),
+                    eos_token=self.vocabulary.text(self.vocabulary.special.eos),
+                    bos_token=self.vocabulary.text(self.vocabulary.special.bos),
                 )
             except TemplateError as error:
                 raise EngineError(f"the chat template of {self.info.path.name} is faulty: {error}") from error
+        self._formatter.add_generation_prompt = generation_prompt
+        plain: Any = plain_messages(messages, self.vocabulary.control_texts)
         try:
-            prompt = self._formatter(messages=list(messages)).prompt  # type: ignore[arg-type]
+            prompt = self._formatter(messages=plain).prompt
         except (TemplateError, ValueError) as error:
             raise EngineError(
                 f"the chat template refuses these messages: {error}", "start a new conversation"
@@ -212,11 +219,6 @@ class Runtime:
         if count < 0:
             raise EngineError(f"llama.cpp could not tokenize a text of {len(data)} bytes", "see the log")
         return list(buffer[:count])
-
-    def _token_text(self, token: int) -> str:
-        if token < 0:
-            return ""
-        return (llama_cpp.llama_vocab_get_text(self._vocabulary, token) or b"").decode("utf-8", "replace")
 
     # -- evaluation ----------------------------------------------------------------------------------------------
 
@@ -255,9 +257,8 @@ class Runtime:
 
     def beginning(self) -> int | None:
         """The token a text begins with where this vocabulary wants one there, else None."""
-        if not llama_cpp.llama_vocab_get_add_bos(self._vocabulary):
-            return None
-        return int(llama_cpp.llama_vocab_bos(self._vocabulary))
+        special = self.vocabulary.special
+        return special.bos if special.add_bos else None
 
     def generate(
         self,
@@ -302,7 +303,7 @@ class Runtime:
         while not cancelled():
             token = sampler.sample(self._context)
             clock.tick(generation)
-            if llama_cpp.llama_vocab_is_eog(self._vocabulary, token):
+            if self.vocabulary.ends(token):
                 generation.stopped_by = "eos"
                 break
             generation.tokens.append(token)

@@ -31,19 +31,19 @@ class Weights:
 
     def whole(self, tensor: TensorInfo) -> Rows:
         """A matrix as it is, [rows, columns]."""
-        return self._floats(tensor, self._rows(tensor))
+        return self.floats(tensor.type, self._rows(tensor))
 
     def sample(self, tensor: TensorInfo, most: int) -> Rows:
         """At most so many weights of a matrix as whole rows [n, columns], spread evenly over it; at least one row."""
         stored = self._rows(tensor)
         count = min(len(stored), max(1, most // tensor.shape[0]))
-        return self._floats(tensor, stored[np.linspace(0, len(stored) - 1, count).astype(np.int64)])
+        return self.floats(tensor.type, stored[np.linspace(0, len(stored) - 1, count).astype(np.int64)])
 
     def slabs(self, tensor: TensorInfo) -> Iterator[tuple[int, Rows]]:
         """All rows of a matrix in order, some at a time [n, columns], each time with the number of the first."""
         stored, step = self._rows(tensor), max(1, SLAB // tensor.shape[0])
         for start in range(0, len(stored), step):
-            yield start, self._floats(tensor, stored[start : start + step])
+            yield start, self.floats(tensor.type, stored[start : start + step])
 
     def put(self, tensor: TensorInfo, start: int, rows: Rows) -> None:
         """Write rows in place of those from `start` on, in the tensor's own type."""
@@ -63,8 +63,10 @@ class Weights:
         return self._bytes[start : start + tensor.bytes].reshape(count, tensor.bytes // count)
 
     @staticmethod
-    def _floats(tensor: TensorInfo, stored: npt.NDArray[np.uint8]) -> Rows:
-        kind = GGMLQuantizationType(TYPE_NUMBERS[tensor.type])
-        native = {"F32": np.float32, "F16": np.float16}.get(tensor.type)
+    def floats(kind: str, stored: npt.NDArray[np.uint8]) -> Rows:
+        """Rows [n, bytes of a row] of a type as [n, columns]."""
+        native = {"F32": np.float32, "F16": np.float16}.get(kind)
         contiguous = np.ascontiguousarray(stored)
-        return dequantize(contiguous.view(native) if native else contiguous, kind).astype(np.float32, copy=False)
+        return dequantize(
+            contiguous.view(native) if native else contiguous, GGMLQuantizationType(TYPE_NUMBERS[kind])
+        ).astype(np.float32, copy=False)

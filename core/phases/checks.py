@@ -5,8 +5,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 from core.catalog import Catalog
-from core.catalog.model import QUANTIZATIONS
-from core.errors import EnvironmentLacks, InvalidInput
+from core.catalog.model import AS_IS, QUANTIZATIONS
+from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.kinds import COMPRESSION_TYPES
 from core.phases.planned import Compression, Plan
 from core.store.views import PhaseView
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
 
 
 def check_quantization(name: str) -> str:
-    """The type, where it is one of the four."""
-    if name not in QUANTIZATIONS:
-        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}")
+    """The type, where it is one of the four, or as-is."""
+    if name not in (*QUANTIZATIONS, AS_IS):
+        raise InvalidInput(f"unknown quantization {name}", f"one of {', '.join(QUANTIZATIONS)}, or {AS_IS}")
     return name
+
+
+def check_as_is(quantization: str, technique: str, merge: str) -> None:
+    """Refuse what cannot be asked for together with a base's own file: another file of it, or other weights in it."""
+    if quantization != AS_IS:
+        return
+    if technique != "standard":
+        raise Refused(f"{AS_IS} keeps a base's own file, {technique} makes another", "choose one of the two")
+    if merge != "none":
+        raise Refused(
+            f"{AS_IS} keeps a base's own file, --merge {merge} writes other weights",
+            f"choose --merge none, or one of {', '.join(QUANTIZATIONS)}",
+        )
 
 
 def check_compression(name: str) -> str:
@@ -58,8 +71,12 @@ def compression_of(
     )
 
 
-def check_repair(repair: bool, merge: str) -> None:
-    """Refuse a repair where there would be no adapters for it."""
+def check_repair(repair: bool, merge: str, quantization: str) -> None:
+    """Refuse a repair where there would be no adapters for it, or nothing that is rounded here."""
+    if repair and quantization == AS_IS:
+        raise InvalidInput(
+            f"--repair gives back what quantization takes, and {AS_IS} quantizes nothing", "give one of the two"
+        )
     if repair and merge != "none":
         raise InvalidInput(
             f"--repair goes into the domains' adapters, and --merge {merge} leaves none",

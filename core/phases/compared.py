@@ -62,7 +62,7 @@ def _rows(artifacts: Sequence[Artifact], known: Sequence[Figures]) -> list[tuple
     for title, name, form in DOMAIN_ROWS:
         domains = dict.fromkeys(subject for one in known for what, subject in one if what == name and subject)
         rows += [(f"{title} {domain}", *(_cell(one, name, domain, form) for one in known)) for domain in domains]
-        if not domains:
+        if not domains and name not in _OF_MERGED:
             rows.append((title, *(NOT_MEASURED for _ in known)))
     return rows
 
@@ -121,7 +121,12 @@ TRIED_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("plain, KL, base alone", "plain_kl", _fixed(4)),
     ("beside plain, same bytes", "verdict", str),
 )
-DOMAIN_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (("loss", "held_out_loss", _fixed(3)),)
+DOMAIN_ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
+    ("loss", "held_out_loss", _fixed(3)),
+    ("change left,", "change_kept", _percent),
+    ("change, error,", "change_error", _percent),
+)
+_OF_MERGED = ("change_kept", "change_error")  # of files that a domain is merged into; no row where there is none
 _ERRORS: Mapping[str, str] = {
     "kl_mean": "kl_se",
     "mixture_kl": "mixture_kl_se",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused
 from core.phases.keying import JobMaker
 from core.phases.planned import Compression, DomainSource, Plan, PlannedJob
@@ -52,9 +53,32 @@ class CompressingPlanner(JobMaker):
 
     def _compressed(self, plan: Plan, weights: ModelWeights, compression: Compression) -> PlannedJob:
         """The F16 file made smaller by the technique asked for."""
+        if compression.quantization == AS_IS:
+            return self._kept(plan, weights)
         if compression.technique == "standard":
             return self._quantized(plan, weights, compression.quantization)
         return self._hybrid(plan, weights, compression)
+
+    def _kept(self, plan: Plan, weights: ModelWeights) -> PlannedJob:
+        """The file that the base came as. The F16 file of it is what that is measured against."""
+        facts, identity = self._bases[weights.bases[0]]
+        if facts["gguf_file"] is None:
+            raise Refused(
+                f"{weights.name} is no GGUF file but a folder of weights, so that it cannot stay {AS_IS}",
+                f"--quantization with one of {', '.join(QUANTIZATIONS)}, or put its domains on a base that is one",
+            )
+        return self._add(
+            plan,
+            "keep",
+            f"keep the file of {weights.name}",
+            f"{weights.name}-{AS_IS}",
+            {"name": weights.name, "base": facts},
+            {"gguf": weights.whole},
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=weights.domain,
+            hashed={"name": weights.name, "identity": identity},
+        )
 
     def _hybrid(self, plan: Plan, weights: ModelWeights, compression: Compression) -> PlannedJob:
         """The F16 file with a type per tensor, or in a plain type where that is not better on what is held out. With a

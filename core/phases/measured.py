@@ -152,9 +152,23 @@ def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
     as_reference = _report(reader, "reference_sha256", artifact["sha256"])
     if as_reference is not None:
         take(reader.measurements(as_reference["id"]), _REPORT_OF_A_REFERENCE)
-    report = newest_report(reader, artifact)
-    if report is not None:
-        take(reader.measurements(report["id"]))
+    for kind in ("kept-change", "report"):
+        report = _report(reader, "gguf_sha256", artifact["sha256"], kind=kind)
+        if report is not None:
+            take(reader.measurements(report["id"]))
+    return found
+
+
+def kept_changes(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
+    """Of each domain that is merged into a file of a phase's bundle: how much of its adapter is left after rounding, as
+    shares (`core.gguf.kept_change`). None where it was not measured yet."""
+    found = []
+    for row in _of_phase(reader, str(phase.number)) if phase.bundle_path is not None else []:
+        report = _report(reader, "gguf_sha256", row["sha256"], kind="kept-change")
+        rounded = any(parent["kind"] == "gguf" for parent in reader.parents(row["id"]))
+        if rounded and row["domain"] is not None:
+            shares = {name: report["meta"].get(name) if report else None for name in ("share", "error", "moved")}
+            found.append({"domain": row["domain"], "file_type": row["meta"].get("file_type"), **shares})
     return found
 
 

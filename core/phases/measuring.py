@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.catalog import Catalog, load_catalog
-from core.errors import InvalidInput, Refused
+from core.catalog.bases import base_identity, locate
+from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.checks import check_disk
 from core.phases.measured import Artifact, build_seconds, find_artifacts, label
 from core.phases.plan import Planner
@@ -81,9 +82,18 @@ def _sources(workspace: Workspace, reader: Reader, artifact: Artifact, model: Ar
     """The domains a file answers for: its own, or those of its phase that have its base."""
     catalog = load_catalog(workspace)
     wanted = [artifact["domain"]] if artifact["domain"] else []
+
+    def of_base(name: str) -> bool:
+        if name == base or model["meta"].get("identity") is None or name not in catalog.bases:
+            return name == base
+        try:  # another name of the same files
+            return base_identity(locate(catalog.bases[name], workspace)) == model["meta"]["identity"]
+        except EnvironmentLacks:
+            return False  # not on this machine
+
     if not wanted and artifact["phase"] is not None:
         base = model["meta"].get("base", model["name"])  # of a unified model, the base it was made of
-        wanted = [domain.name for domain in reader.phase(artifact["phase"]).domains if domain.base == base]
+        wanted = [domain.name for domain in reader.phase(artifact["phase"]).domains if of_base(domain.base)]
     with open_store(workspace).write() as session:
         rows = [row for name in wanted if (row := session.get(Domain, name)) is not None]
         found = [source_of(row, catalog) for row in rows]

@@ -141,6 +141,8 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
+        "kept-change": (QUANTIZER + BLOCKS, 10**6),
+        "keep": (SMALL, int(BUNDLE_SHARE * shape.parameters)),
         # The F16 file and a copy of it that is changed are both mapped while costs are measured; then it is quantized.
         "hybrid": (
             VERIFIER

@@ -108,7 +108,7 @@ def outlook_of_phase(
         wanted = compression_of(
             phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb, repair=repair
         )
-        check_repair(wanted.repair, merging.mode)
+        check_repair(wanted.repair, merging.mode, wanted.quantization)
         plan = planner.phase(number, domains, wanted, gate_of(reader, phase))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 

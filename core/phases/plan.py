@@ -58,25 +58,31 @@ class Planner(RepairingPlanner):
         gate: Gate | None,
     ) -> dict[str, PlannedJob]:
         """Put what a bundle is made of into the plan; the evaluations by domain."""
-        taught: dict[str, list[DomainSource]] = {}
-        for source in sources:
-            taught.setdefault(source.base, []).append(source)
+        taught = self._by_base(sources)
+        shared = {source.name: base for base, mine in taught.items() for source in mine}
         made = {source.name: self._evaluated(plan, source, number) for source in sources}
         trained = {name: adapter for name, (adapter, _) in made.items()}
         evaluations = {name: evaluation for name, (_, evaluation) in made.items()}
         after = self._gated(plan, parts, number, gate, evaluations)
         for source in sources:
             parts.adapters[source.name] = self._adapter_gguf(plan, source, trained[source.name], number, after)
-            mine = taught[source.base]
+            base, mine = shared[source.name], taught[shared[source.name]]
             # Of what parts are taken out, these follow from the adapters of all domains, and a repair goes into each:
             # it waits for the last.
             ready = source is mine[-1] or not (compression.technique in SHRINKING or compression.repair)
-            if source.base not in parts.ggufs and ready:
-                model = self._base(plan, source.base, number)
-                weights = self._weights(plan, source.base, source.base, model, mine, number, after=after)
+            if base not in parts.ggufs and ready:
+                weights = self._weights(plan, base, base, self._base(plan, base, number), mine, number, after=after)
                 adapters = {one.name: trained[one.name] for one in mine}
-                self._put(plan, parts, source.base, weights, compression, adapters)
+                self._put(plan, parts, base, weights, compression, adapters)
         return evaluations
+
+    def _by_base(self, sources: Sequence[DomainSource]) -> dict[str, list[DomainSource]]:
+        """The domains of each base, under the name it is first met by: names of the same files are one base."""
+        named: dict[str, str] = {}
+        found: dict[str, list[DomainSource]] = {}
+        for source in sources:
+            found.setdefault(named.setdefault(self._about(source.base)[1], source.base), []).append(source)
+        return found
 
     def _gated(
         self,
@@ -107,14 +113,16 @@ class Planner(RepairingPlanner):
     def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
         """One merged GGUF of one domain; `F16` leaves it unquantized."""
         plan = Plan()
-        weights = self._merged(plan, source, self._adapter(plan, source, phase), phase)
+        adapter = self._adapter(plan, source, phase)
+        weights = self._merged(plan, source, adapter, phase)
         if quantization != "F16":
-            self._quantized(plan, weights, quantization)
+            self._kept_change(plan, source, adapter, weights, self._quantized(plan, weights, quantization))
         return plan
 
     # -- single jobs ---------------------------------------------------------------------------------------------
 
-    def _base(self, plan: Plan, name: str, phase: int | None) -> PlannedJob:
+    def _about(self, name: str) -> tuple[dict[str, Any], str]:
+        """Facts and identity of a base, which must be on this machine."""
         if name not in self._bases:
             model = self.catalog.bases[name]
             located = locate(model, self.workspace)
@@ -130,7 +138,10 @@ class Planner(RepairingPlanner):
                 "sha256": identity if located.gguf_file else None,
             }
             self._bases[name] = (facts, identity)
-        facts, identity = self._bases[name]
+        return self._bases[name]
+
+    def _base(self, plan: Plan, name: str, phase: int | None) -> PlannedJob:
+        facts, identity = self._about(name)
         return self._add(
             plan,
             "base",
@@ -200,7 +211,7 @@ class Planner(RepairingPlanner):
         plan: Plan,
         source: DomainSource,
         adapter: PlannedJob,
-        phase: int,
+        phase: int | None,
         after: Sequence[PlannedJob] = (),
     ) -> PlannedJob:
         base = self._base(plan, source.base, phase)
@@ -240,6 +251,28 @@ class Planner(RepairingPlanner):
             after=after,
         )
         return self._weights(plan, source.name, source.base, merged, [source], phase, source.name)
+
+    def _kept_change(
+        self, plan: Plan, source: DomainSource, adapter: PlannedJob, weights: ModelWeights, small: PlannedJob
+    ) -> None:
+        """How much of a domain's change is left once it was merged and rounded; nothing waits for it."""
+        matrix = self._importance(plan, weights)
+        self._add(
+            plan,
+            "kept-change",
+            f"measure what is left of {source.name}",
+            f"{weights.name}",
+            {"name": weights.name, "domain": source.name},
+            {
+                "gguf": small,
+                "whole": weights.whole,
+                "adapter": self._adapter_gguf(plan, source, adapter, weights.phase),
+                **({"imatrix": matrix} if matrix is not None else {}),
+            },
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=source.name,
+        )
 
     def _put(
         self,

@@ -9,6 +9,7 @@ from core.phases.kinds import UNIFIED
 from core.phases.merging import Merging
 from core.phases.plan import Planner
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
+from core.phases.shrinking import SHRINKING
 from core.store.reads import Reader
 from core.workspace import Workspace
 
@@ -33,9 +34,7 @@ class PhasePlanner(Planner):
         judges the domains of a unified model by that model."""
         if self._merging.mode == "none":
             return super()._fill(plan, parts, number, sources, compression, gate)
-        taught: dict[str, list[DomainSource]] = {}
-        for source in sources:
-            taught.setdefault(source.base, []).append(source)
+        taught = self._by_base(sources)
         parts.merge = {"mode": self._merging.mode}
         made = {source.name: self._evaluated(plan, source, number) for mine in taught.values() for source in mine}
         evaluations = {name: evaluation for name, (_, evaluation) in made.items()}
@@ -53,7 +52,10 @@ class PhasePlanner(Planner):
                 continue
             for source in mine:
                 weights = self._merged(plan, source, adapters[source.name], number, after)
-                self._put(plan, parts, f"{base}+{source.name}", weights, compression)
+                name = f"{base}+{source.name}"
+                self._put(plan, parts, name, weights, compression)
+                if compression.technique not in SHRINKING:  # what is pruned changes by more than rounding
+                    self._kept_change(plan, source, adapters[source.name], weights, parts.ggufs[name])
         return evaluations
 
     def _unified(

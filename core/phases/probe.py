@@ -31,19 +31,19 @@ _STARTUP_S = {
     "base": 7.0, "train": 8.0, "evaluate": 8.0, "merge": 8.0, "convert": 6.0, "adapter-convert": 6.0, "quantize": 0.5,
     "imatrix": 8.0, "verify": 4.0, "package": 0.5, "unify": 8.0, "check-merge": 8.0, "accept-merge": 0.5,
     "prune": 8.0, "teach": 8.0, "heal": 8.0, "distil": 8.0, "slice-adapter": 6.0, "check-small": 4.0,
-    "repair": 3.0, "repair-adapter": 6.0, "quality-gate": 0.5,
+    "repair": 3.0, "repair-adapter": 6.0, "quality-gate": 0.5, "keep": 0.5,
 }  # fmt: skip
 # Share of the multiplication's rate that training reached: 6 * 135e6 * 13259 tokens in 93.7 seconds. Scoring and the
 # importance matrix are counted likewise; LoRA does not work out all gradients that the 6 is for: the share takes it up.
 _SHARE = 0.87
 _COMPUTING = ("train", "evaluate", "imatrix", "check-merge", "prune", "teach", "heal", "distil")
+_LINKING = 4.0  # a base that is a folder, or stays as it is: its files are linked and hashed
 # Bytes that would be copied in the time that a parameter takes: base 21 seconds of dequantizing for 135e6 parameters,
 # convert 2, quantize 2.2, verify 1.1 a domain. No merge was among the jobs: it reads and writes as convert does.
 # Unifying two domains by ties took 17 seconds of computing beside the imports; judging reads one small file.
 _COPIES = {"base": 920.0, "merge": 88.0, "convert": 88.0, "adapter-convert": 20.0, "quantize": 96.0, "verify": 48.0,
            "package": 9.0, "unify": 375.0, "accept-merge": 0.0, "slice-adapter": 5.0, "quality-gate": 0.0,
-           "check-small": 600.0, "repair": 660.0, "repair-adapter": 900.0}  # fmt: skip
-_LINKING = 4.0  # a base that is a folder: its files are linked and hashed
+           "check-small": 600.0, "repair": 660.0, "repair-adapter": 900.0, "keep": _LINKING}  # fmt: skip
 
 
 def seconds_by_speed(kind: str, work: float, speed: Speed, *, threads: int, from_gguf: bool) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from core.catalog import Catalog, load_catalog
 from core.catalog.bases import base_identity, locate
-from core.catalog.model import QUANTIZATIONS
+from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
 from core.phases.checks import check_fraction, check_target, compression_of
@@ -34,9 +34,7 @@ from core.store.tables import Domain
 from core.store.views import PhaseView
 from core.workspace import Workspace
 
-AS_IS = "as-is"
 _QUALITY = re.compile(r"(?P<before>kl)?[:= ]?(?P<number>[0-9.eE+-]+) ?(?P<after>kl)?", re.IGNORECASE)
-_NOT_HERE = "not available in this version"
 
 # The bytes of a file by technique, from the outline, the type and the budget (None: the plain type's own size). A
 # mixture never takes more than its budget, and leaves little of it over: of a model with many matrices less than a
@@ -238,6 +236,9 @@ class _Choices:
         if whole is not None and whole.done and whole.out is not None:
             rows = self.reader.artifacts(keys=[whole.key])
             return outline_of(whole.out, str(rows[0]["sha256"]))
+        return self._outline_of(base)
+
+    def _outline_of(self, base: str) -> Outline:
         if base not in self._outlines:
             located = locate(self.catalog.bases[base], self.workspace)
             self._outlines[base] = outline_of(located.file, base_identity(located))
@@ -306,6 +307,10 @@ class _PhaseChoices(_Choices):
         located = [locate(self.catalog.bases[name], self.workspace) for name in names]
         if not located or any(one.gguf_file is None for one in located):
             return []
+        about = [
+            self.figures(one.name, self._outline_of(one.name)).of("", AS_IS, "", one.file.stat().st_size, None)
+            for one in located
+        ]
         kinds = ", ".join(dict.fromkeys(inspect_gguf(one.file).file_type for one in located))
         files = [one.file.stat().st_size for one in located]
         own = "the base's own file; nothing is rounded again"
@@ -313,14 +318,22 @@ class _PhaseChoices(_Choices):
             Choice(
                 AS_IS,
                 kinds,
-                f"tara build-phase {self.phase.number} --compression-type {AS_IS}",
-                _NOT_HERE,
+                f"tara build-phase {self.phase.number} --quantization {AS_IS}",
+                self._changed(),
                 bytes=Figure(sum(files), MEASURED, own),
                 largest=Figure(max(files), MEASURED, own),
+                memory=combined([one.memory for one in about], max),
+                speed=combined([one.speed for one in about], min),
                 kl=Figure(0.0, ESTIMATED, own),
                 same_top=Figure(1.0, ESTIMATED, own),
             )
         ]
+
+    def _changed(self) -> str:
+        """Why the bases' own files cannot be what the phase is set to be; '' where they can."""
+        if self.phase.merge != "none":
+            return f"--merge {self.phase.merge} writes other weights"
+        return "--repair gives back what quantization takes" if self.phase.repair else ""
 
     def _plan(self, quantization: str, technique: str, megabytes: float | None) -> tuple[Plan, list[PlannedJob]]:
         """What would be built, and the jobs that make the models of the bundle."""

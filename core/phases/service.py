@@ -12,8 +12,10 @@ from sqlmodel import Session, col, select
 
 from core.catalog import Catalog, load_catalog
 from core.catalog.loading import HIGHEST_PHASE
+from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.phases.checks import (
+    check_as_is,
     check_compression,
     check_disk,
     check_fraction,
@@ -57,7 +59,8 @@ def create_phase(
     merging = (merge or MergeWish()).over()
     chosen = check_quantization(quantization or catalog.settings.quantization)
     check_compression(compression_type)
-    check_repair(repair, merging.mode)
+    check_repair(repair, merging.mode, chosen)
+    check_as_is(chosen, compression_type, merging.mode)
     if not 1 <= number <= HIGHEST_PHASE:
         raise InvalidInput(f"a phase number is 1 to {HIGHEST_PHASE}, not {number}")
     if quality_threshold is not None:
@@ -182,7 +185,8 @@ def _plan_build(
             phase, quantization=asked.quantization, technique=asked.compression_type,
             target_size_mb=asked.target_size_mb, repair=asked.repair,
         )  # fmt: skip
-        check_repair(wanted.repair, merging.mode)
+        check_repair(wanted.repair, merging.mode, wanted.quantization)
+        check_as_is(wanted.quantization, wanted.technique, merging.mode)
         return planner.phase(number, domains, wanted, _gate(reader, phase, asked))
 
 
@@ -291,6 +295,11 @@ def train_domain(
 
 def export_domain(workspace: Workspace, name: str, quantization: str = "F16") -> tuple[list[int], Path]:
     """Queue one merged GGUF of a trained domain. Returns the jobs' numbers and where the file will be."""
+    if quantization == AS_IS:
+        raise Refused(
+            f"an export has the adapter in its weights, so that it cannot be the base's file {AS_IS}",
+            f"choose F16 or one of {', '.join(QUANTIZATIONS)}",
+        )
     if quantization != "F16":
         check_quantization(quantization)
     catalog = load_catalog(workspace)
@@ -317,7 +326,7 @@ def export_domain(workspace: Workspace, name: str, quantization: str = "F16") ->
         ids = enqueue(session, workspace, plan)
     if ids:
         _start(workspace)
-    last = list(plan.jobs.values())[-1]
+    last = [job for job in plan.jobs.values() if job.kind in ("convert", "quantize")][-1]
     assert last.out is not None
     return ids, last.out
 

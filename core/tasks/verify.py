@@ -14,6 +14,7 @@ from core.files import sha256_of
 from core.gguf.gate import check_generation
 from core.gguf.runtime import Runtime
 from core.tasks.context import Context, TaskError
+from core.tasks.parity import awkward_texts, conversation_differs, first_difference, special_tokens
 from core.training.base import load_tokenizer, read_provenance
 from core.training.render import render_tokens
 
@@ -26,6 +27,7 @@ CONTEXT_TOKENS = 2048
 MIN_LOGIT_CHANGE = 0.01
 
 PARITY, PROVENANCE, CHANGES, GENERATION = "template parity", "provenance", "adapter changes logits", "generation"
+SPECIAL, AWKWARD = "special tokens", "awkward text"
 
 
 @dataclass
@@ -86,19 +88,26 @@ def _verify_base(
     reports: dict[str, DomainReport] = {}
     with Runtime(gguf, n_ctx=CONTEXT_TOKENS, threads=int(ctx.spec.get("threads") or 1)) as runtime:
         print(f"{base_name}: {gguf.name} loaded in {runtime.load_s:.2f} s", flush=True)
+        of_base = {SPECIAL: special_tokens(runtime, tokenizer), AWKWARD: awkward_texts(runtime, tokenizer)}
         for name, facts in domains.items():
             ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", message=name, force=True)
             unmerged = None if name in ctx.inputs["adapters"] else _unmerged(model, name)
-            reports[name] = _verify_domain(
-                runtime,
-                tokenizer,
-                Path(ctx.inputs["adapters"][name]) if name in ctx.inputs["adapters"] else None,
-                facts,
-                expected,
-                DomainReport(base_name, runtime.load_s),
-                unmerged,
+            report = DomainReport(base_name, runtime.load_s)
+            for gate, reason in of_base.items():
+                report.judge(gate, f"{base_name}, {reason}" if reason else None)
+            reports[name] = (
+                report
+                if report.failures
+                else _verify_domain(
+                    runtime,
+                    tokenizer,
+                    Path(ctx.inputs["adapters"][name]) if name in ctx.inputs["adapters"] else None,
+                    facts,
+                    expected,
+                    report,
+                    unmerged,
+                )
             )
-            report = reports[name]
             speed = f"{report.tokens_per_s:.0f} tokens/s" if report.tokens_per_s else "not measured"
             print(f"{name}: {'passed' if not report.failures else 'FAILED'}, {speed}: {report.text!r}", flush=True)
     ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", force=True)
@@ -122,7 +131,9 @@ def _verify_domain(
     conversations = {prompt: _messages(facts["system_prompt"], prompt) for prompt in prompts[:MAX_PROMPTS]}
     rendered = {prompt: runtime.render(messages) for prompt, messages in conversations.items()}
     for prompt, messages in conversations.items():
-        report.judge(PARITY, _parity(tokenizer, messages, rendered[prompt]))
+        trained = render_tokens(tokenizer, messages, generation_prompt=True)
+        differs = first_difference(tokenizer, rendered[prompt], trained)
+        report.judge(PARITY, differs or conversation_differs(runtime, tokenizer, messages))
         if report.failures:
             return report
     probe = next(iter(rendered.values()))
@@ -191,21 +202,6 @@ def _generate(runtime: Runtime, rendered: Mapping[str, list[int]], report: Domai
 def _messages(system_prompt: str, prompt: str) -> list[dict[str, str]]:
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     return [*system, {"role": "user", "content": prompt}]
-
-
-def _parity(tokenizer: Any, messages: list[dict[str, str]], ours: list[int]) -> str | None:
-    """Why the file's rendering differs from the one training used, or None."""
-    trained = render_tokens(tokenizer, messages, generation_prompt=True)
-    if ours == trained:
-        return None
-    at = next(
-        (at for at, pair in enumerate(zip(ours, trained, strict=False)) if pair[0] != pair[1]),
-        min(len(ours), len(trained)),
-    )
-    return (
-        f"token {at} differs: chat renders {tokenizer.decode(ours[at : at + 4])!r} ({len(ours)} tokens), "
-        f"training {tokenizer.decode(trained[at : at + 4])!r} ({len(trained)} tokens)"
-    )
 
 
 def _change(plain: npt.NDArray[np.float32], adapted: npt.NDArray[np.float32]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2.exceptions import TemplateError
 
+from core.spelling import plain_messages
 from core.tasks.context import TaskError
 from core.training.data import Example
 
@@ -87,14 +88,22 @@ def conversation(example: Example, system_prompt: str) -> list[dict[str, str]]:
 
 
 def render_tokens(tokenizer: Any, messages: Sequence[dict[str, str]], *, generation_prompt: bool = False) -> list[int]:
-    """Token ids of messages in the model's chat template; with `generation_prompt`, up to where the answer begins."""
+    """Token ids of messages in the model's chat template; with `generation_prompt`, up to where the answer begins.
+    What looks like a special token in a message is spelled out."""
+    plain = plain_messages(messages, special_texts(tokenizer))
     try:
         encoded = tokenizer.apply_chat_template(
-            list(messages), tokenize=True, add_generation_prompt=generation_prompt, return_dict=True
+            plain, tokenize=True, add_generation_prompt=generation_prompt, return_dict=True
         )
     except TemplateError as error:
         raise TaskError(f"the model's chat template refuses these messages: {error}", "use another base") from error
     return [int(token) for token in encoded["input_ids"]]
+
+
+def special_texts(tokenizer: Any) -> frozenset[str]:
+    """How a tokenizer's special tokens are written: what in a person's text must not be read as one."""
+    added = (token.content for token in tokenizer.added_tokens_decoder.values() if token.special)
+    return frozenset((*tokenizer.all_special_tokens, *added))
 
 
 def render_example(tokenizer: Any, example: Example, system_prompt: str) -> tuple[Rendered, bool]:

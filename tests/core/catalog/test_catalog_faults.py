@@ -101,7 +101,7 @@ def line_of(workspace, file, text):
             SETTINGS,
             "quantization: Q4_K_M",
             "quantization: Q4",
-            "quantization: must be one of Q2_K, Q4_K_M, Q5_K_M, Q8_0",
+            "quantization: must be one of Q2_K, Q4_K_M, Q5_K_M, Q8_0, as-is",
         ),
         (SETTINGS, "runner:", "runers:", "runers: unknown key; did you mean 'runner'?"),
         (SETTINGS, "idle_exit_s: 600", "idle_exit_s: soon", "runner.idle_exit_s: must be a whole number, this is text"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from core.tasks import parity, verify
 from core.tasks.context import TaskError
 from tests.core.gguf.conftest import Task, run_task, save_random_adapter
 
@@ -39,7 +40,9 @@ def test_working_domains_pass_with_text_and_timings(
     for name, found in report["domains"].items():
         assert found["text"]
         assert all(found["gates"].values())
-        assert set(found["gates"]) == {"template parity", "provenance", "adapter changes logits", "generation"}
+        assert set(found["gates"]) == {
+            "special tokens", "awkward text", "template parity", "provenance", "adapter changes logits", "generation",
+        }  # fmt: skip
         assert found["logit_change"] > 0.01
         assert found["attempts"][-1]["reused_tokens"] == 0
         for figure in ("load_s", "tokens_per_s", "first_token_s"):
@@ -96,4 +99,30 @@ def test_an_adapter_of_another_base_fails_provenance(
     (model / "tara.json").write_text(json.dumps(about | {"sha256": "d" * 64}))
     params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, model, f16)
     with pytest.raises(TaskError, match=f"travel: provenance: .*{base_sha256[:12]}"):
+        task("verify", tmp_path / "report.json", params, inputs)
+
+
+def test_an_answer_that_does_not_stop_by_itself_fails(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "MAX_TOKENS", 12)
+    params, inputs = spec("Tell me a long story about a ship.", {"travel": gentle_gguf}, base_folder, f16)
+    with pytest.raises(TaskError, match=r"travel: generation: does not stop: no end of turn within 12 tokens \("):
+        task("verify", tmp_path / "report.json", params, inputs)
+
+
+def test_other_special_tokens_and_other_words_in_training_are_found(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(base_folder, model)
+    about = model / "tokenizer_config.json"
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"eos_token": "<|endoftext|>"}))
+    params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, model, f16)
+    message = r"travel: special tokens: smollm2, EOS is '<\|im_end\|>' \(2\) in the file, '<\|endoftext\|>' \(0\) in"
+    with pytest.raises(TaskError, match=message):
+        task("verify", tmp_path / "report.json", params, inputs)
+    monkeypatch.setattr(parity, "AWKWARD", {"numbers": "a ½ b"})  # a difference there is, in the engine's own rules
+    _, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, base_folder, f16)
+    with pytest.raises(TaskError, match=r"travel: awkward text: smollm2, numbers 'a ½ b': token \d+ differs"):
         task("verify", tmp_path / "report.json", params, inputs)

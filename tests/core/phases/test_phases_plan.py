@@ -1,6 +1,7 @@
 """Plans: only what is missing or stale is made, and what is shared is made once."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import pytest
 
 from core.errors import InvalidInput, Refused
 from core.phases import declaring, service
-from core.phases.measured import compressed
+from core.phases.measured import compressed, kept_changes
+from core.phases.merging import MergeWish
 from core.phases.planned import Plan
 from core.store.engine import open_store
 from core.store.reads import open_reader
@@ -280,7 +282,8 @@ def test_an_adapter_from_elsewhere_makes_a_failed_training_good(phase_one: Works
 
 
 @pytest.mark.parametrize(
-    ("quantization", "kinds"), [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "imatrix", "quantize"])]
+    ("quantization", "kinds"),
+    [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "imatrix", "quantize", "kept-change"])],
 )
 def test_an_export_merges_and_leaves_the_phase_alone(built: Workspace, quantization: str, kinds: list[str]) -> None:
     ids, path = service.export_domain(built, "business", quantization)
@@ -306,3 +309,70 @@ def test_training_without_a_phase(ready_workspace: Workspace) -> None:
     with open_reader(ready_workspace) as reader:
         assert reader.phase(4).complete == 1
         assert reader.phase(4).domains[0].measurements["quality"].value == QUALITY
+
+
+def test_two_names_of_the_same_files_are_one_base(phase_one: Workspace, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "base", tmp_path / "copy")
+    use_base(phase_one, tmp_path / "copy", "Efficient-1B")
+    edit_mapping(phase_one, "business", "Efficient-1B")
+    found = service.plan_build(phase_one, 1)
+    assert Counter(job.kind for job in found.missing()) == Counter(
+        {"base": 2, "train": 2, "evaluate": 2, "adapter-convert": 2, "convert": 1, "imatrix": 1, "quantize": 1,
+         "verify": 1, "package": 1}
+    )  # fmt: skip
+    (packaged,) = [job for job in found.jobs.values() if job.kind == "package"]
+    assert list(packaged.inputs["bases"]) == ["starter-135M"]
+    assert {facts["base"] for facts in packaged.params["domains"].values()} == {"starter-135M"}
+    unified = service.plan_build(phase_one, 1, service.Asked(merge=MergeWish("unified")))
+    assert Counter(job.kind for job in unified.missing())["unify"] == 1
+
+
+def gguf_base(workspace: Workspace, file: Path) -> None:
+    """Map the starter base to a GGUF file; nothing reads more of it than its first bytes."""
+    file.write_bytes(b"GGUF and no more")
+    path = workspace.configs / "model_mapping.json"
+    mapping = json.loads(path.read_text("utf-8"))
+    about = {name: mapping["models"]["starter-135M"][name] for name in ("architecture", "parameters", "context_length")}
+    mapping["models"]["starter-135M"] = {"kind": "gguf", "gguf_file": str(file), "licence": "none", **about}
+    path.write_text(json.dumps(mapping), "utf-8")
+
+
+def test_a_gguf_base_may_stay_as_it_is(phase_one: Workspace, tmp_path: Path) -> None:
+    as_is = service.Asked(quantization="as-is")
+    before = contents(phase_one)
+    with pytest.raises(Refused, match="starter-135M is no GGUF file but a folder of weights"):
+        service.build_phase(phase_one, 1, as_is)
+    gguf_base(phase_one, tmp_path / "own.gguf")
+    for other, why in (
+        (service.Asked("as-is", "hybrid"), "hybrid makes another"),
+        (service.Asked("as-is", merge=MergeWish("exact")), "--merge exact writes other weights"),
+    ):
+        with pytest.raises(Refused, match=why):
+            service.build_phase(phase_one, 1, other)
+    assert contents(phase_one) == before
+    found = service.plan_build(phase_one, 1, as_is)
+    kinds = Counter(job.kind for job in found.missing())
+    assert (kinds["keep"], kinds["quantize"], kinds["imatrix"], kinds["convert"]) == (1, 0, 0, 1)
+    service.build_phase(phase_one, 1, as_is)
+    do_all(phase_one)
+    with open_reader(phase_one) as reader:
+        phase = reader.phase(1)
+        assert (phase.quantization, phase.state) == ("as-is", "compressing")
+        assert phase.bundle_path is not None
+    assert not service.plan_build(phase_one, 1).missing()
+    with pytest.raises(Refused, match="it cannot be the base's file as-is"):
+        service.export_domain(phase_one, "healthcare", "as-is")
+
+
+def test_what_is_left_of_a_merged_domain_is_measured_and_shown(built: Workspace) -> None:
+    ids, path = service.export_domain(built, "healthcare", "Q4_K_M")
+    do_all(built)
+    with open_reader(built) as reader:
+        assert "kept-change" in {job.kind for job in reader.jobs(ids=ids)}
+        row = next(row for row in reader.artifacts(kind="gguf") if built.absolute(row["path"]) == path)
+        assert row["kind"] == "gguf"
+        assert kept_changes(reader, reader.phase(1)) == []  # its bundle has adapters
+    service.build_phase(built, 1, service.Asked(merge=MergeWish("exact")))
+    do_all(built)
+    with open_reader(built) as reader:
+        assert [one["domain"] for one in kept_changes(reader, reader.phase(1))] == ["healthcare", "business"]

@@ -201,7 +201,8 @@ def test_a_base_that_is_a_gguf_could_stay_as_it_is(
     assert kept.choice.bytes is not None
     assert kept.choice.bytes.value == path.stat().st_size
     assert kept.choice.quantization == "Q4_1"
-    assert kept.choice.cannot
+    assert kept.choice.cannot == ""
+    assert kept.choice.command == "tara build-phase 1 --quantization as-is"
 
 
 def test_a_domain_is_one_merged_file(built: Workspace) -> None:

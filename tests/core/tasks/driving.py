@@ -5,7 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.tasks.context import Context
+from core.runner.executors import Exit
+from core.store.engine import open_store
+from core.tasks.context import Context, TaskError
+from core.workspace import Workspace
+from tests.imitate import end_job, ready, start_job
 
 PRESET: dict[str, Any] = {
     "name": "test",
@@ -86,3 +90,21 @@ def train_adapter(folder: Path, base: Path, data: Path, name: str = "healthcare"
     params = {"domain": name, "preset": PRESET | preset, "seed": 7, "system_prompt": SYSTEM_PROMPT}
     drive(folder, "train", out, params, {"base": base, "data": data})
     return out
+
+
+def work(workspace: Workspace) -> dict[str, str]:
+    """Do all queued jobs as the runner would, in this process; the error of each kind that failed."""
+    store, failed = open_store(workspace), {}
+    while jobs := ready(store):
+        job = jobs[0]
+        assert job.id is not None
+        context = Context(start_job(store, job.id))
+        code = 0
+        try:
+            importlib.import_module(f"core.tasks.{job.kind.replace('-', '_')}").run(context)
+        except TaskError as error:
+            context.emit("error", message=error.message, hint=error.hint, failure=None)
+            failed[job.kind] = error.message
+            code = 3
+        end_job(store, job.id, Exit(code, None, False, None, 0.0))
+    return failed

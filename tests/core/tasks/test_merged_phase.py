@@ -1,6 +1,5 @@
 """Whole phases on a tiny model, by the real tasks in this process: merged exactly, unified, refused, and repaired."""
 
-import importlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -25,36 +24,15 @@ from core.phases import service
 from core.phases.measured import repaired
 from core.phases.measuring import measure_artifact
 from core.phases.merging import MergeWish
-from core.runner.executors import Exit
-from core.store.engine import open_store
 from core.store.reads import open_reader
-from core.tasks.context import Context, TaskError
 from core.tasks.repair_adapter import REPAIR_RANK
 from core.workspace import Workspace
 from tests.conftest import end_everything, new_workspace
-from tests.imitate import end_job, ready, start_job
+from tests.core.tasks.driving import work
 
 DOMAINS = ("healthcare", "business")
 ANSWERS = {"healthcare": "Rest and drink water.", "business": "Rest and drink tea."}
 GREEDY = SamplingOptions(max_tokens=32, temperature=0)
-
-
-def work(workspace: Workspace) -> dict[str, str]:
-    """Do all queued jobs as the runner would, in this process; the error of each kind that failed."""
-    store, failed = open_store(workspace), {}
-    while jobs := ready(store):
-        job = jobs[0]
-        assert job.id is not None
-        context = Context(start_job(store, job.id))
-        code = 0
-        try:
-            importlib.import_module(f"core.tasks.{job.kind.replace('-', '_')}").run(context)
-        except TaskError as error:
-            context.emit("error", message=error.message, hint=error.hint, failure=None)
-            failed[job.kind] = error.message
-            code = 3
-        end_job(store, job.id, Exit(code, None, False, None, 0.0))
-    return failed
 
 
 def bundle_of(workspace: Workspace) -> Path:
@@ -123,7 +101,8 @@ def test_exact(box: Workspace) -> None:
     assert not (folder / "adapters").exists()
     assert validate_model(folder).ok
     for name, report in manifest["verification"]["domains"].items():
-        assert report["gates"] == {"template parity": True, "provenance": True, "generation": True}
+        gates = ("special tokens", "awkward text", "template parity", "provenance", "generation")
+        assert report["gates"] == dict.fromkeys(gates, True)
         text, done, who = asked(folder, name)
         assert (text, done.stopped_by, who) == (ANSWERS[name], "eos", name)
         assert inspect_gguf(folder / manifest["bases"][f"starter-135M+{name}"]["file"]).file_type == "Q8_0"
