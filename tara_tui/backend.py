@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from core.errors import InvalidInput
 from core.store.views import Snapshot
 from core.workspace import Workspace
 
@@ -202,13 +201,6 @@ def jobs_line(what: str, ids: list[int]) -> str:
     return f"{what}: {len(ids)} job{'s' * (len(ids) > 1)} queued ({numbers})"
 
 
-def _megabytes(what: str, text: str) -> float | None:
-    try:
-        return float(text.strip().removesuffix("MB")) if text.strip() else None
-    except ValueError:
-        raise InvalidInput(f"a {what} is a number of megabytes, not {text.strip()!r}") from None
-
-
 class StoreBackend:
     """The real one. Services are imported when first used: they bring SQLModel, slower than the first paint."""
 
@@ -297,11 +289,14 @@ class StoreBackend:
         """The ways to build a phase in order, as lines."""
         from core.phases.recommended import lines
         from core.phases.recommending import Wish, recommend_phase
+        from tara_tui.wish import number as told
 
         wish = Wish(
-            _megabytes("target size", target), quality or None, None if not speed else speed.lower() in ("y", "yes"),
-            _megabytes("memory", memory),
-        )  # fmt: skip
+            told(target, "a target size is a number of megabytes"),
+            quality or None,
+            None if not speed else speed.lower() in ("y", "yes"),
+            told(memory, "memory is a number of megabytes"),
+        )
         head, *rest = lines(recommend_phase(self.workspace, number, wish))
         return [head, *(f" {line}" for line in rest)]
 

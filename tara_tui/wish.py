@@ -46,7 +46,7 @@ def wish_of(values: dict[str, str]) -> Wish:
     answer = told["repair"].lower()
     if answer not in ("", "yes", "no"):
         raise TaraError(f"repair is yes or no, not {told['repair']!r}")
-    margin = _number(told["margin"], "a margin is a number")
+    margin = number(told["margin"], "a margin is a number")
     return Wish(
         told["quantization"], technique, target, told["merge"], told["method"], margin,
         {"": None, "yes": True, "no": False}[answer],
@@ -56,11 +56,12 @@ def wish_of(values: dict[str, str]) -> Wish:
 def technique_of(text: str) -> tuple[str, float | None]:
     """The technique and the target size in MB that a form's line names: "", "sparse", "hybrid 100"."""
     technique, _, size = text.strip().partition(" ")
-    return technique, _number(size.strip().removesuffix("MB"), "a target size is a number of megabytes")
+    return technique, number(size, "a target size is a number of megabytes")
 
 
-def _number(text: str, what: str) -> float | None:
+def number(text: str, what: str) -> float | None:
+    """The number a form's line holds, None where it is empty. Raises TaraError saying what it should be."""
     try:
-        return float(text) if text.strip() else None
+        return float(text.strip().removesuffix("MB")) if text.strip() else None
     except ValueError:
         raise TaraError(f"{what}, not {text!r}") from None
