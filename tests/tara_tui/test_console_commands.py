@@ -183,7 +183,7 @@ async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
     ("keys", "wish"),
     [
         (("b",), ("build", 1, "a trial")),
-        (("B", "enter"), ("merge", 1, "none", "", "", "a trial")),
+        (("B", "enter"), ("build as", 1, Wish("Q4_K_M", "standard", merge="none", repair=False), "a trial")),
         (("d", "enter"), ("deploy", 1, "releases/phase-1", "a trial")),
     ],
 )

@@ -86,7 +86,7 @@ def test_another_template_in_training_is_found(
     template = model / "chat_template.jinja"
     template.write_text(template.read_text().replace("<|im_end|>", "<|im_end|> "))
     params, inputs = spec("What is the capital of France?", {"travel": gentle_gguf}, model, f16)
-    with pytest.raises(TaskError, match=r"travel: template parity: token \d+ differs"):
+    with pytest.raises(TaskError, match=r"travel: awkward text: .* token \d+ differs: chat renders"):
         task("verify", tmp_path / "report.json", params, inputs)
 
 

@@ -194,7 +194,7 @@ def test_a_base_that_is_a_gguf_could_stay_as_it_is(
     monkeypatch.setattr(
         recommending,
         "locate",
-        lambda base, workspace: replace(real(base, workspace), path=path.parent, gguf_file=path.name),
+        lambda base, workspace: replace(real(base, workspace), kind="gguf", path=path.parent, gguf_file=path.name),
     )
     found = recommend_phase(built, 1, Wish())
     kept = next(row for row in found.rows if row.choice.technique == "as-is")
@@ -202,6 +202,7 @@ def test_a_base_that_is_a_gguf_could_stay_as_it_is(
     assert kept.choice.bytes.value == path.stat().st_size
     assert kept.choice.quantization == "Q4_1"
     assert kept.choice.cannot == ""
+    assert None not in (kept.choice.memory, kept.choice.speed)
     assert kept.choice.command == "tara build-phase 1 --quantization as-is"
 
 
