@@ -26,7 +26,7 @@ def fields_of(phase: PhaseView) -> list[FormField]:
     size = "" if phase.target_size_mb is None else f" {phase.target_size_mb:g}"
     margin = "" if phase.merge_margin is None else f"{phase.merge_margin:g}"
     return [
-        FormField("quantization", "quantization: Q2_K, Q4_K_M, Q5_K_M or Q8_0", phase.quantization),
+        FormField("quantization", "quantization: Q2_K, Q4_K_M, Q5_K_M, Q8_0 or as-is", phase.quantization),
         FormField(
             "compression",
             "compression: standard, sparse, hybrid, distilled; MB after it",
