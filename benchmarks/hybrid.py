@@ -31,8 +31,8 @@ from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_tex
 from core.gguf.weights import Weights
 from core.tasks import base, convert, imatrix
 from core.tasks.context import Context
-from core.tasks.held_out import held_out_texts
-from core.tasks.hybrid import WINDOW, calibration_texts
+from core.tasks.held_out import WINDOW, held_out_texts
+from core.tasks.hybrid import calibration_texts
 from core.training.base import load_tokenizer
 
 DATA = Path("configs/starter_data")

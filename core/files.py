@@ -38,6 +38,14 @@ def staging_beside(target: Path) -> Path:
     return target.parent / f"{STAGING_PREFIX}{os.getpid()}-{target.name}"
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name where the file system allows, else copy it: for what is never written to again."""
+    try:
+        os.link(source.resolve(), target)  # resolved: a hub's cache is made of links
+    except OSError:  # another file system, another's file, or one without links
+        shutil.copyfile(source, target)
+
+
 def discard(path: Path) -> None:
     """Remove a file, link or folder if it is there."""
     if path.is_dir() and not path.is_symlink():

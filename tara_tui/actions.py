@@ -9,6 +9,7 @@ from core.errors import TaraError
 from tara_tui import present
 from tara_tui.asking import Asking
 from tara_tui.backend import Service
+from tara_tui.build_form import fields_of, technique_of
 from tara_tui.commands import COMMANDS, help_lines
 from tara_tui.details import describe
 from tara_tui.dialogs import (
@@ -19,7 +20,6 @@ from tara_tui.dialogs import (
 )
 from tara_tui.selection import active_release, earlier_release
 from tara_tui.widgets.transcript import Entry
-from tara_tui.wish import fields_of, technique_of, wish_of
 
 if TYPE_CHECKING:
     pass
@@ -59,7 +59,7 @@ class Actions(Asking):
         number = phase.number
 
         def build(values: dict[str, str], reason: str = "") -> str:
-            return self.app.backend.build_as(number, wish_of(values), reason)
+            return self.app.backend.build_as(number, values, reason)
 
         self.form(f"Build phase {number} as", fields_of(phase), [], build, build)
 

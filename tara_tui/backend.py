@@ -10,7 +10,6 @@ from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.phases.unfinished import Choice
-    from tara_tui.wish import Wish
 
 
 class SnapshotReader(Protocol):
@@ -112,8 +111,8 @@ class Backend(Protocol):
         """Queue what is missing of a phase. Raises SettingsChanged where a choice is to be made, which `unfinished`
         then says, BelowThreshold where domains are below its quality threshold; `reason` is why it goes on, or ''."""
 
-    def build_as(self, number: int, wish: "Wish", reason: str = "") -> str:
-        """Queue what is missing of a phase that is built so; `reason` as for `build_phase`."""
+    def build_as(self, number: int, values: dict[str, str], reason: str = "") -> str:
+        """Queue what is missing of a phase that is built as the lines of a form say; `reason` as for `build_phase`."""
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain; as for `build_phase` there may be a choice to be made."""
@@ -231,20 +230,12 @@ class StoreBackend:
         asked = Asked(override_quality=reason or None)
         return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked, unfinished=unfinished))
 
-    def build_as(self, number: int, wish: "Wish", reason: str = "") -> str:
+    def build_as(self, number: int, values: dict[str, str], reason: str = "") -> str:
         """Queue what is missing of a phase that is built so."""
-        from core.phases.merging import MergeWish
-        from core.phases.service import Asked, build_phase
+        from core.phases.service import build_phase
+        from tara_tui.build_form import asked_of
 
-        unified = wish.merge in ("", "unified")  # what the form still shows of another choice is no wish
-        merge = MergeWish(
-            wish.merge or None, (wish.method or None) if unified else None, wish.margin if unified else None
-        )
-        asked = Asked(
-            wish.quantization or None, wish.technique or None, wish.target_mb, merge, wish.repair,
-            override_quality=reason or None,
-        )  # fmt: skip
-        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked))
+        return jobs_line(f"build of phase {number}", build_phase(self.workspace, number, asked_of(values, reason)))
 
     def train_domain(self, domain: str, unfinished: "Choice | None" = None) -> str:
         """Queue the training of a domain."""
@@ -289,7 +280,7 @@ class StoreBackend:
         """The ways to build a phase in order, as lines."""
         from core.phases.recommended import lines
         from core.phases.recommending import Wish, recommend_phase
-        from tara_tui.wish import number as told
+        from tara_tui.build_form import number as told
 
         wish = Wish(
             told(target, "a target size is a number of megabytes"),

@@ -69,7 +69,7 @@ def keep(
     """The reference's side: `logits` [n, vocabulary] before softmax, `targets` [n] the tokens that really follow;
     `random` draws. Raises InvalidInput where a logit is not finite.
     """
-    logs = _log_softmax(logits)
+    logs = log_softmax(logits)
     top = min(TOP, logs.shape[1])
     ids = np.argpartition(-logs, top - 1, axis=1)[:, :top]
     return _at(logs, targets, ids, _draw(logs, ids, random))
@@ -77,10 +77,11 @@ def keep(
 
 def keep_at(logits: npt.NDArray[np.floating[Any]], targets: npt.NDArray[np.integer[Any]], reference: Kept) -> Kept:
     """The other model's side: as `keep`, of the tokens that the reference kept and drew."""
-    return _at(_log_softmax(logits), targets, reference.ids, reference.drawn)
+    return _at(log_softmax(logits), targets, reference.ids, reference.drawn)
 
 
-def _log_softmax(logits: npt.NDArray[np.floating[Any]]) -> Doubles:
+def log_softmax(logits: npt.NDArray[np.floating[Any]]) -> Doubles:
+    """Log-probabilities [n, vocabulary] in float64. Raises InvalidInput where a logit is not finite."""
     values = logits.astype(np.float64)
     if not np.isfinite(values).all():
         raise InvalidInput("the model predicts values that are no numbers", "its file is broken: build it again")
@@ -161,7 +162,7 @@ def whole_divergences(
 ) -> npt.NDArray[np.float64]:
     """KL(reference || other) at each position over the whole vocabulary, from logits [n, vocabulary]: what the bounded
     method is checked against, and what llama-perplexity computes."""
-    p, q = _log_softmax(reference), _log_softmax(other)
+    p, q = log_softmax(reference), log_softmax(other)
     return np.asarray((np.exp(p) * (p - q)).sum(axis=1))
 
 

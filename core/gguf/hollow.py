@@ -9,8 +9,9 @@ import struct
 from pathlib import Path
 
 from core.errors import InvalidInput
-from core.gguf.header import MAGIC, PREFIX_BYTES, TYPE_NUMBERS, Header, TensorInfo, padded, read_header, stored_bytes
+from core.gguf.header import Header, TensorInfo, read_header
 from core.gguf.quantizer import predicted_size
+from core.gguf.skeleton import keys_of, write_skeleton
 
 ADDED = 1024  # bytes that keys of our own, the matrix's and a longer name may add to a header
 
@@ -32,27 +33,13 @@ def smaller_size(source: Path, scratch: Path, layers: int, width: int, quantizat
 def write_hollow(source: Path, target: Path, layers: int, width: int) -> None:
     """Write a GGUF file with the keys of `source` and the shapes of a smaller model, and no weights behind them."""
     header = read_header(source)
-    keys = bytearray(_keys(source, header))
+    keys = bytearray(keys_of(source, header))
     inner = _patch(keys, header, "feed_forward_length", width)
     _patch(keys, header, "block_count", layers)
-    tensors = [tensor for one in header.tensors if (tensor := _resized(one, layers, inner, width)) is not None]
-    listed, at = bytearray(), 0
-    for tensor in tensors:
-        name = tensor.name.encode()
-        listed += struct.pack("<Q", len(name)) + name + struct.pack("<I", len(tensor.shape))
-        listed += struct.pack(f"<{len(tensor.shape)}Q", *tensor.shape)
-        listed += struct.pack("<IQ", TYPE_NUMBERS[tensor.type], at)
-        at += padded(tensor.bytes, header.alignment)
-    with open(target, "xb") as stream:
-        stream.write(struct.pack("<4sIQQ", MAGIC, header.version, len(tensors), header.key_count))
-        stream.write(bytes(keys) + bytes(listed))
-        stream.truncate(padded(stream.tell(), header.alignment) + at)
-
-
-def _keys(path: Path, header: Header) -> bytes:
-    with open(path, "rb") as stream:
-        stream.seek(PREFIX_BYTES)
-        return stream.read(header.keys_end - PREFIX_BYTES)
+    shapes = [(one, _resized(one, layers, inner, width)) for one in header.tensors]
+    write_skeleton(
+        target, header, bytes(keys), [(one.name, shape, one.type) for one, shape in shapes if shape is not None]
+    )
 
 
 def _patch(keys: bytearray, header: Header, name: str, value: int) -> int:
@@ -68,18 +55,15 @@ def _patch(keys: bytearray, header: Header, name: str, value: int) -> int:
     return before
 
 
-def _resized(tensor: TensorInfo, layers: int, inner: int, width: int) -> TensorInfo | None:
-    found = _BLOCK.match(tensor.name)
+def _resized(tensor: TensorInfo, layers: int, inner: int, width: int) -> list[int] | None:
+    """A tensor's shape in the smaller model, None where it is not there."""
+    shape, found = list(tensor.shape), _BLOCK.match(tensor.name)
     if not found:
-        return tensor
+        return shape
     if int(found[1]) >= layers:
         return None
-    shape = list(tensor.shape)
     if found[2].startswith(("ffn_gate.", "ffn_up.")):
         shape[-1] = shape[-1] // inner * width
     elif found[2] == "ffn_down.weight":
         shape[0] = width
-    elements = 1
-    for side in shape:
-        elements *= side
-    return TensorInfo(tensor.name, tuple(shape), tensor.type, stored_bytes(tensor.type, elements), 0)
+    return shape

@@ -20,9 +20,8 @@ from core.errors import InvalidInput
 from core.gguf.candidates import importance_of
 from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.rounding import quantize_rows
+from core.gguf.stacking import read_pairs
 from core.gguf.weights import Rows, Weights
-
-_A, _B = ".lora_a", ".lora_b"
 
 
 @dataclass(frozen=True)
@@ -71,22 +70,18 @@ def kept_change(
     W is `whole` less the change. Rows pass through memory a few at a time. Raises InvalidInput where the files are not
     of one model.
     """
-    rounded, merged, factors = Weights(small, rounded=True), Weights(whole), Weights(adapter)
-    alpha = factors.header.metadata.get("adapter.lora.alpha")
-    names = [name.removesuffix(_A) for name in factors.tensors if name.endswith(_A)]
-    if not names or not isinstance(alpha, int | float):
-        raise InvalidInput(f"{adapter} holds no change of weights", "give the adapter's GGUF file")
+    rounded, merged = Weights(small, rounded=True), Weights(whole)
+    pairs, _ = read_pairs(adapter)
     found: dict[str, Kept] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for number, name in enumerate(names, start=1):
+        for number, (name, pair) in enumerate(pairs.items(), start=1):
             tensor, stored = merged.tensors.get(name), rounded.tensors.get(name)
-            a, b = (_matrix(factors, name + half) for half in (_A, _B))
+            a, b = pair.a, pair.b
             if tensor is None or stored is None or tensor.shape != stored.shape or (b.shape[0], a.shape[1]) != (
                 tensor.elements // tensor.shape[0], tensor.shape[0],
             ):  # fmt: skip
                 raise InvalidInput(f"{adapter.name} changes {name}, which {small.name} has not so", "build it again")
             importance = importance_of(imatrix, tensor) if imatrix is not None else None
-            scale = alpha / a.shape[0]
 
             def one(
                 part: tuple[tuple[int, Rows], tuple[int, Rows]],
@@ -94,26 +89,19 @@ def kept_change(
                 b: Rows = b,
                 kind: str = stored.type,
                 importance: Rows | None = importance,
-                scale: float = scale,
             ) -> Kept:
                 (start, rows), (_, after) = part
-                change = scale * (b[start : start + len(rows)] @ a)
+                change = b[start : start + len(rows)] @ a
                 return _compared(change, after - _as_stored(rows - change, kind, importance))
 
             total = Kept()
-            parts = zip(merged.slabs(tensor), rounded.slabs(stored), strict=True)
-            while some := list(islice(parts, threads)):  # no more of them are held at once
+            slabs = zip(merged.slabs(tensor), rounded.slabs(stored), strict=True)
+            while some := list(islice(slabs, threads)):  # no more of them are held at once
                 total = sum(pool.map(one, some), total)
             found[name] = total
             if on_tensor:
-                on_tensor(number, len(names), name)
+                on_tensor(number, len(pairs), name)
     return found
-
-
-def _matrix(file: Weights, name: str) -> Rows:
-    if name not in file.tensors:
-        raise InvalidInput(f"an adapter lacks {name}", "convert it again")
-    return np.concatenate([rows for _, rows in file.slabs(file.tensors[name])])
 
 
 def _as_stored(rows: Rows, kind: str, importance: Rows | None) -> Rows:

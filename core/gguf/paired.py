@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from core.gguf.divergence import Doubles, Estimate, estimate
 
-ERRORS = 2.0  # standard errors by which a candidate must lose less, so that chance does not choose
+ERRORS = 2.0  # standard errors by which two must differ, so that chance does not choose
 
 
 @dataclass(frozen=True)

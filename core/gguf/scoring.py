@@ -39,18 +39,6 @@ def windows(tokens: Sequence[int], length: int, beginning: int | None = None) ->
     return [Text(one if beginning is None else (beginning, *one[1:]), targets) for one in cut]
 
 
-def first_of(texts: Sequence[Text], most: int) -> list[Text]:
-    """Texts in their order while they have at most `most` scored positions together; at least one."""
-    taken: list[Text] = []
-    left = most
-    for text in texts:
-        left -= text.positions
-        if left < 0 and taken:
-            break
-        taken.append(text)
-    return taken
-
-
 def predictions(runtime: Runtime, text: Text) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[Any]]]:
     """Logits [at most 16, vocabulary] at the scored positions in order, and the tokens that really follow there."""
     wanted = [*text.targets[1:], False]

@@ -53,16 +53,23 @@ def groups_of(tensors: Sequence[TensorInfo], bands: int = BANDS) -> list[Group]:
     return found + alone
 
 
-def scored_texts(path: Path, texts: Sequence[Text], *, threads: int, seed: int) -> list[Kept]:
-    """What is kept of a model's predictions in each text: the reference's side."""
+def scored_texts(
+    path: Path, texts: Sequence[Text], *, threads: int, seed: int, adapter: Path | None = None
+) -> list[Kept]:
+    """What is kept of a model's predictions in each text: the reference's side. With an adapter on, where one is given;
+    whose base that is must be known."""
     random = np.random.default_rng(seed)
     with Runtime(path, n_ctx=_longest(texts), threads=threads, outputs=OUTPUTS) as runtime:
+        runtime.attach(adapter)
         return [kept_of_reference(runtime, text, random) for text in texts]
 
 
-def divergence_at(path: Path, texts: Sequence[Text], reference: Sequence[Kept], *, threads: int) -> list[Doubles]:
-    """The divergence of a model from the reference at each scored position of each text, nats."""
+def divergence_at(
+    path: Path, texts: Sequence[Text], reference: Sequence[Kept], *, threads: int, adapter: Path | None = None
+) -> list[Doubles]:
+    """The divergence of a model from the reference at each scored position of each text, nats; `adapter` as above."""
     with Runtime(path, n_ctx=_longest(texts), threads=threads, outputs=OUTPUTS) as runtime:
+        runtime.attach(adapter)
         return [
             divergences(kept, kept_beside(runtime, text, kept))[1] for text, kept in zip(texts, reference, strict=True)
         ]

@@ -6,14 +6,13 @@ is large, so its peak is that of running the model.
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import core
 from core.errors import TaraError
+from core.fresh_process import Failed, answer_of
 
 PROMPT_TOKENS = 256
 GENERATED_TOKENS = 32
@@ -39,18 +38,10 @@ class Speed:
 
 def measure_speed(gguf: Path, *, threads: int) -> Speed:
     """Measure a model in a fresh process. Raises TaraError with its last words where it fails."""
-    done = subprocess.run(
-        [sys.executable, "-m", "core.gguf.speed", str(gguf.resolve()), str(threads)],
-        cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = " / ".join(done.stderr.strip().splitlines()[-3:])
-        raise TaraError(f"{gguf.name} could not be run: status {done.returncode}: {last}", "see the log")
-    return Speed(**json.loads(done.stdout.splitlines()[-1]))
+    try:
+        return Speed(**answer_of("core.gguf.speed", str(gguf.resolve()), str(threads)))
+    except Failed as error:
+        raise TaraError(f"{gguf.name} could not be run: {error}", "see the log") from error
 
 
 def _measure(gguf: Path, threads: int) -> Speed:

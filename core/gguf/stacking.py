@@ -59,6 +59,8 @@ def read_pairs(path: Path) -> tuple[dict[str, Pair], dict[str, Any]]:
             raise InvalidInput(f"{path} lacks the other half of {name}", "convert the adapter again")
         a, b = tensors[name + A], tensors[name + B]
         pairs[name] = Pair(a, b * np.float32(alpha / a.shape[0]))
+    if not pairs:
+        raise InvalidInput(f"{path} changes no layer", "convert the adapter again")
     return pairs, header.metadata
 
 

@@ -2,17 +2,15 @@
 
 import json
 import logging
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import core
 from core.catalog.hashes import cache_file
 from core.errors import EnvironmentLacks
 from core.files import hash_json, write_atomically
+from core.fresh_process import Failed, answer_of
 from core.gguf.toolchain import engine_version
 
 VERSION = 3  # of what is asked; a change of it asks again
@@ -63,21 +61,13 @@ def outline_of(source: Path, identity: str) -> Outline:
 
 
 def _ask(source: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "core.gguf.outline", str(source.resolve())],
-        cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        last = " / ".join(done.stderr.strip().splitlines()[-3:])
+    try:
+        return answer_of("core.gguf.outline", str(source.resolve()))
+    except Failed as error:
         raise EnvironmentLacks(
-            f"the files of {source.name} cannot be foreseen: {last or f'status {done.returncode}'}",
+            f"the files of {source.name} cannot be foreseen: {error}",
             "tara doctor says whether converter and engine are here",
-        )
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+        ) from error
 
 
 def _file() -> Path:

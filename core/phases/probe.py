@@ -40,15 +40,16 @@ _COMPUTING = ("train", "evaluate", "imatrix", "check-merge", "prune", "teach", "
 _LINKING = 4.0  # a base that is a folder, or stays as it is: its files are linked and hashed
 # Bytes that would be copied in the time that a parameter takes: base 21 seconds of dequantizing for 135e6 parameters,
 # convert 2, quantize 2.2, verify 1.1 a domain. No merge was among the jobs: it reads and writes as convert does.
-# Unifying two domains by ties took 17 seconds of computing beside the imports; judging reads one small file.
+# Unifying two domains by ties took 17 seconds of computing beside the imports, repairing 4; judging reads one small
+# file. What runs files over held-out text (check-small, repair-adapter, hybrid) goes with the text and has no figure.
 _COPIES = {"base": 920.0, "merge": 88.0, "convert": 88.0, "adapter-convert": 20.0, "quantize": 96.0, "verify": 48.0,
            "package": 9.0, "unify": 375.0, "accept-merge": 0.0, "slice-adapter": 5.0, "quality-gate": 0.0,
-           "check-small": 600.0, "repair": 660.0, "repair-adapter": 900.0, "keep": _LINKING}  # fmt: skip
+           "repair": 290.0, "keep": _LINKING}  # fmt: skip
 
 
 def seconds_by_speed(kind: str, work: float, speed: Speed, *, threads: int, from_gguf: bool) -> float | None:
     """How long a job's work would take at a speed, on so many cores; None for a kind of which nothing is known."""
-    if kind not in _STARTUP_S:
+    if kind not in (*_COMPUTING, *_COPIES):
         return None
     if kind in _COMPUTING:
         return _STARTUP_S[kind] + work / (_SHARE * threads * speed.flops)

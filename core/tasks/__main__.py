@@ -4,7 +4,6 @@ Exit 0: done, and its artifact has its final name. Exit 3: a failure explained b
 TARA; the traceback is in the log.
 """
 
-import gc
 import importlib
 import logging
 import os
@@ -19,11 +18,11 @@ from typing import Any
 from core.devices import VISIBLE
 from core.errors import NoRoom, TaraError
 from core.files import FULL
+from core.loading import loading
 from core.tasks.context import Context, PatientLog, Stopped, TaskError
 from core.threads import wait_kindly
 
 EXPLAINED = 3
-SELDOM = 50_000  # new objects between two collections
 NO_ROOM = 1 << 20  # bytes free, below which a failure is the disk's
 
 
@@ -37,19 +36,9 @@ def main(run_dir: Path) -> int:
 
 
 def _load(kind: str) -> Any:
-    """The module of a kind of job, the libraries with it.
-
-    They make some million objects that stay: looking through them for garbage costs a fifth of the time they take to
-    load, and more in a job that reads a vocabulary. So it is not done while they load, never of what they made, and
-    seldom after that.
-    """
-    gc.disable()
-    try:
+    """The module of a kind of job, the libraries with it."""
+    with loading():
         return importlib.import_module(f"core.tasks.{kind.replace('-', '_')}")
-    finally:
-        gc.freeze()
-        gc.set_threshold(SELDOM)
-        gc.enable()
 
 
 def _run(context: Context) -> int:

@@ -9,21 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from core.errors import InvalidInput
 from core.files import discard, sha256_of, staging_beside
-from core.gguf.divergence import Doubles, Estimate, estimate
+from core.gguf.divergence import Doubles, Estimate, estimate, log_softmax
 from core.gguf.imatrix import read_imatrix
 from core.gguf.inspect import inspect_gguf
 from core.gguf.mixture import peer_of
+from core.gguf.paired import ERRORS
 from core.gguf.quantizer import quantize
 from core.gguf.runtime import Runtime
 from core.gguf.scoring import OUTPUTS, Text, predictions
 from core.tasks.context import Context, TaskError
 from core.tasks.held_out import held_out_texts
 from core.training.base import load_tokenizer
-
-WINDOW = 512  # tokens of an example at most
-ERRORS = 2.0  # standard errors by which a loss must differ, so that chance does not judge
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ def run(ctx: Context) -> None:
     technique, info = ctx.params["technique"], inspect_gguf(small)
     texts = held_out_texts(
         load_tokenizer(Path(ctx.inputs["model"])), ctx.inputs["data"], ctx.params["domains"],
-        length=min(WINDOW, ctx.params["sequence_length"]), most=ctx.params["max_tokens"],
+        length=ctx.params["sequence_length"], most=ctx.params["max_tokens"],
     )  # fmt: skip
     peer = peer_of(whole, info.bytes)
     plains = list(dict.fromkeys((ctx.params["type"], peer)))
@@ -109,13 +106,8 @@ def _score(
 
 
 def _position(logits: Any, following: Any) -> tuple[Doubles, Doubles]:
-    values = logits.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise InvalidInput("the model predicts values that are no numbers", "its file is broken: build it again")
-    values -= values.max(axis=1, keepdims=True)
-    rows = np.arange(len(values))
-    loss = np.log(np.exp(values).sum(axis=1)) - values[rows, following]
-    return loss, (values.argmax(axis=1) == following).astype(np.float64)
+    logs = log_softmax(logits)
+    return -logs[np.arange(len(logs)), following], (logs.argmax(axis=1) == following).astype(np.float64)
 
 
 def difference_of(one: Scored, other: Scored) -> Estimate:

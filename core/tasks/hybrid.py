@@ -21,11 +21,10 @@ from core.gguf.scoring import Text
 from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
 from core.gguf.weights import Weights
 from core.tasks.context import Context, TaskError
-from core.tasks.held_out import held_out_texts
+from core.tasks.held_out import WINDOW, held_out_texts
 from core.training.base import load_tokenizer
 from core.training.calibration import calibration_examples
 
-WINDOW = 512  # tokens of an example at most
 PROBED = 256  # positions of calibration text at most, on which a group's cost is measured
 MIXTURE = "mixture"
 

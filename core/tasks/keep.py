@@ -1,10 +1,8 @@
 """keep: the GGUF file that a base came as goes into the bundle as it is, byte for byte."""
 
-import os
-import shutil
 from pathlib import Path
 
-from core.files import sha256_of
+from core.files import link_or_copy, sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.tasks.context import Context, TaskError
 
@@ -28,7 +26,7 @@ def run(ctx: Context) -> None:
         )
     assert ctx.out is not None
     with ctx.staging() as staged:
-        _take(file, staged)
+        link_or_copy(file, staged)
         digest = sha256_of(staged)
         if digest != about["identity"]:
             raise TaskError(
@@ -44,10 +42,3 @@ def run(ctx: Context) -> None:
     ctx.measure("bytes", info.bytes, method="size of the file", unit="B")
     ctx.measure("bits_per_weight", round(info.bits_per_weight, 4), method="tensor bits over weights, from its header")
     ctx.result(file_type=info.file_type, bytes=info.bytes, bits_per_weight=round(info.bits_per_weight, 4))
-
-
-def _take(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)  # never written to again
-    except OSError:  # another file system, another's file, or one without links
-        shutil.copyfile(source, target)

@@ -1,20 +1,16 @@
 """What prune, teach, heal and distil share: texts by domain, the domains' adapters, and who a model folder is."""
 
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from core.files import MANIFEST, STAGING_PREFIX, sha256_of
 from core.tasks.context import Context
 from core.training.base import load_tokenizer, read_provenance
-from core.training.calibration import calibration_by_domain
+from core.training.calibration import calibration_by_domain, held_out_by_domain
 from core.training.cut import Cut
-from core.training.data import read_examples, split_examples
 from core.training.lora import refuse_other_base
 from core.training.merge import Update, read_updates
 from core.training.pruning import Lessons
-from core.training.render import Rendered, ensure_chat_template, render_all
 from core.training.slicing import slice_adapter
 
 HELD_OUT_TOKENS = 1000  # scored positions a domain at most
@@ -34,20 +30,11 @@ def taught(ctx: Context, model: Path, tokens: int) -> Lessons:
 
 def held_out(ctx: Context, model: Path) -> Lessons:
     """Held-out text of all domains, of each whole examples while they have at most 1000 predicted tokens."""
-    tokenizer = load_tokenizer(model)
-    ensure_chat_template(tokenizer)
-    lessons: list[tuple[str, Rendered]] = []
-    for domain, path in ctx.inputs["data"].items():
-        facts: Mapping[str, Any] = ctx.params["domains"][domain]
-        _, kept = split_examples(read_examples(Path(path)), facts["seed"], facts["held_out_fraction"])
-        rendered, _ = render_all(tokenizer, kept, facts["system_prompt"], ctx.params["sequence_length"])
-        left = HELD_OUT_TOKENS
-        for at, example in enumerate(rendered):
-            left -= example.target_count
-            if left < 0 and at:
-                break
-            lessons.append((domain, example))
-    return lessons
+    found = held_out_by_domain(
+        load_tokenizer(model), ctx.inputs["data"], ctx.params["domains"], length=ctx.params["sequence_length"],
+        most=HELD_OUT_TOKENS,
+    )  # fmt: skip
+    return [(domain, example) for domain, examples in found.items() for example in examples]
 
 
 def riding(ctx: Context, model: Path) -> dict[str, dict[str, Update]]:

@@ -13,11 +13,12 @@ from core.files import discard, sha256_of, staging_beside
 from core.gguf.divergence import Comparing, Comparison, Estimate, ReferenceWriter, read_reference
 from core.gguf.inspect import GgufInfo, inspect_gguf
 from core.gguf.runtime import Runtime
-from core.gguf.scoring import OUTPUTS, Text, first_of, kept_beside, kept_of_reference, windows
+from core.gguf.scoring import OUTPUTS, Text, kept_beside, kept_of_reference, windows
 from core.gguf.speed import Speed, measure_speed
 from core.tasks.context import Context, TaskError
 from core.tasks.held_out import held_out_texts
 from core.training.base import load_tokenizer, read_provenance
+from core.training.calibration import first_within
 
 WINDOW = 512  # tokens of a window of plain text, and at most of an example
 PLAIN_TEXT = "text"
@@ -123,7 +124,7 @@ def _windows(ctx: Context, runtime: Runtime, length: int) -> list[Text]:
     found = windows(runtime.tokenize(text, special=False), length, runtime.beginning())
     if not found:
         raise TaskError(f"{path} is shorter than one window of {length} tokens", "give a longer text")
-    return first_of(found, ctx.params["max_tokens"])
+    return first_within(found, ctx.params["max_tokens"], lambda one: one.positions)
 
 
 def _run_other(

@@ -1,15 +1,13 @@
 """Package: the verified files of a phase, its routing data and a manifest, as one folder."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import core
 from core.catalog import Domain
 from core.deploy.manifest import FORMAT, NAME, write_manifest
-from core.files import sha256_of
+from core.files import link_or_copy, sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.routing import build_routing_data
 from core.tasks.context import Context, TaskError
@@ -147,10 +145,7 @@ def small_figures(name: str, checks: dict[str, dict[str, Any]]) -> dict[str, Any
 def _take(source: Path, folder: Path, name: str) -> dict[str, Any]:
     """Put a file into the bundle: a link where the file system allows, for it is never written to again."""
     target = folder / name
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
+    link_or_copy(source, target)
     return {"file": name, "sha256": sha256_of(target), "bytes": target.stat().st_size}
 
 

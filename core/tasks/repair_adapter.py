@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from core.files import discard, sha256_of, staging_beside, sync_tree
-from core.gguf.divergence import Doubles, Kept, divergences
+from core.gguf.divergence import Doubles
 from core.gguf.inspect import inspect_gguf
+from core.gguf.metadata import BASE_SHA256
 from core.gguf.paired import Paired, paired
-from core.gguf.runtime import Runtime
-from core.gguf.scoring import OUTPUTS, Text, kept_beside, kept_of_reference
+from core.gguf.scoring import Text
+from core.gguf.sensitivity import divergence_at, scored_texts
 from core.gguf.stacking import read_pairs, stacked, write_pairs
 from core.tasks.context import Context, TaskError
 from core.tasks.held_out import held_out_texts
 from core.training.base import load_tokenizer
 
-WINDOW = 512  # tokens of an example at most
 REPAIR_RANK = "tara.repair.rank"
 
 
@@ -32,10 +32,12 @@ def run(ctx: Context) -> None:
     adapter, repair, domain = Path(ctx.inputs["adapter"]), Path(ctx.inputs["repair"]), ctx.params["domain"]
     texts = held_out_texts(
         load_tokenizer(Path(ctx.inputs["model"])), {domain: ctx.inputs["data"]}, ctx.params["domains"],
-        length=min(WINDOW, ctx.params["sequence_length"]), most=ctx.params["max_tokens"],
+        length=ctx.params["sequence_length"], most=ctx.params["max_tokens"],
     )[domain]  # fmt: skip
-    pairs, keys = read_pairs(adapter)
-    more, about = read_pairs(repair)
+    (pairs, keys), (more, about) = read_pairs(adapter), read_pairs(repair)
+    for path, named in ((adapter, keys), (repair, about)):
+        if named.get(BASE_SHA256) != ctx.params["base_sha256"]:
+            raise TaskError(f"{path.name} is of another base than {ctx.params['base_name']}", "build again")
     added = max(pair.rank for pair in more.values())
     assert ctx.out is not None
     folder = staging_beside(ctx.out)  # the artifact's own temporary name: what a kill leaves there is removed
@@ -58,36 +60,24 @@ def run(ctx: Context) -> None:
 
 
 def _judged(ctx: Context, adapter: Path, candidate: Path, texts: list[Text]) -> Paired:
-    steps = 3 * len(texts)
-    done = 0
+    threads, done = int(ctx.spec.get("threads") or 1), 0
     ctx.restart_clock()
 
     def step(message: str) -> None:
         nonlocal done
         done += 1
-        ctx.progress(done, steps, unit="text", message=message)
+        ctx.progress(done, 3, unit="pass", message=message)
 
-    longest = max(len(text.tokens) for text in texts)
-    threads, sha256 = int(ctx.spec.get("threads") or 1), ctx.params["base_sha256"]
-    random = np.random.default_rng(ctx.params["seed"])
-    reference: list[Kept] = []
-    with Runtime(Path(ctx.inputs["gguf"]), n_ctx=longest, threads=threads, outputs=OUTPUTS) as runtime:
-        runtime.attach(adapter, base_sha256=sha256)
-        for text in texts:
-            reference.append(kept_of_reference(runtime, text, random))
-            step("F16 with the domain's adapter")
-    found: list[Doubles] = []
-    with Runtime(Path(ctx.inputs["quantized"]), n_ctx=longest, threads=threads, outputs=OUTPUTS) as runtime:
-        for path, name in ((candidate, "repaired"), (adapter, "as it is")):
-            runtime.attach(path, base_sha256=sha256)
-            parts = []
-            for text, kept in zip(texts, reference, strict=True):
-                parts.append(divergences(kept, kept_beside(runtime, text, kept))[1])
-                step(f"quantized, adapter {name}")
-            found.append(np.concatenate(parts))
+    reference = scored_texts(Path(ctx.inputs["gguf"]), texts, threads=threads, seed=ctx.params["seed"], adapter=adapter)
+    step("F16 with the domain's adapter")
     blocks = [number for number, kept in enumerate(reference) for _ in range(len(kept))]
     if not blocks:
         raise TaskError(f"{ctx.params['domain']} has no held-out answer to measure on", "give it more examples")
+    found: list[Doubles] = []
+    for path, name in ((candidate, "repaired"), (adapter, "as it is")):
+        there = divergence_at(Path(ctx.inputs["quantized"]), texts, reference, threads=threads, adapter=path)
+        found.append(np.concatenate(there))
+        step(f"quantized, adapter {name}")
     return paired(found[0], found[1], blocks)
 
 

@@ -1,7 +1,6 @@
 """Base models as one kind of folder: config.json, safetensors and tokenizer files, whatever they came from."""
 
 import json
-import os
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from core.catalog.bases import Located, base_identity, locate
 from core.catalog.model import BaseModel
-from core.files import MANIFEST
+from core.files import MANIFEST, link_or_copy
 from core.tasks.context import TaskError
 from core.training.read_once import read_once
 from core.training.render import CHAT_TEMPLATE_FILE, ensure_chat_template, template_hash
@@ -281,12 +280,5 @@ def _from_folder(folder: Path, destination: Path) -> dict[str, Any]:
     for path in sorted(small - set(weights)):
         shutil.copyfile(path, destination / path.name)
     for path in weights:
-        _link_or_copy(path.resolve(), destination / path.name)  # resolved: the hub's cache is made of links
+        link_or_copy(path, destination / path.name)
     return {"source": folder.name, "dtype": config.get("dtype") or config.get("torch_dtype")}
-
-
-def _link_or_copy(path: Path, target: Path) -> None:
-    try:
-        os.link(path, target)  # gigabytes that are never written to
-    except OSError:  # another file system, or one without links
-        shutil.copyfile(path, target)

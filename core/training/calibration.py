@@ -1,11 +1,13 @@
-"""The text that calibrates quantization: what the domains are trained on, never what is held out."""
+"""The text of domains as training renders it: what calibrates and teaches, and what is held out to judge by."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from core.training.data import read_examples, split_examples
 from core.training.render import Rendered, ensure_chat_template, render_all
+
+T = TypeVar("T")
 
 
 def calibration_examples(
@@ -45,3 +47,31 @@ def calibration_by_domain(
             mine.append(example)
             taken += len(example.input_ids)
     return chosen
+
+
+def held_out_by_domain(
+    tokenizer: Any, data: Mapping[str, str], domains: Mapping[str, Mapping[str, Any]], *, length: int, most: int
+) -> dict[str, list[Rendered]]:
+    """Of each domain the held-out examples: whole ones while they have at most `most` predicted tokens, at least one.
+    `domains` says of each its system_prompt, seed and held_out_fraction."""
+    ensure_chat_template(tokenizer)
+    found: dict[str, list[Rendered]] = {}
+    for name, path in data.items():
+        facts = domains[name]
+        _, held_out = split_examples(read_examples(Path(path)), facts["seed"], facts["held_out_fraction"])
+        rendered, report = render_all(tokenizer, held_out, facts["system_prompt"], length)
+        found[name] = first_within(rendered, most, lambda example: example.target_count)
+        print(f"{name}: {len(found[name])} of {report.one_line(length)}", flush=True)
+    return found
+
+
+def first_within(items: Iterable[T], most: int, size: Callable[[T], int]) -> list[T]:
+    """Items in their order while they have at most `most` together; at least one."""
+    taken: list[T] = []
+    left = most
+    for item in items:
+        left -= size(item)
+        if left < 0 and taken:
+            break
+        taken.append(item)
+    return taken

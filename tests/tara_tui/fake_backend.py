@@ -9,7 +9,7 @@ from pathlib import Path
 from core.errors import BelowThreshold, Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
-from tara_tui.wish import Wish
+from tara_tui.build_form import asked_of
 
 NOW = 1_800_000_000.0
 
@@ -176,10 +176,11 @@ class FakeBackend:
         self._judge(reason)
         return self._wish("build", number, reason) if reason else self._training("build", number, unfinished)
 
-    def build_as(self, number: int, wish: Wish, reason: str = "") -> str:
+    def build_as(self, number: int, values: dict[str, str], reason: str = "") -> str:
         """Remember it."""
+        asked = asked_of(values, reason)
         self._judge(reason)
-        return self._wish("build as", number, wish, *([reason] if reason else []))
+        return self._wish("build as", number, asked)
 
     def _judge(self, reason: str) -> None:
         if self.below is not None and not reason:

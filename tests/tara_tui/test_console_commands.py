@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from core.errors import BelowThreshold, InvalidInput, SettingsChanged
+from core.phases.merging import MergeWish
+from core.phases.service import Asked
 from core.store.views import DomainView
 from tara_tui.actions import Actions
 from tara_tui.commands import COMMANDS, bindings
 from tara_tui.details import table_lines
 from tara_tui.dialogs import ConfirmDialog, FormDialog, PaletteDialog, TextDialog, UnfinishedDialog
 from tara_tui.widgets.row_list import RowList
-from tara_tui.wish import Wish
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import console, idle
 
@@ -183,7 +184,7 @@ async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
     ("keys", "wish"),
     [
         (("b",), ("build", 1, "a trial")),
-        (("B", "enter"), ("build as", 1, Wish("Q4_K_M", "standard", merge="none", repair=False), "a trial")),
+        (("B", "enter"), ("build as", 1, Asked("Q4_K_M", "standard", None, MergeWish("none"), False, None, "a trial"))),
         (("d", "enter"), ("deploy", 1, "releases/phase-1", "a trial")),
     ],
 )
@@ -326,8 +327,8 @@ async def test_how_a_phase_is_built_is_asked_and_shown_as_it_is_set(tmp_path: Pa
         await it.press(*["backspace"] * len("maybe"))
         await it.write("yes")
         await it.press("enter")
-        wish = Wish("Q4_K_M", "hybrid", 90.5, "unified", "", 0.05, True)
-        await it.until(lambda: it.backend.wishes == [("build as", 1, wish)], "the wish")
+        asked = Asked("Q4_K_M", "hybrid", 90.5, MergeWish("unified", None, 0.05), True)
+        await it.until(lambda: it.backend.wishes == [("build as", 1, asked)], "the wish")
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 

@@ -26,8 +26,9 @@ from core.gguf.header import read_header
 from core.gguf.inspect import inspect_gguf
 from core.gguf.quantizer import quantize
 from core.gguf.runtime import EngineError, Runtime
-from core.gguf.scoring import Text, first_of, kept_beside, kept_of_reference, windows
+from core.gguf.scoring import Text, kept_beside, kept_of_reference, windows
 from core.tasks.context import TaskError
+from core.training.calibration import first_within
 from tests.core.gguf.conftest import Task
 from tests.models import build_tiny
 
@@ -115,8 +116,12 @@ def test_windows_score_their_second_half() -> None:
     cut = windows(range(100, 1200), 512, beginning=1)
     assert [(text.tokens[:2], text.positions) for text in cut] == [((1, 101), 255), ((1, 613), 255)]
     assert cut[0].targets.index(True) == 257  # as llama-perplexity: the first prediction is made at position 256
-    assert len(first_of(cut, 300)) == len(first_of(cut, 1)) == 1
-    assert len(first_of(cut, 510)) == 2
+
+    def within(most: int) -> list[Text]:
+        return first_within(cut, most, lambda text: text.positions)
+
+    assert len(within(300)) == len(within(1)) == 1
+    assert len(within(510)) == 2
 
 
 def both(reference: Path, other: Path, text: Text) -> tuple[Comparison, npt.NDArray[np.float64]]:

@@ -19,6 +19,7 @@ def put(path: Path, tensors: dict[str, Rows], kind: str, *, adapter: bool = Fals
     writer = gguf.GGUFWriter(path, "llama")
     if adapter:
         writer.add_type(gguf.GGUFType.ADAPTER)
+        writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, ALPHA)
     for name, rows in tensors.items():
         if kind in ("F32", "F16"):
@@ -76,5 +77,5 @@ def test_files_that_do_not_belong_together_are_refused(tmp_path: Path, weight: R
     adapter = put(tmp_path / "a.gguf", {f"{NAME}.lora_a": a, f"{NAME}.lora_b": b}, "F32", adapter=True)
     with pytest.raises(InvalidInput, match=f"a.gguf changes {NAME}, which w.gguf has not so"):
         kept_change(whole, whole, adapter, None, threads=1)
-    with pytest.raises(InvalidInput, match="holds no change of weights"):
+    with pytest.raises(InvalidInput, match="is not a LoRA adapter"):
         kept_change(whole, whole, whole, None, threads=1)

@@ -145,6 +145,14 @@ def test_it_is_kept_where_it_wins_on_held_out_text(tiny: dict[str, Path], tmp_pa
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_an_adapter_of_another_base_is_not_repaired(tiny: dict[str, Path], tmp_path: Path) -> None:
+    other = tmp_path / "other.gguf"
+    pairs, keys = read_pairs(tiny["adapter"])
+    write_pairs(other, "llama", pairs, {**keys, "tara.base.sha256": "c" * 64})
+    with pytest.raises(TaskError, match=r"other\.gguf is of another base than tiny"):
+        repaired(tiny, tmp_path, 8, adapter=other)
+
+
 def test_where_it_does_not_win_the_adapter_stays_byte_for_byte(tiny: dict[str, Path], tmp_path: Path) -> None:
     # Measured against itself the rounded model has nothing to win: any change is a loss.
     _, found = repaired(tiny, tmp_path, 8, gguf=tiny["quantized"])

@@ -1,23 +1,13 @@
 """How a phase is to be built, as a person writes it into a form."""
 
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.errors import TaraError
 from core.store.views import PhaseView
 from tara_tui.dialogs import FormField
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What was said of a build; '' and None are what the phase or the settings have."""
-
-    quantization: str = ""
-    technique: str = ""
-    target_mb: float | None = None
-    merge: str = ""
-    method: str = ""
-    margin: float | None = None
-    repair: bool | None = None
+if TYPE_CHECKING:
+    from core.phases.service import Asked  # loads SQLModel, which the console does when it is first needed
 
 
 def fields_of(phase: PhaseView) -> list[FormField]:
@@ -39,17 +29,23 @@ def fields_of(phase: PhaseView) -> list[FormField]:
     ]
 
 
-def wish_of(values: dict[str, str]) -> Wish:
-    """What the lines say. Raises TaraError where one cannot be understood."""
+def asked_of(values: dict[str, str], reason: str = "") -> "Asked":
+    """What the lines ask for; what is empty is as the phase is set. `reason` is why a build goes on below the quality
+    threshold. Raises TaraError where a line cannot be understood."""
+    from core.phases.merging import MergeWish
+    from core.phases.service import Asked
+
     told = {name: value.strip() for name, value in values.items()}
     technique, target = technique_of(told["compression"])
     answer = told["repair"].lower()
     if answer not in ("", "yes", "no"):
         raise TaraError(f"repair is yes or no, not {told['repair']!r}")
     margin = number(told["margin"], "a margin is a number")
-    return Wish(
-        told["quantization"], technique, target, told["merge"], told["method"], margin,
-        {"": None, "yes": True, "no": False}[answer],
+    unified = told["merge"] in ("", "unified")  # what the form still shows of another choice is no wish
+    merge = MergeWish(told["merge"] or None, (told["method"] or None) if unified else None, margin if unified else None)
+    return Asked(
+        told["quantization"] or None, technique or None, target, merge, {"": None, "yes": True, "no": False}[answer],
+        override_quality=reason or None,
     )  # fmt: skip
 
 
