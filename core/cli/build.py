@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
-from core.cli.follow import wait_for
+from core.cli.follow import follow, leave_where_failed
 from core.cli.merging import merge_options, merge_table, repair_option
 from core.text import clean, size
 from core.workspace import Workspace
@@ -14,6 +14,7 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.phases.merging import MergeWish
     from core.phases.unfinished import Choice
+    from core.store.views import JobView
 
 F = TypeVar("F", bound=Callable[..., Any])
 detach_option = click.option("--detach", is_flag=True, help="Queue the jobs and return at once.")
@@ -130,7 +131,13 @@ def build_phase(
         return
     see_to_jobs(root)
     ids = service.build_phase(workspace, phase_number, wanted, unfinished=choice)
-    if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do"):
+
+    def losses(jobs: "Sequence[JobView]") -> None:
+        if any(job.kind == "accept-merge" and job.state == "failed" for job in jobs):
+            with open_reader(workspace) as reader:
+                click.echo(merge_table(reader, reader.phase(phase_number)))
+
+    if not _followed(workspace, ids, detach, as_json, f"phase {phase_number} is built: nothing to do", losses):
         return
     with open_reader(workspace) as reader:
         phase = reader.phase(phase_number)
@@ -201,8 +208,16 @@ def deploy_phase(
         click.echo(f"version {release.version} is current in {release.target} ({size(release.bytes)})")
 
 
-def _followed(workspace: Workspace, ids: Sequence[int], detach: bool, as_json: bool, nothing: str) -> bool:
-    """Follow jobs, or say that they were queued, or that there are none. False where the command is done with that."""
+def _followed(
+    workspace: Workspace,
+    ids: Sequence[int],
+    detach: bool,
+    as_json: bool,
+    nothing: str,
+    over: "Callable[[Sequence[JobView]], None] | None" = None,
+) -> bool:
+    """Follow jobs, or say that they were queued, or that there are none. False where the command is done with that.
+    `over` has the word when they are over, before the command leaves because one failed."""
     if detach:
         if as_json:
             print_json({"jobs": list(ids)})
@@ -213,5 +228,8 @@ def _followed(workspace: Workspace, ids: Sequence[int], detach: bool, as_json: b
         if not as_json:
             click.echo(nothing)
         return as_json
-    wait_for(workspace, ids, quiet=as_json)
+    jobs = follow(workspace, ids, quiet=as_json)
+    if over is not None and not as_json:
+        over(jobs)
+    leave_where_failed(jobs)
     return True

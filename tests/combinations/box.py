@@ -1,0 +1,32 @@
+"""The workspaces that are built in: the embedded base, one domain, and settings with which a build takes minutes."""
+
+from pathlib import Path
+
+import yaml
+
+from core.workspace import Workspace
+from tests.conftest import new_workspace
+
+DOMAIN = "healthcare"
+PHASE = 1
+QUICK = {  # less than is good for quality: what is asked here is whether all of it works
+    "compression": {
+        "prune_tokens": 256, "teacher_tokens": 2000, "student_batch": 2, "heal_steps": 8, "distil_steps": 8,
+    },
+    "training": {"calibration_tokens": 512},
+}  # fmt: skip
+
+
+def make(folder: Path, steps: int) -> Workspace:
+    """A workspace whose domain is trained for `steps` steps."""
+    workspace = new_workspace(folder)
+    settings = workspace.configs / "settings.yaml"
+    values = yaml.safe_load(settings.read_text("utf-8"))
+    for name, quick in QUICK.items():
+        values[name] |= quick
+    settings.write_text(yaml.safe_dump(values), "utf-8")
+    presets = workspace.configs / "presets.yaml"
+    values = yaml.safe_load(presets.read_text("utf-8"))
+    values["starter"]["max_steps"] = steps
+    presets.write_text(yaml.safe_dump(values), "utf-8")
+    return workspace
