@@ -129,7 +129,7 @@ def test_unified_refused_and_accepted(box: Workspace) -> None:
     assert list(failed) == ["accept-merge"]
     assert failed["accept-merge"].startswith("starter-135M unified by cat loses more than the margin of 2.00% on ")
     for name in DOMAINS:
-        assert f"{name} base " in failed["accept-merge"]
+        assert f"{name} +" in failed["accept-merge"]
     with open_reader(box) as reader:
         phase = reader.phase(1)
         assert (phase.state, phase.bundle_path) == ("failed", None)
