@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 from core.text import table
-from tests.combinations.box import make
+from core.workspace import Workspace
+from tests.combinations.box import make, make_base
 from tests.combinations.checks import NUMBERS, check
+from tests.combinations.targets import build_recommended
 from tests.combinations.ways import ByCommand, ByConsole
 from tests.conftest import end_everything
 
@@ -29,16 +31,20 @@ def main() -> int:
     asked = parser.parse_args()
     for name in WAYS if asked.by == "both" else [asked.by]:
         with tempfile.TemporaryDirectory(prefix="tara-combinations-") as scratch:
-            all_of(name, (asked.folder or Path(scratch)) / name, asked.steps)
+            folder = asked.folder or Path(scratch)
+            all_of(name, make(folder / name, make_base(folder / f"base-{name}"), asked.steps))
     return 0
 
 
-def all_of(way: str, folder: Path, steps: int) -> None:
-    """Build the 16 in one workspace, and print a line of figures for each."""
-    workspace = make(folder, steps)
-    rows = []
+def all_of(way: str, workspace: Workspace) -> None:
+    """Build the 16 in one workspace, and print a line of figures for each; from the command line also what is
+    recommended for some sizes, before any of it is there."""
+    rows: list[list[str]] = []
     try:
         with WAYS[way](workspace) as by:
+            if way == "command":
+                heads = ("target MB", "recommended", "predicted", "by", "built", "error")
+                print(table(heads, build_recommended(workspace), right=(0, 2, 4, 5)), flush=True)
             for technique in TECHNIQUES:
                 for quantization in NUMBERS:
                     started = time.monotonic()
