@@ -3,14 +3,14 @@
 Switch to first token, in one process that does nothing else: an adapter put on the resident base, beside the file of a
 merged model loaded in the place of the one before (which is what one file a domain costs where they do not all fit in
 memory). The same prompts (a domain's system prompt, and a question that is new each time, so that nothing of it was
-evaluated before), the same file type, both from the page cache; the domains in random order. A copy of the base file for
-each domain stands in for its merged model, unless `--merged` names a release built with `--merge exact`: merging changes
-the values of the weights, not how many there are or how they are stored. Beside both, a merged model that is resident
-already, which is as fast as can be and takes one model's memory a domain.
+evaluated before), the same file type, both from the page cache; the domains in random order. A copy of the base file
+for each domain stands in for its merged model, unless `--merged` names a release built with `--merge exact`: merging
+changes the values of the weights, not how many there are or how they are stored. Beside both, a merged model that is
+resident already, which is as fast as can be and takes one model's memory a domain.
 
-Then the soak (`tests/soak_chat.py`): 200 turns over the domains in random order. The last line is `RESULT ` and one JSON
-object; the exit status is 1 where an answer differs from a fresh engine's, the memory grows, the killed engine does
-not go on, or an adapter is no faster.
+Then the soak (`tests/soak_chat.py`): 200 turns over the domains in random order. The last line is `RESULT ` and one
+JSON object; the exit status is 1 where an answer differs from a fresh engine's, the memory grows, the killed engine
+does not go on, or an adapter is no faster.
 """
 
 import argparse
