@@ -165,7 +165,9 @@ class FormDialog(ModalScreen[None]):
 
     def set_notes(self, notes: Sequence[str]) -> None:
         """Show other notes, when they were found later."""
-        self.query_one("#form-notes", Static).update(Content("\n".join([*notes, FORM_KEYS])))
+        box = self.query_one("#form-notes", Static)
+        box.styles.min_height = box.size.height  # fewer lines do not move the form under the person's eyes
+        box.update(Content("\n".join([*notes, FORM_KEYS])))
 
     def say(self, line: str) -> None:
         """Show why it was not done."""

@@ -45,6 +45,7 @@ COMMANDS = {
     "history": "core.cli.history:history",
     "smoke": "core.cli.smoke:smoke",
     "route": "core.cli.chat:route",
+    "encoder": "core.cli.encoder:encoder",
     "doctor": "core.cli.doctor:doctor",
     "completion": "core.cli.completion:completion",
 }
@@ -80,6 +81,7 @@ SHORT_HELP = {
     "history": "Show and erase what is remembered of a person.",
     "smoke": "Ask a canned set of a phase and judge the answers.",
     "route": "Show which domain a message goes to, and why.",
+    "encoder": "Show and install the router's sentence encoder.",
     "doctor": "Check this machine and workspace.",
     "completion": "Print the shell completion script.",
 }
