@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	combinations bench-startup bench-runner bench-factory bench-hybrid
+	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -72,6 +72,11 @@ PARAMETERS ?= 3b
 FOLDER ?=
 bench-factory: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/factory.py --parameters $(PARAMETERS) $(if $(FOLDER),--folder $(FOLDER))
+
+RELEASE ?= releases/phase-1/current
+TURNS ?= 200
+bench-chat: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/chat.py --release $(RELEASE) --turns $(TURNS)
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))

@@ -1,6 +1,7 @@
 """Text for people: figures in short, and text from elsewhere (log lines, model output, file names) made safe to print:
 nothing in it can move a terminal's cursor, change its colours or title, ring, or turn the reading direction."""
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,9 @@ _TABLE: dict[int, str] = {
 }
 
 
+_ACTING = re.compile("[" + "".join(re.escape(chr(code)) for code in _TABLE if code >= 0x7F) + "]")
+
+
 def clean(text: str) -> str:
     """`text` with every control visible and harmless; newlines and tabs stay.
 
@@ -45,6 +49,12 @@ def clean(text: str) -> str:
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.translate(_TABLE)
+
+
+def escaped_json(text: str) -> str:
+    """JSON text in which every character that could act on a terminal is written as an escape: the same value, harmless
+    to look at. (JSON itself escapes only the controls below U+0020.)"""
+    return text if text.isascii() and "\x7f" not in text else _ACTING.sub(lambda m: json.dumps(m.group())[1:-1], text)
 
 
 class StreamCleaner:

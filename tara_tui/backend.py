@@ -107,6 +107,9 @@ class ChatSession(Protocol):
     def stats(self) -> str:
         """What its caches knew, in a line."""
 
+    def forget_person(self) -> None:
+        """Take nothing from the person's history any more: it was erased."""
+
     def cancel(self) -> None:
         """Stop the answer that is being made; from any thread."""
 

@@ -91,6 +91,10 @@ class EngineChat:
         """What its caches knew, in a line."""
         return stats_line(self._conversation.figures())
 
+    def forget_person(self) -> None:
+        """Take nothing from the person's history any more: it was erased."""
+        self._conversation.memory.forget()
+
     def cancel(self) -> None:
         """Stop the answer that is being made; from any thread."""
         self._conversation.cancel()

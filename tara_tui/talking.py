@@ -115,5 +115,11 @@ class Talking(Asking):
 
     def erase_history(self) -> None:
         """Delete it after a question."""
+
+        def erase() -> str:
+            line = self.app.backend.erase_history()
+            self.app.chat.forget_person()
+            return line
+
         lines = ["your messages, the answers to them and what was felt in them are deleted from state.db"]
-        self.confirm("Erase your chat history?", lines, "erase it", self.app.backend.erase_history)
+        self.confirm("Erase your chat history?", lines, "erase it", erase)

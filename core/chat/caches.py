@@ -14,7 +14,7 @@ from core.chat.protocol import SamplingOptions
 from core.files import hash_json
 
 if TYPE_CHECKING:
-    from core.chat.client import Done  # noqa: F401 - named in a base class
+    from core.chat.events import Done  # noqa: F401 - named in a base class
     from core.routing.emotion import Emotion
     from core.routing.words import Word
 

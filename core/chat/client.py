@@ -9,12 +9,13 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from core.chat.caches import AnswerCache
+from core.chat.events import Done, Restarted, Token
 from core.chat.holdings import Adapter, Base, Holdings
 from core.chat.pool import Pool, available_bytes
 from core.chat.process import EngineProcess
@@ -37,49 +38,9 @@ from core.chat.protocol import (
 from core.chat.watchdog import Watchdog
 from core.errors import Refused
 
+__all__ = ["Done", "Engine", "Restarted", "Token"]
 DEFAULT_CONTEXT = 2048  # tokens
 DEFAULT_LIMIT_S = 120.0  # without a word
-
-
-@dataclass(frozen=True)
-class Token:
-    """A piece of the answer, as the model wrote it: not yet cleaned for a terminal."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Restarted:
-    """The engine died in the middle of the answer and was started again; the answer goes on."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Done:
-    """The answer is over. `stopped_by`: eos, stop, length or cancelled. `tokens_per_s` is after the first token, None
-    for a single one; `first_token_s` None where there was none. `forgotten` messages no longer fitted the context.
-
-    `load_s` and `switch_s` are what starting the engine and putting on the adapter took, None where nothing was to be
-    done; `waited_s` is all from the question to the first token, as the client saw it. `reused` tokens of the prompt
-    were in the context from the question before. A `cached` answer was kept from before: its times are not those of
-    now, so it has none. `restarts` counts engines that died on the way. `ids` are the answer's tokens.
-    """
-
-    text: str
-    tokens: int
-    tokens_per_s: float | None
-    first_token_s: float | None
-    stopped_by: str
-    domain: str | None
-    forgotten: int = 0
-    load_s: float | None = None
-    switch_s: float | None = None
-    waited_s: float | None = None
-    reused: int = 0
-    cached: bool = False
-    restarts: int = 0
-    ids: tuple[int, ...] = ()
 
 
 class Engine:

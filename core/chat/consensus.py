@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from core.chat.client import Done
+from core.chat.events import Done
 from core.chat.protocol import EngineClosed, EngineError, Judged
 
 LIMIT_S = 30.0  # for both answers and their comparison; the first is given in any case
@@ -98,13 +98,18 @@ def compare(
         seconds = time.monotonic() - began
         if not first[1].text.strip() or not second.text.strip():
             return f"{other if first[1].text.strip() else first[0]} said nothing"
-        one, two = judge(first[1].text), judge(second.text)
     except EngineClosed:
         raise
     except EngineError as error:
         return f"{other} could not answer: {error.message}"
     finally:
         timer.cancel()
+    try:
+        one, two = judge(first[1].text), judge(second.text)
+    except EngineClosed:
+        raise
+    except EngineError as error:
+        return f"the base could not judge: {error.message}"
     answers = (
         Said(first[0], first[1].text, first[1].tokens, first[2], one.asked, one.unasked),
         Said(other, second.text, second.tokens, seconds, two.asked, two.unasked),

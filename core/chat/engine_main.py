@@ -159,8 +159,14 @@ def serve(inbox: Inbox, out: IO[bytes]) -> None:
     from core.gguf.runtime import Runtime
 
     try:
-        path = Path(first.gguf)
-        runtime = Runtime(path, n_ctx=first.n_ctx, threads=first.threads, outputs=JUDGED_AT_ONCE, step=STEP)
+        runtime = Runtime(
+            Path(first.gguf),
+            n_ctx=first.n_ctx,
+            threads=first.threads,
+            outputs=JUDGED_AT_ONCE,
+            step=STEP,
+            kept_bytes=first.kept_bytes,
+        )
     except TaraError as error:
         _send(out, Failed(None, error.message, error.hint))
         return

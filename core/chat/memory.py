@@ -4,13 +4,12 @@ import time
 from collections.abc import Callable, Iterable
 
 from core.routing import Decision
-from core.routing.past import HALF_LIFE_S, Moment, Past, past_of
-
-MOST_MOMENTS = 500  # older ones have faded
+from core.routing.past import HALF_LIFE_S, Moment, Past, faded, past_of, with_moment
 
 
 class Memory:
-    """Moments in the order of time; what they leave now is `past`. In this process; `core.chat.history` keeps them."""
+    """What messages left, from `moments` in the order of time and from those taken in since. In this process;
+    `core.chat.history` keeps them."""
 
     def __init__(
         self,
@@ -18,23 +17,35 @@ class Memory:
         half_life_s: float = HALF_LIFE_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self._moments = list(moments)[-MOST_MOMENTS:]
         self._half_life_s = half_life_s
         self._now = now
+        self._at = now()
+        self._past = past_of(moments, self._at, half_life_s)
+        self._last: tuple[Past, Moment] | None = None  # as it stood before the newest message, and that message
 
     def past(self) -> Past:
         """What is left now, rounded so that routing decisions can be remembered."""
-        return past_of(self._moments, self._now(), self._half_life_s).rounded()
+        return faded(self._past, self._now() - self._at, self._half_life_s).rounded()
 
     def add(self, decision: Decision, domain: str | None) -> None:
         """Take in one message that was answered; of a crisis nothing."""
+        self._last = None
         if decision.crisis is None:
-            self._moments.append(Moment(self._now(), domain, trusted(decision)))
-            del self._moments[:-MOST_MOMENTS]
+            at = self._now()
+            before = faded(self._past, at - self._at, self._half_life_s)
+            self._last = before, Moment(at, domain, trusted(decision))
+            self._at, self._past = at, with_moment(*self._last)
+
+    def amend(self, domain: str | None) -> None:
+        """The newest message was answered by another domain after all."""
+        if self._last is not None:
+            before, moment = self._last
+            self._last = before, moment._replace(domain=domain)
+            self._past = with_moment(*self._last)
 
     def forget(self) -> None:
         """Take nothing from before any more."""
-        self._moments.clear()
+        self._past, self._last = Past(), None
 
 
 def trusted(decision: Decision) -> dict[str, float]:

@@ -14,7 +14,7 @@ import psutil
 from core.chat.holdings import Base
 from core.chat.process import EngineProcess
 from core.chat.protocol import EngineClosed, EngineError, LowMemory
-from core.gguf.cache import cache_bytes
+from core.gguf.cache import cache_bytes, kept_bytes
 from core.gguf.inspect import inspect_gguf
 from core.memory import available_memory
 
@@ -79,11 +79,14 @@ class Pool:
                 return process, None
             if process is not None:
                 self.drop(base.name)
-            self._make_room(base, n_ctx)
+            info = inspect_gguf(base.path)
+            kept = kept_bytes(info, n_ctx)
+            self._make_room(base, PROCESS_BYTES + cache_bytes(info, n_ctx) + kept)
             started = time.monotonic()
             if base.name not in self._threads_of:
                 self._threads_of[base.name] = self._threads or idle_cores()
-            process = EngineProcess(base.path, n_ctx=n_ctx, threads=self._threads_of[base.name])
+            threads = self._threads_of[base.name]
+            process = EngineProcess(base.path, n_ctx=n_ctx, threads=threads, kept_bytes=kept)
             self._processes[base.name] = process
         try:
             watched(process)
@@ -107,10 +110,10 @@ class Pool:
         free = self._available()
         return free if self._budget is None else min(free, self._budget - self.held())
 
-    def _make_room(self, base: Base, n_ctx: int) -> None:
-        """Let other bases go until this one fits. Only what must be in memory can be a reason to refuse: the file
-        itself is mapped, and is read again from the disk where memory is short."""
-        mapped, needed = base.path.stat().st_size, PROCESS_BYTES + cache_bytes(inspect_gguf(base.path), n_ctx)
+    def _make_room(self, base: Base, needed: int) -> None:
+        """Let other bases go until this one fits. Only what must be in memory, the `needed` bytes, can be a reason to
+        refuse: the file itself is mapped, and is read again from the disk where memory is short."""
+        mapped = base.path.stat().st_size
         # Nobody is sent away where even that would not help.
         if self._room() + self.held() >= needed:
             while self._processes and self._room() < mapped + needed:

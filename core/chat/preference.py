@@ -37,7 +37,11 @@ class Preference:
 
     def line(self) -> str:
         """It in a line."""
-        kept = "all messages that fit" if self.messages is None else f"the last {self.messages} messages or more"
+        kept = (
+            "all messages that fit"
+            if self.messages is None
+            else f"the last {self.messages} to {2 * self.messages - 2} messages"
+        )
         return f"prefer {self.name}: {self.context} tokens of context, {kept}, answers up to {self.max_tokens} tokens"
 
 

@@ -29,8 +29,9 @@ _LOG_TAIL = 4000  # bytes
 class EngineProcess:
     """A child with one base loaded. Made ready by `start`; its answers are read by one thread at a time."""
 
-    def __init__(self, gguf: Path, *, n_ctx: int, threads: int) -> None:
+    def __init__(self, gguf: Path, *, n_ctx: int, threads: int, kept_bytes: int = 0) -> None:
         self.gguf = gguf
+        self._kept_bytes = kept_bytes
         self.n_ctx = n_ctx
         self._threads = threads
         self._writing = threading.Lock()
@@ -59,7 +60,7 @@ class EngineProcess:
 
     def start(self) -> Ready:
         """Load the base. Raises EngineError with the engine's own reason."""
-        self.send(Load(str(self.gguf), self.n_ctx, self._threads))
+        self.send(Load(str(self.gguf), self.n_ctx, self._threads, self._kept_bytes))
         event = self.receive()
         if isinstance(event, Failed):
             raise EngineError(event.message, event.hint)

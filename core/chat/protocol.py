@@ -53,11 +53,12 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class Load:
-    """First message: the base to load, once."""
+    """First message: the base to load, once. `kept_bytes`: how much of what adapters computed is kept meanwhile."""
 
     gguf: str
     n_ctx: int
     threads: int
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from core.chat.caches import MOST_ROUTES, Cache, EmotionCache, Figures
-from core.chat.client import Done, Engine, Restarted, Token
+from core.chat.client import Engine
 from core.chat.consensus import LIMIT_S, Compared, compare
+from core.chat.events import Done, Restarted, Token
 from core.chat.guidance import CRISIS, tone_for
 from core.chat.memory import Memory
 from core.chat.preference import BALANCED, Preference
@@ -243,13 +244,12 @@ class Conversation:
 
     def _asked(self, turn: Turn, domain: str | None, sampling: SamplingOptions) -> Iterator[Token | Restarted | Done]:
         messages = self.messages_for(turn.message, domain, turn.guidance)
-        return self.engine.ask(
-            messages, domain, sampling, context=self.prefer.context, cached=not turn.private
-        )  # fmt: skip
+        return self.engine.ask(messages, domain, sampling, context=self.prefer.context, cached=not turn.private)
 
     def _both(self, turn: Turn, pair: tuple[str, str], sampling: SamplingOptions) -> Iterator[Happening]:
         """The first domain's answer as it comes; then the second's, and the better one is taken."""
         turn.domain = pair[0]
+        before = list(self._history)
         yield Notice(f"between {pair[0]} and {pair[1]}: both answer, and the better answer is taken")
         began = time.monotonic()
         for event in self._one(turn, sampling):
@@ -258,8 +258,8 @@ class Conversation:
         assert turn.done is not None
         if turn.fallback is None and turn.done.stopped_by != "cancelled":
             first = (pair[0], turn.done, time.monotonic() - began)
-            asked = self.messages_for(turn.message, None, None, self._history[:-2])
-            others = self.messages_for(turn.message, pair[1], turn.guidance, self._history[:-2])
+            asked = self.messages_for(turn.message, None, None, before)
+            others = self.messages_for(turn.message, pair[1], turn.guidance, before)
             found = compare(
                 first,
                 pair[1],
@@ -286,8 +286,9 @@ class Conversation:
         turn.done = replace(
             turn.done, text=taken.text, tokens=taken.tokens, domain=taken.domain, tokens_per_s=None, ids=()
         )
-        self._history[-1] = {"role": "assistant", "content": taken.text}
+        self._history[-1] = {"role": "assistant", "content": taken.text}  # only answers with words are compared
         self._previous = taken.domain
+        self.memory.amend(taken.domain)
         yield Notice(f"the answer of {taken.domain} is taken", anew=True)
         yield Token(taken.text)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from core.chat.caches import Figures
 
 if TYPE_CHECKING:
-    from core.chat.client import Done
+    from core.chat.events import Done
 
 
 def done_line(done: "Done") -> str:

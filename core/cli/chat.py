@@ -8,7 +8,7 @@ import click
 
 from core.cli.common import NUMBER, json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput
-from core.text import clean
+from core.text import clean, escaped_json
 
 phase_option = click.option("--phase", type=NUMBER, metavar="N", help="The phase (default: the current one).")
 release_option = click.option("--release", metavar="DIR", help="A release or bundle folder, instead of a phase's.")
@@ -106,4 +106,4 @@ def _batch(path: Path) -> list[str]:
 def _json_line(value: dict[str, Any]) -> str:
     import json
 
-    return json.dumps(value, ensure_ascii=False)
+    return escaped_json(json.dumps(value, ensure_ascii=False))

@@ -10,7 +10,7 @@ import click
 
 from core.errors import TaraError
 from core.store.views import JobView, Measurement
-from core.text import NOT_MEASURED
+from core.text import NOT_MEASURED, escaped_json
 from core.workspace import Workspace, find_workspace
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ def _words(error: TaraError | OSError) -> str:
 
 
 def print_json(value: Any) -> None:
-    """A value as JSON on standard output."""
-    click.echo(json.dumps(value, indent=1, ensure_ascii=False, default=str))
+    """A value as JSON on standard output, harmless to a terminal."""
+    click.echo(escaped_json(json.dumps(value, indent=1, ensure_ascii=False, default=str)))
 
 
 def figure(measurement: Measurement | None, form: str = ".3f") -> str:

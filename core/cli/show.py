@@ -138,6 +138,7 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     click.echo(f"settings: {', '.join(settings)}")
     if phase.bundle_path is not None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
+    if phase.bundle_path is not None or asked is not None:
         click.echo(clean(f"smoke test: {NOT_MEASURED}" if asked is None else smoke_line(asked)))
     for one in made:
         click.echo(clean(f"base {one['base']}: {one['why']}"))

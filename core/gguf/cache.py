@@ -2,6 +2,7 @@
 
 from core.gguf.inspect import GgufInfo
 
+MOST_KEPT_BYTES = 64 * 10**6
 _VALUES = 2 * 2  # a key and a value, in float16
 
 
@@ -11,6 +12,11 @@ def bytes_a_token(info: GgufInfo) -> int:
     width, heads = _number(info, "embedding_length", 0), max(1, _number(info, "attention.head_count", 1))
     channels = _number(info, "attention.head_count_kv", heads) * _number(info, "attention.key_length", width // heads)
     return _VALUES * _number(info, "block_count", 0) * channels
+
+
+def kept_bytes(info: GgufInfo, n_ctx: int) -> int:
+    """Most bytes of what adapters computed that an engine keeps for when a conversation comes back to them."""
+    return min(MOST_KEPT_BYTES, 2 * cache_bytes(info, n_ctx))
 
 
 def longest_context(info: GgufInfo) -> int | None:

@@ -20,6 +20,7 @@ from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, raise_interruption
 from core.gguf.generation import ENDED, Clock, Generation
 from core.gguf.inspect import inspect_gguf
+from core.gguf.kept_states import KeptStates
 from core.gguf.llama import Jinja2ChatFormatter, llama_cpp
 from core.gguf.sampling import Sampler, Sampling, TextAssembler, token_bytes
 from core.gguf.vocabulary import Vocabulary
@@ -34,8 +35,9 @@ class Runtime:
     """A loaded base model. One answer at a time, one thread at a time.
 
     `outputs` is for how many positions of a step logits can be had: 1 for generation, more for scoring a text, which
-    costs `outputs` x vocabulary floats. A prompt is evaluated `step` tokens at a time. Raises InvalidInput for a file
-    that is no model, EngineError when the engine refuses it.
+    costs `outputs` x vocabulary floats. A prompt is evaluated `step` tokens at a time. Up to `kept_bytes` of what
+    adapters computed is kept for their next turn while another is on. Raises InvalidInput for a file that is no model,
+    EngineError when the engine refuses it.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Runtime:
         warm_adapters: int = WARM_ADAPTERS,
         outputs: int = 1,
         step: int = BATCH_TOKENS,
+        kept_bytes: int = 0,
     ) -> None:
         self.info = inspect_gguf(gguf)
         if self.info.kind != "model":
@@ -60,6 +63,7 @@ class Runtime:
         self._evaluated: list[int] = []
         self._whole = 0  # of them, how many at the beginning were evaluated in whole steps
         self._batch = step
+        self._kept_bytes = kept_bytes
         self._formatter: Jinja2ChatFormatter | None = None
         started = time.monotonic()
         try:
@@ -93,6 +97,7 @@ class Runtime:
                 f"llama.cpp has no room for a context of {options.n_ctx} tokens: {last_error()}", "see the log"
             )
         raise_interruption()
+        self._kept = KeptStates(self._context, self._kept_bytes)
         self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
         self.vocabulary = Vocabulary(self._vocabulary)
         self.vocabulary_size = self.vocabulary.size
@@ -104,7 +109,8 @@ class Runtime:
     def attach(self, adapter: Path | None, *, base_sha256: str | None = None) -> bool:
         """Put an adapter on the base in place of the one that is on it; None takes it off. Whether that was a change.
 
-        The key-value cache is cleared at every change: what another adapter computed must not be attended to. An
+        The key-value cache is cleared at every change: what another adapter computed must not be attended to; what
+        this one computed before, if it was kept, is taken back when its conversation goes on. An
         adapter is refused when it does not name `base_sha256`, where that is given, as its base. Adapters stay loaded;
         the one not used for longest is freed when there are too many. Raises InvalidInput, Refused or EngineError; the
         base is then without an adapter.
@@ -123,10 +129,12 @@ class Runtime:
     def _let_go(self, handle: Any) -> None:
         if handle is self._attached:
             self._put_on(None)
+        self._kept.drop(handle)
 
     def _put_on(self, handle: Any) -> bool:
         if handle is self._attached:
             return False
+        self._put_aside()
         if handle is None:
             failed = llama_cpp.llama_set_adapters_lora(self._context, None, 0, None)
         else:
@@ -137,6 +145,21 @@ class Runtime:
             raise EngineError(f"llama.cpp could not change the adapter: {last_error() or failed}", "see the log")
         self._attached = handle
         return True
+
+    def _put_aside(self) -> None:
+        """Keep what was evaluated in whole steps for when the adapter that is on comes back."""
+        if not self._kept_bytes or not self._whole:
+            return
+        memory = llama_cpp.llama_get_memory(self._context)
+        if llama_cpp.llama_memory_seq_rm(memory, -1, self._whole, -1):  # some models cannot forget the end only
+            self._kept.keep(self._attached, self._evaluated[: self._whole])
+
+    def _take_back(self, tokens: list[int]) -> None:
+        """Into the empty context what the adapter that is on computed before, where `tokens` begin with a step of it.
+        It is kept in whole steps, and what `tokens` do not share goes when they are evaluated."""
+        kept, step = self._kept.tokens(self._attached), self._step
+        if len(tokens) > step and tokens[:step] == kept[:step] and self._kept.restore(self._attached):
+            self._evaluated, self._whole = list(kept), len(kept)
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
@@ -302,6 +325,8 @@ class Runtime:
         """
         if not tokens:
             raise EngineError("there is nothing to continue", "give a prompt")
+        if not self._evaluated:
+            self._take_back(tokens)
         common = 0
         while common < min(len(tokens) - 1, len(self._evaluated)) and tokens[common] == self._evaluated[common]:
             common += 1  # the last token is evaluated in any case: its logits are wanted

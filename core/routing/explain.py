@@ -12,7 +12,8 @@ def headline(decision: Decision) -> str:
     if decision.crisis is not None:
         return f"crisis ({decision.crisis.kind}) → {decision.domain or 'base model'}"
     if decision.domain is None:
-        return f"unsure → base model ({decision.confidence:.0%}: {decision.reason})"
+        unsure = "unsure → " if decision.unsure else ""
+        return f"{unsure}base model ({decision.confidence:.0%}: {decision.reason})"
     return f"{decision.domain} ({decision.confidence:.0%}: {decision.reason})"
 
 

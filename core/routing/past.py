@@ -70,26 +70,29 @@ def felt(before: Mapping[str, float], reading: Mapping[str, float]) -> dict[str,
     return {name: left[name] + reading.get(name, 0.0) * (1 - left[name]) for name in EMOTIONS}
 
 
+def faded(past: Past, seconds: float, half_life_s: float = HALF_LIFE_S) -> Past:
+    """What is left of a past so many seconds later; a clock that was set back takes nothing away."""
+    kept = 0.5 ** (max(0.0, seconds) / half_life_s)
+    return Past(
+        {name: value * kept for name, value in past.emotions.items()},
+        {name: count * kept for name, count in past.domains.items()},
+    )
+
+
+def with_moment(past: Past, moment: Moment) -> Past:
+    """A past, as it stands at the moment, with the moment in it."""
+    domains = dict(past.domains)
+    if moment.domain is not None:
+        domains[moment.domain] = domains.get(moment.domain, 0.0) + 1
+    return Past(felt(past.emotions, moment.emotions), domains)
+
+
 def past_of(moments: Iterable[Moment], now: float, half_life_s: float = HALF_LIFE_S) -> Past:
     """What is left at `now` of messages in the order of time; each counts half after `half_life_s` seconds."""
-    emotions = dict.fromkeys(EMOTIONS, 0.0)
-    domains: dict[str, float] = {}
-    since: float | None = None
-
-    def fade(until: float) -> None:
-        kept = 1.0 if since is None else 0.5 ** (max(0.0, until - since) / half_life_s)
-        for table in (emotions, domains):
-            for name in table:
-                table[name] *= kept
-
+    past, since = Past(), now
     for moment in moments:
-        fade(moment.at)
-        since = moment.at
-        emotions.update(felt(emotions, moment.emotions))
-        if moment.domain is not None:
-            domains[moment.domain] = domains.get(moment.domain, 0.0) + 1
-    fade(now)
-    return Past(emotions, domains)
+        past, since = with_moment(faded(past, moment.at - since, half_life_s), moment), moment.at
+    return faded(past, now - since, half_life_s)
 
 
 def past_term(past: Past, profile: Mapping[str, float], domain: str) -> float:

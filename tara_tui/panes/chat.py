@@ -179,6 +179,13 @@ class ChatPane(Vertical):
             session = self._session
         return session.prefer(name) if session is not None else preference(name).line()
 
+    def forget_person(self) -> None:
+        """The person's history was erased: what is loaded of it goes too."""
+        with self._lock:
+            session = self._session
+        if session is not None:
+            session.forget_person()
+
     def stop_answer(self) -> None:
         """Stop the answer that is being made."""
         self._stop.set()

@@ -1,11 +1,12 @@
 """Text from elsewhere cannot steer a terminal once it was cleaned."""
 
+import json
 import random
 import unicodedata
 
 import pytest
 
-from core.text import StreamCleaner, clean
+from core.text import StreamCleaner, clean, escaped_json
 
 HARMFUL_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -107,3 +108,14 @@ def test_an_endless_sequence_is_not_waited_for() -> None:
     assert shown[0] == ""
     assert shown[1].startswith("␛")
     assert all(map(harmless, shown))
+
+
+def test_json_keeps_its_value_and_is_harmless_to_look_at() -> None:
+    rng = random.Random(9)
+    codes = [*range(0x100), *range(0x2000, 0x2070), 0xD812, 0xE0041, 0x61C]
+    for _ in range(500):
+        value = "".join(chr(rng.choice(codes)) for _ in range(20))
+        text = escaped_json(json.dumps({"answer": value}, ensure_ascii=False))
+        assert harmless(text)
+        text.encode()
+        assert json.loads(text) == {"answer": value}

@@ -116,6 +116,10 @@ class FakeChat:
         self.preferences.append(name)
         return f"prefer {name}"
 
+    def forget_person(self) -> None:
+        """Remember it."""
+        self.preferences.append("forgotten")
+
     def stats(self) -> str:
         """A line."""
         return "caches: answers 1 of 3"

@@ -180,6 +180,10 @@ async def test_the_smoke_test_of_a_phase_or_a_domain_opens_its_report(tmp_path: 
 async def test_history_is_shown_and_erased_after_a_question(tmp_path: Path) -> None:
     backend = FakeBackend(tmp_path)
     async with console(backend) as it:
+        await it.press("I")
+        await it.until(lambda: backend.chats and backend.chats[0].prepared, "the engine is started")
+        await it.press("escape")
+        it.app.domains.focus()
         await it.press("H")
         await it.shows("Your chat history", "business: one")
         await it.press("escape", "X")
@@ -188,6 +192,7 @@ async def test_history_is_shown_and_erased_after_a_question(tmp_path: Path) -> N
         assert backend.wishes == []
         await it.press("X", "y")
         await it.shows("done: erase history")
+        assert backend.chats[0].preferences == ["forgotten"]
 
 
 async def test_engine_that_cannot_start_is_told_and_the_chat_goes_on(tmp_path: Path) -> None:

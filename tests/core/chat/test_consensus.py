@@ -98,6 +98,27 @@ def test_the_second_answer_takes_the_place_of_the_first_where_it_is_better(
     assert events[at + 1] == Token(turn.done.text)
     assert conversation.history[-1]["content"] == turn.done.text
     assert conversation._previous == PAIR[1]
+    assert conversation.memory.past().domains == {PAIR[1]: 1.0}
+
+
+def test_a_first_answer_without_words_leaves_the_conversation_before_it_alone(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(conversation.ask("hello there", domain="education").events())
+    before = conversation.history
+    whole = conversation.engine.ask
+
+    def silent(messages: list[dict[str, str]], domain: str | None, *more: object, **how: object) -> Iterator[object]:
+        if domain == PAIR[0]:
+            yield Done("", 0, None, None, "eos", domain)
+        else:
+            yield from whole(messages, domain, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversation.engine, "ask", silent)
+    turn = conversation.ask("and now?")
+    events = list(turn.events())
+    assert any(isinstance(event, Notice) and event.text == "not compared: business said nothing" for event in events)
+    assert conversation.history == before
 
 
 def test_never_in_a_crisis_nor_where_a_person_chose(conversation: Conversation) -> None:
@@ -123,7 +144,9 @@ def test_only_with_what_is_loaded(tiny_model: Path, tmp_path: Path) -> None:
 DONE = Done("an answer", 3, None, None, "eos", "a")
 
 
-def compared_with(second: object, limit_s: float = 30.0, took: float = 1.0) -> Compared | str:
+def compared_with(
+    second: object, limit_s: float = 30.0, took: float = 1.0, judged: Exception | None = None
+) -> Compared | str:
     """`compare` with a second answer that is made of events, or is an error."""
 
     def ask(_domain: str) -> Iterator[object]:
@@ -132,16 +155,12 @@ def compared_with(second: object, limit_s: float = 30.0, took: float = 1.0) -> C
         yield Token("x")
         yield second
 
-    cancelled: list[int] = []
-    return compare(
-        ("a", DONE, took),
-        "b",
-        ask,
-        lambda answer: Judged(1, -1.0, -2.0, len(answer)),
-        lambda: cancelled.append(1),
-        lambda: False,
-        limit_s,
-    )
+    def judge(answer: str) -> Judged:
+        if judged is not None:
+            raise judged
+        return Judged(1, -1.0, -2.0, len(answer))
+
+    return compare(("a", DONE, took), "b", ask, judge, lambda: None, lambda: False, limit_s)
 
 
 def test_why_two_answers_were_not_compared_is_said() -> None:
@@ -150,6 +169,8 @@ def test_why_two_answers_were_not_compared_is_said() -> None:
     assert compared_with(replace(DONE, stopped_by="cancelled")) == "b was not done within 30 s"
     assert compared_with(replace(DONE, text=" ")) == "b said nothing"
     assert compared_with(EngineError("no file")) == "b could not answer: no file"
+    unjudged = compared_with(replace(DONE, text="another"), judged=EngineError("too long"))
+    assert unjudged == "the base could not judge: too long"
     with pytest.raises(EngineClosed):
         compared_with(EngineClosed("closed"))
 

@@ -99,11 +99,35 @@ def test_a_conversation_says_the_same_with_and_without_what_the_context_holds(ti
         for number in range(6):
             talk += user(f"question {number}: and what of this?")
             done = answer(going, talk, "business", SEEDED, cached=False)
-            answer(fresh, QUESTION, "creative", SEEDED, cached=False)  # another adapter: the context is emptied
+            answer(fresh, QUESTION, "business", SEEDED, cached=False)  # something else: nothing of it can be used
             afresh = answer(fresh, talk, "business", SEEDED, cached=False)
             assert (done.text, afresh.reused) == (afresh.text, 0)
             assert done.reused > 0 or number < 2
             talk.append({"role": "assistant", "content": done.text})
+
+
+def test_a_domain_that_is_come_back_to_goes_on_with_what_it_computed_itself(tiny_bundle: Path) -> None:
+    """The conversation goes to and fro between adapters; each answer is that of an engine that saw nothing else."""
+    order = ("business", "creative", "business", None, "creative", "business", None)
+    with Engine(tiny_bundle, n_ctx=1024, threads=1) as going:
+        talk: list[dict[str, str]] = [{"role": "system", "content": "Be brief. " + "Be kind. " * 40}]
+        reused: dict[str | None, list[int]] = {"business": [], "creative": [], None: []}
+        asked = []
+        for number, domain in enumerate(order):
+            talk += user(f"question {number}: and what of this?")
+            done = answer(going, talk, domain, SEEDED, cached=False)
+            assert done.switch_s is not None or number == 0
+            reused[domain].append(done.reused)
+            asked.append((list(talk), domain, done.text))
+            talk.append({"role": "assistant", "content": done.text})
+        assert reused["business"][0] == reused["creative"][0] == reused[None][0] == 0  # of nobody else's
+        assert reused["business"][1] == 128
+        assert reused["business"][2] > 128
+        assert reused["creative"][1] > 0
+        assert reused[None][1] > 0
+    for messages, domain, said in asked[3:]:
+        with Engine(tiny_bundle, n_ctx=1024, threads=1) as fresh:
+            assert answer(fresh, messages, domain, SEEDED, cached=False).text == said
 
 
 def test_the_limit_ends_an_answer(tiny: Engine) -> None:
