@@ -156,8 +156,9 @@ def test_three_bases_in_one_bundle(box: Workspace) -> None:
         assert engine.resident() == set(ANSWERS)
     with Engine(folder, n_ctx=256, threads=1, available=lambda: PROCESS_BYTES + 2_000_000) as engine:
         seen = []
-        for name in ("healthcare", "education", "creative", "education"):  # room for one: the oldest goes
-            list(engine.ask([{"role": "user", "content": "What now, number 3?"}], name, GREEDY))
+        # Room for one: the oldest goes. No question twice: its answer would be in the cache and need no process.
+        for number, name in enumerate(("healthcare", "education", "creative", "education")):
+            list(engine.ask([{"role": "user", "content": f"What now, number {number}?"}], name, GREEDY))
             ((base, pid),) = engine.pids().items()
             assert base == manifest["domains"][name]["base"]
             seen.append(pid)
