@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.soak_chat import Soaked, lines, soak
+from tests.soak_chat import MOST_GROWTH, Soaked, lines, soak
 
 
 def test_a_chat_over_five_domains_says_what_fresh_engines_say_and_survives_a_kill(tiny_bundle: Path) -> None:
@@ -18,9 +18,9 @@ def test_a_chat_over_five_domains_says_what_fresh_engines_say_and_survives_a_kil
 
 
 def test_a_soak_that_saw_something_wrong_does_not_pass() -> None:
-    flat, rising = [100_000_000] * 30, [100_000_000 + 1_000_000 * n for n in range(30)]
+    flat, rising = [100_000_000] * 30, [100_000_000 + MOST_GROWTH // 5 * n for n in range(30)]
     assert Soaked(restarts=1, own={1: flat}).passed
-    assert Soaked(own={1: rising}).growth() == 10_000_000
+    assert Soaked(own={1: rising}).growth() == 2 * MOST_GROWTH
     assert not Soaked(restarts=1, own={1: rising}).passed
     assert not Soaked(restarts=1, own={1: flat}, different=["one"]).passed
     assert not Soaked(restarts=0, own={1: flat}).passed
