@@ -1,7 +1,7 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from core.routing.content import ContentModel, Evidence
 from core.routing.crisis import Crisis, find_crisis, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.emotion import Emotion, read_emotion
+from core.routing.past import Past, with_past
 from core.routing.urgency import urgency_of
 from core.routing.words import Word, listed, normalise, split_words
 
@@ -92,6 +93,8 @@ class Router:
         self._tiers = [(name, entries[name]["safety_tier"]) for name in self.domains]
         self._profiles = {name: entries[name]["emotional_profile"] for name in self.domains}
         self._measured = {name: entries[name]["measured"] for name in self.domains}
+        self.read_emotion: Callable[[str, list[Word]], Emotion] = read_emotion
+        self.emotion_method = "word list"
 
     @classmethod
     def from_data(cls, data: dict[str, Any], source: str = "routing data") -> "Router":
@@ -103,14 +106,29 @@ class Router:
         """A router from a `routing.json`."""
         return cls(load_routing_data(path))
 
-    def route(self, text: str, previous_domain: str | None = None, resident: Collection[str] | None = None) -> Decision:
+    @property
+    def weights(self) -> dict[str, float]:
+        """The configured weights of the four terms."""
+        return {name: float(self._settings["weights"][name]) for name in TERMS}
+
+    def route(
+        self,
+        text: str,
+        previous_domain: str | None = None,
+        resident: Collection[str] | None = None,
+        *,
+        weights: Mapping[str, float] | None = None,
+        past: Past | None = None,
+    ) -> Decision:
         """Where `text` goes. `previous_domain` lets a short follow-up stay; `resident` names the domains whose base is
-        loaded, None where that is not known. Same arguments, same decision; no text makes it raise."""
+        loaded, None where that is not known; `weights` takes the place of the configured ones; `past` is what the
+        person's earlier messages left, with its capped share in the emotion term. Same arguments, same decision; no
+        text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
-        emotion = read_emotion(plain, words)
+        emotion = self.read_emotion(plain, words)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
-        weights = {name: float(self._settings["weights"][name]) for name in TERMS}
+        weights = dict(weights) if weights is not None else self.weights
         if found := find_crisis(plain):
             return Decision(
                 domain=safest_domain(found.kind, self._tiers),
@@ -126,7 +144,7 @@ class Router:
                 weights=weights,
             )
         evidence = self._content.evidence(words)
-        candidates = rank(self._weigh(evidence, emotion, urgency, complexity, weights, resident), weights)
+        candidates = rank(self._weigh(evidence, emotion, urgency, complexity, weights, resident, past), weights)
         domain, confidence, reason, follow_up = self._decide(words, evidence, candidates, previous_domain)
         return Decision(
             domain=domain,
@@ -151,9 +169,10 @@ class Router:
         complexity: float,
         weights: Mapping[str, float],
         resident: Collection[str] | None,
+        past: Past | None,
     ) -> list[Candidate]:
         content = self._content.probabilities(evidence)
-        feeling = terms.emotion_terms(emotion, self._profiles)
+        feeling = with_past(terms.emotion_terms(emotion, self._profiles), past, self._profiles)
         speed, no_speed = terms.speed_terms(
             self._measured,
             answer_tokens=self._settings["answer_tokens"],
