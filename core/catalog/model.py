@@ -108,6 +108,7 @@ class Settings:
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )
     unsure_below: float = 0.35
+    consensus_band: float = 0.1  # of confidence below that, in which the two best domains may both answer
     encoder: str = ""  # empty: the shipped one; none; or the path of a GGUF file or model folder
     crisis_region: str = "international"
     crisis_resources: Mapping[str, str] = field(
@@ -151,7 +152,11 @@ class Settings:
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
-        return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+        return {
+            "weights": dict(self.routing_weights),
+            "unsure_below": self.unsure_below,
+            "consensus_band": self.consensus_band,
+        }
 
     def recipe_dict(self, method: str) -> dict[str, Any]:
         """What a merge method is set to, as JSON data; settings of other methods are left out."""
