@@ -18,6 +18,7 @@ MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
 MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")
 ROUTING_PARTS = ("content", "emotion", "speed", "quality")
+PREFERENCES = ("speed", "balanced", "quality")  # core.chat.preference has what each means
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,11 @@ class Settings:
     distil_rank: int = 0  # 0: all weights of the layers
     distil_rate: float = 1e-4
     repair_rank: int = 8
+    chat_prefer: str = "balanced"
+    chat_memory_mb: int = 0  # most the engines may hold together; 0: what the machine has free
+    chat_limit_s: int = 120  # an engine may say nothing for so long
+    consensus_limit_s: int = 30  # for two answers and their comparison
+    history_half_life_h: float = 48.0  # a message counts half after
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""

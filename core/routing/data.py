@@ -91,7 +91,7 @@ def build_routing_data(
             "n": fit.n,
             "accuracy": fit.accuracy,
         },
-        "resources": _resources(given.get("crisis")),
+        "resources": crisis_resources(given.get("crisis")),
         "domains": {
             domain.name: {
                 "title": domain.title,
@@ -131,7 +131,7 @@ def habits_of(said: Sequence[str]) -> dict[str, float]:
     return {"complexity": round(complexity, 4), "urgent": round(urgent, 4)}
 
 
-def _resources(configured: Mapping[str, Any] | None) -> dict[str, str]:
+def crisis_resources(configured: Mapping[str, Any] | None) -> dict[str, str]:
     """The text shown in each kind of crisis: advice, then the help lines of the configured region."""
     lines = crisis.HELP_LINES
     if configured is not None:
