@@ -75,3 +75,6 @@ bench-factory: setup
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
+
+bench-routing: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from core.catalog.checker import Section
@@ -12,6 +13,7 @@ from core.catalog.model import (
     BASE_KINDS,
     DTYPES,
     EMOTIONS,
+    NO_ENCODER,
     PREFERENCES,
     PROFILES,
     QUANTIZATIONS,
@@ -74,7 +76,14 @@ def load_settings(workspace: Workspace) -> Settings:
     faults = Faults()
     settings = _settings(_document(workspace, SETTINGS_FILE, faults), faults)
     _refuse(faults)
-    return settings
+    return _placed(settings, workspace)
+
+
+def _placed(settings: Settings, workspace: Workspace) -> Settings:
+    """The settings with the path in them from the workspace's root."""
+    if settings.encoder in ("", NO_ENCODER):
+        return settings
+    return replace(settings, encoder=str(workspace.absolute(Path(settings.encoder).expanduser())))
 
 
 def _refuse(faults: Faults) -> None:
@@ -104,7 +113,8 @@ def _read_all(workspace: Workspace, faults: Faults) -> Catalog:
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(documents[file].raw).digest())
-    return Catalog(domains, models[settings.profile], mapping, presets, settings, digest.hexdigest())
+    placed = _placed(settings, workspace)
+    return Catalog(domains, models[settings.profile], mapping, presets, placed, digest.hexdigest())
 
 
 def _agree(

@@ -17,6 +17,7 @@ AS_IS = "as-is"  # in place of one of them: a base that came as a GGUF stays in 
 MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
 MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")
+NO_ENCODER = "none"  # in place of a sentence encoder's path: route by keywords
 ROUTING_PARTS = ("content", "emotion", "speed", "quality")
 PREFERENCES = ("speed", "balanced", "quality")  # core.chat.preference has what each means
 
@@ -110,7 +111,7 @@ class Settings:
     )
     unsure_below: float = 0.35
     consensus_band: float = 0.1  # of confidence below that, in which the two best domains may both answer
-    encoder: str = ""  # empty: the shipped one; none; or the path of a GGUF file or model folder
+    encoder: str = ""  # empty: the shipped one; NO_ENCODER; or the path of a GGUF file or model folder
     crisis_region: str = "international"
     crisis_resources: Mapping[str, str] = field(
         default_factory=lambda: {

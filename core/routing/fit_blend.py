@@ -88,7 +88,7 @@ def fit(start: Blend, cases: Sequence[Cases], prior_rows: float = PRIOR_ROWS) ->
         slope, bend = np.zeros_like(values), np.diag(hold)
         slope -= hold * (values - before)
         for one in cases:
-            chances = _chances(one, values)
+            chances = chances_of(one, values)
             mean = np.einsum("nk,nkp->np", chances, one.signs)
             slope += one.weights @ (one.signs[np.arange(len(one.right)), one.right] - mean)
             weighed = chances * one.weights[:, None]
@@ -116,7 +116,7 @@ def with_curves(blend: Blend, cases: Sequence[Cases], held: float = 20.0) -> Ble
     values = np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
     odds_right, hit, hit_weights, odds_inside, inside, weights = [], [], [], [], [], []
     for one in cases:
-        chances = _chances(one, values)
+        chances = chances_of(one, values)
         none = chances[:, -1]
         own = one.right < chances.shape[1] - 1
         shares = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
@@ -147,7 +147,8 @@ def _platt(odds: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: fl
     return round(float(values[0]), 4), round(float(values[1]), 4)
 
 
-def _chances(one: Cases, values: Numbers) -> Numbers:
+def chances_of(one: Cases, values: Numbers) -> Numbers:
+    """Probabilities of each case's domains and of none, [n, domains + 1], by weights in the order of the signs."""
     scores = one.signs @ values
     scores -= scores.max(1, keepdims=True)
     raised = np.exp(scores)
@@ -158,7 +159,7 @@ def _chances(one: Cases, values: Numbers) -> Numbers:
 def _loss(values: Numbers, cases: Sequence[Cases], before: Numbers, hold: Numbers) -> float:
     total = float((hold * (values - before) ** 2).sum() / 2)
     for one in cases:
-        chances = _chances(one, values)[np.arange(len(one.right)), one.right]
+        chances = chances_of(one, values)[np.arange(len(one.right)), one.right]
         total -= float(one.weights @ np.log(np.maximum(chances, 1e-300)))
     return total
 

@@ -64,6 +64,12 @@ class Router:
         """The identity of the encoder whose vectors the data holds; None without vectors."""
         return self._data["vectors"]["encoder"] if self._data["vectors"] is not None else None
 
+    def with_data(self, data: dict[str, Any]) -> "Router":
+        """A router for other data of the same domains, reading emotion as this one does."""
+        other = Router(data)
+        other.read_emotion, other.emotion_method = self.read_emotion, self.emotion_method
+        return other
+
     def readable(self, text: str) -> str:
         """A message as it is compared: in one Unicode form, misspelled words put right. What `embedding` is of."""
         return self.speller.correct(normalise(text))

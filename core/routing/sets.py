@@ -1,32 +1,72 @@
 """Sets of the catalogue's domains as routing data, before anything is trained or packaged."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from core.catalog import Catalog
-from core.catalog.examples import read_example_messages, read_outside
+import core
+from core.catalog import Catalog, Domain
+from core.catalog.examples import example_files, read_example_messages
 from core.errors import TaraError
-from core.routing.data import build_routing_data
+from core.files import hash_json
+from core.routing.blend import shipped_blend
+from core.routing.data import VERSION, build_routing_data
 from core.routing.vectors import TextEncoder
 from core.training.data import find_data, read_examples
 from core.workspace import Workspace
 
 
-def routing_data_of(
-    workspace: Workspace, catalog: Catalog, names: Iterable[str], encoder: TextEncoder | None = None
-) -> dict[str, Any]:
-    """Routing data of some domains of the catalogue, from their entries, their examples and what there is of training
-    data; nothing is measured. Raises InvalidInput for an unknown name or a file that cannot be used, EncoderError."""
-    domains = [catalog.domain(name) for name in dict.fromkeys(names)]
-    settings = {**catalog.settings.routing_dict(), "crisis": catalog.settings.crisis_dict()}
-    return build_routing_data(
+@dataclass(frozen=True)
+class RoutingSet:
+    """What routing data of some domains is made from. `prompts` are what people say in their training data, `examples`
+    messages of every domain of the catalogue, `general` such of none."""
+
+    domains: tuple[Domain, ...]
+    prompts: Mapping[str, Sequence[str]]
+    examples: Mapping[str, Sequence[str]]
+    general: Sequence[str]
+    settings: Mapping[str, Any]
+
+    def build(self, encoder: TextEncoder | None = None) -> dict[str, Any]:
+        """The routing data; nothing is measured. Raises EncoderError where the encoder fails."""
+        return build_routing_data(
+            self.domains,
+            self.prompts,
+            {},
+            self.settings,
+            examples=self.examples,
+            general=self.general,
+            encoder=encoder,
+        )
+
+    def key(self, encoder: str | None) -> str:
+        """SHA-256 of everything `build` depends on; `encoder` is the identity."""
+        return hash_json(
+            [
+                core.__version__,
+                VERSION,
+                [asdict(domain) for domain in self.domains],
+                self.prompts,
+                self.examples,
+                self.general,
+                self.settings,
+                encoder,
+                shipped_blend().as_dict(),
+            ]
+        )
+
+
+def routing_set(workspace: Workspace, catalog: Catalog, names: Iterable[str]) -> RoutingSet:
+    """What there is of these domains: their entries, examples and training data. Raises InvalidInput for a name that is
+    not in the catalogue, or a file of examples that cannot be used."""
+    domains = tuple(catalog.domain(name) for name in dict.fromkeys(names))
+    examples, general = read_example_messages(example_files(workspace))
+    return RoutingSet(
         domains,
         {domain.name: prompts_of(workspace, domain.name) for domain in domains},
-        {},
-        settings,
-        examples=read_example_messages(workspace),
-        general=read_outside(workspace),
-        encoder=encoder,
+        examples,
+        general,
+        {**catalog.settings.routing_dict(), "crisis": catalog.settings.crisis_dict()},
     )
 
 

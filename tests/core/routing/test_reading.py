@@ -34,7 +34,9 @@ def test_words_keep_their_boundaries() -> None:
     stems = [stem(word.text) for word in split_words(normalise("I don’t know the MARKETplace's cash-flow"))]
     assert "now" not in stems
     assert "don't" in stems
-    model = ContentModel({"a": {}, "b": {}}, {"a": [stem_phrase("cash flow")], "b": [stem_phrase("market")]}, Calibration())
+    model = ContentModel(
+        {"a": {}, "b": {}}, {"a": [stem_phrase("cash flow")], "b": [stem_phrase("market")]}, Calibration()
+    )
     found = model.evidence(split_words(normalise("I don’t know the MARKETplace's cash-flow")))
     assert found.keywords["a"] > 0
     assert found.keywords["b"] == 0
