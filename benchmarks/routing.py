@@ -22,7 +22,7 @@ from core.catalog import load_catalog
 from core.encoder import Encoder, find_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.phases.routed import desk_of_domains
-from core.routing import Desk
+from core.routing import Desk, Router
 from core.routing.rows import rows_from
 from core.text import table
 from core.workspace import Workspace
@@ -58,7 +58,7 @@ def rows_of(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (DATA / name).read_text("utf-8").splitlines()]
 
 
-def ours(desk: Desk, name: str, texts: Sequence[str]) -> Result:
+def ours(desk: Desk | Router, name: str, texts: Sequence[str]) -> Result:
     """What the router says of each text, read anew."""
     best, chosen, sure, ms = [], [], [], []
     for text in texts:
@@ -193,7 +193,7 @@ def main() -> int:
             held = psutil.Process(desk.encoder_pid).memory_info().rss if desk.encoder_pid is not None else 0
             data = desk.data
             talk = conversations(desk, rows_of("routing_conversations.jsonl")) if count == "28" else ""
-        words = Desk(data, "none")
+        words = Router.from_data(data)  # asked without vectors
         results.append(ours(words, "TARA (keywords alone)", texts))
         if not lacks:
             rows = rows_from(data)
@@ -202,7 +202,7 @@ def main() -> int:
             fit = [[row["text"], row["domain"] if row["domain"] in names else None] for row in develop]
             if count == "5":
                 fit = [row for row in fit if row[1] is not None]
-            spell = Desk(data, "none").router.readable
+            spell = words.readable
             results.append(peer(python, f"{PEER}, same prompts", said, fit, texts))
             results.append(peer(python, "… and descriptions, keywords", all_texts, fit, texts))
             results.append(
