@@ -86,6 +86,9 @@ def add(
         for taken in (workspace.data / f"{name}.jsonl", workspace.data / f"{name}.json"):
             if taken.exists():
                 raise InvalidInput(f"{taken} exists already", "move it away, or leave out --examples")
+    if description is None and given is not None:
+        description = described_by(given.messages)
+    assert description is not None
     words = [word.strip() for word in (keywords or "").split(",") if word.strip()]
     if given is not None and keywords is None:
         others, general = read_example_messages(example_files(workspace))
@@ -94,7 +97,7 @@ def add(
     entry = add_domain_entry(
         workspace,
         name,
-        description if description is not None or given is None else described_by(given.messages),
+        description,
         words,
         group=group,
         safety_tier=safety_tier,

@@ -64,13 +64,21 @@ class Reading:
 
 
 def read(
-    blend: Blend, signs: Mapping[str, Sequence[float]], outside: float, best: float, extra: Mapping[str, float]
+    blend: Blend,
+    signs: Mapping[str, Sequence[float]],
+    outside: float,
+    best: float,
+    previous: str | None = None,
+    tie: float = 0.0,
 ) -> Reading:
-    """The reading of a message: `signs` by domain in the order of SIGNS; `outside` and `best` as in Likeness; `extra`
-    is added to the scores of the domains it names (the conversation's)."""
+    """The reading of a message: `signs` by domain in the order of SIGNS; `outside` and `best` as in Likeness. `tie`
+    log-odds speak for the domain `previous`, as many as against "none of these": the conversation's."""
     factors = [blend.weights[name] for name in SIGNS]
-    scores = {name: math.fsum(map(mul, factors, values)) + extra.get(name, 0.0) for name, values in signs.items()}
-    none = blend.none["bias"] + blend.none["outside"] * outside + blend.none["best"] * best
+    scores = {
+        name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
+        for name, values in signs.items()
+    }
+    none = blend.none["bias"] + blend.none["outside"] * outside + blend.none["best"] * best - tie
     top = max(none, *scores.values())
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}

@@ -167,9 +167,10 @@ class Router:
         model = self._likeness
         likeness = model.compare(embedding.vector)
         signs = domain_signs(likeness, model.names, evidence.keywords, self._habits, complexity, urgency)
-        extra = {previous: tie * WEIGHT} if previous is not None else {}
-        reading = read(self._blend, signs, likeness.outside, likeness.best, extra)
-        alone = read(self._blend, signs, likeness.outside, likeness.best, {}) if extra else reading
+        alone = read(self._blend, signs, likeness.outside, likeness.best)
+        reading = alone
+        if previous is not None:
+            reading = read(self._blend, signs, likeness.outside, likeness.best, previous, tie * WEIGHT)
         return _Subject(
             ENCODER,
             reading.probabilities,
