@@ -2,8 +2,8 @@
 
 Reads one JSON object from standard input, `{"vectors": {text: [number, …]}, "routes": {name: [text, …]}, "fit": [[text,
 name or null], …], "messages": [text, …]}`, and prints `{"version", "threshold", "fitted_accuracy", "answers": [[best,
-chosen or null, confidence], …], "ms": [number, …]}`. Its calibrator and its evaluation are its own; the threshold is
-that of its own evaluation's best accuracy on `fit`.
+chosen or null, confidence], …], "ms": [number, …]}`. Its calibrator is its own; the threshold is that of the best
+accuracy on `fit`, counted as its own evaluation counts (a text without a route is right when nothing passes).
 """
 
 import json
@@ -31,13 +31,13 @@ router = IndexedRouter(
 )
 texts, labels = [row[0] for row in given["fit"]], [row[1] for row in given["fit"]]
 report = router.fit(texts, labels)
+fitted = [router(text, limit=None, threshold=0.0)[0] for text in texts]
 best, threshold = -1.0, 0.0
-for step in range(100):
-    router.confidence_threshold = step / 100
-    found = router.evaluate(texts, labels)
+for step in range(100):  # what router.evaluate counts, without encoding and comparing all texts a hundred times
+    picks = [choice.name if choice.confidence >= step / 100 else None for choice in fitted]
+    found = float(np.mean([pick == label for pick, label in zip(picks, labels, strict=True)]))
     if found > best:
         best, threshold = found, step / 100
-router.confidence_threshold = threshold
 answers, ms = [], []
 for text in given["messages"]:
     started = time.perf_counter()

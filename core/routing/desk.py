@@ -61,7 +61,7 @@ class Desk:
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it."""
         self.router.speller.warm()
-        self.embedding(" ")
+        self.route("warm up")
 
     @property
     def method(self) -> str:
