@@ -80,3 +80,6 @@ bench-chat: setup
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
+
+bench-routing: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py

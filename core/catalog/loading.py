@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from core.catalog.checker import Section
@@ -12,6 +13,7 @@ from core.catalog.model import (
     BASE_KINDS,
     DTYPES,
     EMOTIONS,
+    NO_ENCODER,
     PREFERENCES,
     PROFILES,
     QUANTIZATIONS,
@@ -74,7 +76,14 @@ def load_settings(workspace: Workspace) -> Settings:
     faults = Faults()
     settings = _settings(_document(workspace, SETTINGS_FILE, faults), faults)
     _refuse(faults)
-    return settings
+    return _placed(settings, workspace)
+
+
+def _placed(settings: Settings, workspace: Workspace) -> Settings:
+    """The settings with the path in them from the workspace's root."""
+    if settings.encoder in ("", NO_ENCODER):
+        return settings
+    return replace(settings, encoder=str(workspace.absolute(Path(settings.encoder).expanduser())))
 
 
 def _refuse(faults: Faults) -> None:
@@ -104,7 +113,8 @@ def _read_all(workspace: Workspace, faults: Faults) -> Catalog:
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(documents[file].raw).digest())
-    return Catalog(domains, models[settings.profile], mapping, presets, settings, digest.hexdigest())
+    placed = _placed(settings, workspace)
+    return Catalog(domains, models[settings.profile], mapping, presets, placed, digest.hexdigest())
 
 
 def _agree(
@@ -326,7 +336,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
             "keep_checkpoints", "checkpoints_max_mb",
         )
     )  # fmt: skip
-    routing.only(("weights", "unsure_below", "encoder"))
+    routing.only(("weights", "unsure_below", "consensus_band", "encoder"))
     crisis.only(("region", "resources"))
     runner.only(("hook", *_RUNNER_NUMBERS))
     merging.only(("margin", "scale", "ties_density", "dare_drop", "cat_rank"))
@@ -351,6 +361,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         calibration_tokens=training.integer("calibration_tokens", 0, 10**7, default.calibration_tokens),
         routing_weights=_weights(routing, default),
         unsure_below=routing.number("unsure_below", 0, 1, default.unsure_below),
+        consensus_band=routing.number("consensus_band", 0, 1, default.consensus_band),
         encoder=routing.text("encoder", default.encoder, longest=1000) if routing.values.get("encoder") else "",
         crisis_region=region,
         crisis_resources=resources,

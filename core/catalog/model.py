@@ -17,6 +17,7 @@ AS_IS = "as-is"  # in place of one of them: a base that came as a GGUF stays in 
 MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
 MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")
+NO_ENCODER = "none"  # in place of a sentence encoder's path: route by keywords
 ROUTING_PARTS = ("content", "emotion", "speed", "quality")
 PREFERENCES = ("speed", "balanced", "quality")  # core.chat.preference has what each means
 
@@ -109,7 +110,8 @@ class Settings:
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )
     unsure_below: float = 0.35
-    encoder: str = ""  # empty: the shipped one; none; or the path of a GGUF file or model folder
+    consensus_band: float = 0.1  # of confidence below that, in which the two best domains may both answer
+    encoder: str = ""  # empty: the shipped one; NO_ENCODER; or the path of a GGUF file or model folder
     crisis_region: str = "international"
     crisis_resources: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -157,7 +159,11 @@ class Settings:
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
-        return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+        return {
+            "weights": dict(self.routing_weights),
+            "unsure_below": self.unsure_below,
+            "consensus_band": self.consensus_band,
+        }
 
     def recipe_dict(self, method: str) -> dict[str, Any]:
         """What a merge method is set to, as JSON data; settings of other methods are left out."""

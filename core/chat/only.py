@@ -35,6 +35,8 @@ class OnlyOne:
         *,
         weights: Mapping[str, float] | None = None,
         past: Past | None = None,
+        previous: str | None = None,
+        seconds: float | None = None,
     ) -> Decision:
         """The one there is; of a crisis the kind and what to show."""
         plain = normalise(text)
@@ -53,3 +55,9 @@ class OnlyOne:
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
         )
+
+    def use(self, setting: str) -> None:
+        """No encoder is needed."""
+
+    def close(self) -> None:
+        """Nothing was started."""

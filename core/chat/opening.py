@@ -19,6 +19,7 @@ def open_conversation(
     """A conversation within the settings' limits of memory and time; `prefer` and `sampling` as the settings and the
     preference have them where none are given."""
     liking = prefer or preference(settings.chat_prefer)
+    subject.router.use(settings.encoder)
     engine = Engine(
         subject.holdings,
         n_ctx=liking.context,

@@ -97,6 +97,7 @@ class Conversation:
         self._consensus_limit_s = consensus_limit_s
         self._history: list[dict[str, str]] = []
         self._previous: str | None = None
+        self._answered_at = 0.0
         self._stopped = threading.Event()
 
     # -- what it is set to -----------------------------------------------------------------------------------------
@@ -137,12 +138,16 @@ class Conversation:
 
     def _route(self, message: str, past: Past) -> Decision:
         resident, weights = self.engine.resident(), self.prefer.weights(self.router.weights)
-        context = (self._previous, resident, tuple(weights.items()), past.key())
+        before = self._history[-2]["content"] if self._history else None
+        minutes = int((time.monotonic() - self._answered_at) // 60) if before is not None else 0
+        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key())
         key = (normalise(message), self.subject.routing_sha256, *context)
         known = self.routes.get(key)
         if known is not None:
             return known
-        decision = self.router.route(message, self._previous, resident, weights=weights, past=past)
+        decision = self.router.route(
+            message, self._previous, resident, weights=weights, past=past, previous=before, seconds=60.0 * minutes
+        )
         if decision.crisis is None:
             self.routes.put(key, decision)
         return decision
@@ -296,6 +301,7 @@ class Conversation:
         if text:
             self._history += [{"role": "user", "content": turn.message}, {"role": "assistant", "content": text}]
             self._previous = turn.domain
+            self._answered_at = time.monotonic()
             self.memory.add(turn.decision, turn.domain)
 
     # -- the end ---------------------------------------------------------------------------------------------------
@@ -313,6 +319,7 @@ class Conversation:
         """End the engine; from any thread, also in the middle of an answer."""
         self._stopped.set()
         self.engine.close()
+        self.router.close()
 
     def __enter__(self) -> Self:
         return self

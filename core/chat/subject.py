@@ -8,14 +8,14 @@ from typing import Protocol
 from core.chat.holdings import Holdings
 from core.deploy.manifest import has_general_model, read_manifest
 from core.files import sha256_of
-from core.routing import Decision, Router
+from core.routing import Decision, Desk
 from core.routing.emotion import Emotion
 from core.routing.past import Past
 from core.routing.words import Word
 
 
 class Routing(Protocol):
-    """What chooses a domain for a message; `core.routing.Router` does."""
+    """What chooses a domain for a message; `core.routing.Desk` does."""
 
     read_emotion: Callable[[str, list[Word]], Emotion]
     emotion_method: str  # what `read_emotion` is, with its version
@@ -32,8 +32,16 @@ class Routing(Protocol):
         *,
         weights: Mapping[str, float] | None = None,
         past: Past | None = None,
+        previous: str | None = None,
+        seconds: float | None = None,
     ) -> Decision:
-        """Where a message goes."""
+        """Where a message goes. `previous` is the message before, `seconds` how long ago it was."""
+
+    def use(self, setting: str) -> None:
+        """Take the sentence encoder that `routing.encoder` of the settings names."""
+
+    def close(self) -> None:
+        """End what it has started."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class Subject:
         manifest = read_manifest(folder)
         routing = folder / manifest["routing"]["file"]
         prompts = {name: str(entry.get("system_prompt") or "") for name, entry in manifest["domains"].items()}
-        router = Router.load(routing)
+        router = Desk.open(routing)
         return cls(
             folder.name,
             folder,

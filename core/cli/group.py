@@ -44,7 +44,7 @@ COMMANDS = {
     "chat": "core.cli.talk:chat",
     "history": "core.cli.history:history",
     "smoke": "core.cli.smoke:smoke",
-    "route": "core.cli.chat:route",
+    "route": "core.cli.route:route",
     "encoder": "core.cli.encoder:encoder",
     "doctor": "core.cli.doctor:doctor",
     "completion": "core.cli.completion:completion",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.chat import decision_json, phase_option, release_option
 from core.cli.common import is_terminal, json_option, print_json, root_option, workspace_of
+from core.cli.route import decision_json, phase_option, release_option
 from core.errors import InvalidInput
 from core.text import StreamCleaner, clean
 from core.workspace import Workspace
@@ -238,5 +238,5 @@ def turn_json(turn: "Turn", text: str, notices: Iterable[str]) -> dict[str, Any]
             "answers": [{**asdict(one), "gain": one.gain} for one in compared.answers],
         },
         "notices": [one for one in notices if one != turn.resources],
-        "decision": decision_json(turn.message, turn.decision, 0.0) | {"ms": None},
+        "decision": decision_json(turn.decision, 0.0) | {"ms": None},
     }

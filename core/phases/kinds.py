@@ -55,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("kept-change", 1, False, "kept-change", ".json"),
         Kind("verify", 2, True, "verification", ".json"),
         Kind("measure", 1, True, "report", ".json"),
-        Kind("package", 1, False, "bundle"),
+        Kind("package", 2, False, "bundle"),
         Kind("deploy", 1, False, None),
         Kind("clean", 1, False, None),
     )
