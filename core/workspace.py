@@ -1,10 +1,11 @@
 """Where a workspace's files are, and how one is found."""
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import InvalidInput
+from core.errors import EnvironmentLacks, InvalidInput
 
 MARKER = Path("configs") / "universal_domains.yaml"
 ROOT_VARIABLE = "TARA_ROOT"
@@ -91,3 +92,17 @@ def find_workspace(root: str | Path | None = None) -> Workspace:
         f"no TARA workspace in {here} or above it",
         f"make one with `tara init DIR`, or name one with --root or {ROOT_VARIABLE}",
     )
+
+
+def shipped_configs() -> Path:
+    """The configs TARA comes with: beside the packages in a checkout, under the environment's `share` where it is
+    installed.
+
+    Raises EnvironmentLacks where they are in neither place.
+    """
+    beside = Path(__file__).parents[1] / "configs"
+    installed = Path(sys.prefix) / "share" / "tara" / "configs"
+    for folder in (beside, installed):
+        if (folder / MARKER.name).is_file():
+            return folder
+    raise EnvironmentLacks(f"the shipped configs are in neither {beside} nor {installed}", "install TARA again")
