@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	bench-startup bench-runner bench-factory bench-hybrid
+	bench-startup bench-runner bench-factory bench-hybrid bench-emotion
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -71,3 +71,8 @@ bench-factory: setup
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
+
+DATA ?=
+bench-emotion: setup
+	@test -n "$(DATA)" || { echo "make bench-emotion DATA=FOLDER, see docs/emotion.md for what FOLDER holds" >&2; exit 2; }
+	@PYTHONPATH=. $(BIN)/python benchmarks/emotion.py --data $(DATA)

@@ -426,4 +426,4 @@ class StoreBackend:
         folder = self.workspace.absolute(bundle.path)
         if bundle.version is not None:
             folder = self.workspace.absolute(bundle.target) / VERSIONS / str(bundle.version)
-        return EngineChat.open(folder)
+        return EngineChat.open(folder, self.workspace)

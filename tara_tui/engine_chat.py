@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Self
 
 from core.chat import client
+from core.chat.guidance import rules_of
 from core.chat.session import Conversation
 from core.chat.session import Notice as SessionNotice
 from core.routing import explain, headline
+from core.workspace import Workspace
 from tara_tui.backend import ChatEvent, Done, Notice, Routed, Token
 
 NOBODY = "base model"  # who answers where no domain does
@@ -20,9 +22,10 @@ class EngineChat:
         self._conversation = conversation
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """A conversation with the bundle or release in a folder. Raises InvalidInput for another folder."""
-        return cls(Conversation(folder))
+    def open(cls, folder: Path, workspace: Workspace | None = None) -> Self:
+        """A conversation with the bundle or release in a folder, with a workspace's rules of tone. Raises InvalidInput
+        for another folder, or faulty rules."""
+        return cls(Conversation(folder, rules=rules_of(workspace)))
 
     def ask(self, question: str, domain: str | None) -> Iterator[ChatEvent]:
         """Answer a question, routed, or by the domain named. Raises TaraError."""
@@ -30,7 +33,10 @@ class EngineChat:
         line = headline(turn.decision)
         if domain is not None and turn.domain == domain:
             line = f"{domain} (chosen by you; the router says: {line})"
-        yield Routed(turn.domain or NOBODY, line, tuple(explain(turn.decision)))
+        parts = explain(turn.decision)
+        if turn.guidance is not None:
+            parts.append(f"tone: {turn.guidance.name} of {turn.guidance.domain}, for {turn.guidance.reason}")
+        yield Routed(turn.domain or NOBODY, line, tuple(parts))
         for event in turn.events():
             if isinstance(event, client.Token):
                 yield Token(event.text)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from core.cli.common import NUMBER, is_terminal, json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput, Refused
@@ -14,6 +15,7 @@ from core.workspace import Workspace
 
 phase_option = click.option("--phase", type=NUMBER, metavar="N", help="The phase (default: the current one).")
 release_option = click.option("--release", metavar="DIR", help="A release or bundle folder, instead of a phase's.")
+_BY_HAND = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 @click.command("chat")
@@ -38,13 +40,17 @@ def chat(
     as_json: bool,
 ) -> None:
     """Ask a release MESSAGE, or, without one, hold a conversation: a line a message, from a terminal or a pipe."""
+    from core.chat.guidance import rules_of
     from core.chat.protocol import SamplingOptions
     from core.chat.session import Conversation
 
     workspace = None if release and not root else workspace_of(root)
     folder, number = _folder(workspace, phase, release)
     sampling = SamplingOptions(max_tokens=max_tokens, temperature=temperature, seed=seed)
-    with Conversation(folder, sampling=sampling) as conversation:
+    context = click.get_current_context()
+    named = {name for name in ("max_tokens", "temperature") if context.get_parameter_source(name) in _BY_HAND}
+    rules = rules_of(workspace)
+    with Conversation(folder, sampling=sampling, kept=named, rules=rules) as conversation:
         if message:
             _turn(conversation, " ".join(message), domain, workspace, number, as_json)
             return
@@ -127,6 +133,8 @@ def _turn(
     turn = conversation.ask(message, domain)
     if not as_json:
         click.echo(f"[{clean(turn.domain or 'base model')}] {clean(headline(turn.decision))}", err=True)
+        if turn.guidance is not None:
+            click.echo(f"[tone: {clean(turn.guidance.name)}, for {clean(turn.guidance.reason)}]", err=True)
         if turn.resources:
             click.echo(f"{turn.resources}\n")
     parts = []
@@ -148,6 +156,7 @@ def _turn(
                 "domain": turn.domain,
                 "answer": text,
                 "resources": turn.resources,
+                "guidance": _guidance_json(turn.guidance),
                 "tokens": done.tokens if done else None,
                 "tokens_per_s": done.tokens_per_s if done else None,
                 "first_token_s": done.first_token_s if done else None,
@@ -157,6 +166,19 @@ def _turn(
         )
     if workspace is not None:
         remember(workspace, "chat", str(conversation.folder), phase, turn, text)
+
+
+def _guidance_json(guidance: Any) -> dict[str, Any] | None:
+    """What steered the answer, None where it was answered as usual."""
+    if guidance is None:
+        return None
+    return {
+        "rule": guidance.name,
+        "of": guidance.domain,
+        "because": guidance.reason,
+        "instruction": guidance.instruction,
+        "sampling": dict(guidance.sampling),
+    }
 
 
 def _folder(workspace: Workspace | None, phase: int | None, release: str | None) -> tuple[Path, int | None]:
