@@ -73,8 +73,13 @@ def fit(
     return found[:d], found[d:-1], found[-1]
 
 
-def minimise(function: Callable[[Vector], tuple[float, Vector]], x: Vector, rounds: int) -> Vector:
-    """Where a smooth function, given with its slope, is least, by L-BFGS with a halving line search."""
+def minimise(
+    function: Callable[[Vector], tuple[float, Vector]], x: Vector, rounds: int, settled: float = 1e-6
+) -> Vector:
+    """Where a smooth function, given with its slope, is least, by L-BFGS with a halving line search.
+
+    Ends after `rounds`, or when a round gains less than `settled` of the value.
+    """
     steps: list[Vector] = []
     turns: list[Vector] = []
     value, slope = function(x)
@@ -91,9 +96,9 @@ def minimise(function: Callable[[Vector], tuple[float, Vector]], x: Vector, roun
         step, turn = ahead - x, next_slope - slope
         if step @ turn > 1e-12:
             steps, turns = [*steps, step][-_MEMORY:], [*turns, turn][-_MEMORY:]
-        settled = abs(value - next_value) < 1e-6 * max(1.0, abs(value))
+        gained = abs(value - next_value)
         x, value, slope = ahead, next_value, next_slope
-        if settled:
+        if gained < settled * max(1.0, abs(value)):
             break
     return x
 
@@ -119,15 +124,20 @@ def sigmoid(logits: Array) -> Array:
 
 
 def calibrate(logits: Array, labels: Array) -> tuple[float, float]:
-    """Slope and offset that make logits [n] of 0/1 `labels` [n] honest (Platt, 1999), by Newton's method."""
-    at = np.array([1.0, 0.0])
+    """Slope and offset that make logits [n] of 0/1 `labels` [n] honest.
+
+    Platt, "Probabilistic outputs for support vector machines" (1999), with its targets a little off 0 and 1, which keep
+    the slope finite where the logits part the labels entirely.
+    """
+    yes = float(labels.sum())
+    no = len(labels) - yes
+    targets = np.where(labels > 0, (yes + 1) / (yes + 2), 1 / (no + 2))
     inputs = np.stack([logits.astype(np.float64), np.ones(len(logits))], axis=1)
-    for _ in range(50):
-        chance = sigmoid((inputs @ at).astype(np.float32)).astype(np.float64)
-        slope = inputs.T @ (chance - labels)
-        bend = (inputs * (chance * (1 - chance))[:, None]).T @ inputs + 1e-9 * np.eye(2)
-        move = np.linalg.solve(bend, slope)
-        at -= move
-        if np.abs(move).max() < 1e-8:
-            break
-    return float(at[0]), float(at[1])
+
+    def loss(at: Vector) -> tuple[float, Vector]:
+        said = inputs @ at
+        off = np.exp(-np.logaddexp(0, -said)) - targets
+        return float((np.logaddexp(0, said) - targets * said).mean()), inputs.T @ off / len(labels)
+
+    slope, offset = minimise(loss, np.array([1.0, 0.0]), 200, settled=1e-12)
+    return float(slope), float(offset)

@@ -181,7 +181,7 @@ def make_heads(inputs: Inputs, encoder: str) -> dict[str, Any]:
         "licence": LICENCE,
         "made_by": "python -m core.routing.train_emotion",
         "encoder": {"name": "all-MiniLM-L6-v2, f16", "sha256": [encoder]},
-        "trained_on": Counter(inputs.rows[at].source for at in given),
+        "trained_on": dict(Counter(inputs.rows[int(at)].source for at in given)),
         "measured": figures(
             sigmoid(inputs.logits(measured, shipped)), inputs.labels[measured], inputs.felt[measured], thresholds
         ),

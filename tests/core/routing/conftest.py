@@ -1,12 +1,14 @@
 """Routing data of the five phase-1 domains, built from what ships: the catalog and the starter data's prompts."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.catalog import load_catalog
+from core.encoder import Encoder, find_encoder
 from core.routing import Router, build_routing_data
 from core.workspace import Workspace
 
@@ -46,3 +48,12 @@ def data(built: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def router(built: dict[str, Any]) -> Router:
     return Router.from_data(built)
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Iterator[Encoder]:
+    """The shipped encoder, running."""
+    file = find_encoder()
+    assert file is not None, "TARA_ENCODER switches the encoder off"
+    with Encoder(file) as running:
+        yield running
