@@ -7,11 +7,13 @@ import pytest
 from core.catalog.guidance import GUIDANCE_FILE, check_guidance, load_guidance
 from core.chat.guidance import GENERAL, Guidance, guidance_for, rules_of, shipped_rules
 from core.chat.protocol import SamplingOptions
+from core.cli.doctor import workspace_checks
 from core.errors import InvalidInput
 from core.routing.crisis import find_crisis
 from core.routing.emotion import Emotion, read_emotion
 from core.routing.words import normalise, split_words
 from core.workspace import Workspace
+from tests.conftest import new_workspace
 
 # Domain, rule, message, and what the person had said before.
 NATURAL: list[tuple[str, str, str, tuple[str, ...]]] = [
@@ -224,3 +226,21 @@ def test_faults_are_told_with_their_key(workspace: Workspace, old: str, new: str
     assert any(fault in one and one.startswith("configs/guidance.yaml, line ") for one in faults), faults
     with pytest.raises(InvalidInput):
         load_guidance(workspace)
+
+
+def test_doctor_tells_of_the_rules(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "workspace")
+    path = workspace.configs / GUIDANCE_FILE
+
+    def said() -> list[tuple[str, str]]:
+        return [(check.state, check.found) for check in workspace_checks(workspace) if check.name == "guidance"]
+
+    assert said() == [("ok", "32 rules, 5 domains with their own")]
+    text = path.read_text("utf-8")
+    path.write_text(text.replace("  creative:\n", "  creativ:\n"), "utf-8")
+    assert [state for state, _ in said()] == ["ok", "warning"]
+    assert "creativ" in said()[1][1]
+    path.write_text(text.replace("least_confidence: 0.35", "least_confidence: no"), "utf-8")
+    assert [state for state, _ in said()] == ["missing"]
+    path.unlink()
+    assert said() == [("ok", "no configs/guidance.yaml; the shipped rules hold")]

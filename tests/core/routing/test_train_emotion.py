@@ -34,11 +34,12 @@ def planted(count: int) -> tuple[list[Row], np.ndarray]:
 
 
 def test_planted_feelings_are_learned_and_read_from_the_file(tmp_path: Path) -> None:
-    rows, vectors = planted(2700)
+    rows, vectors = planted(1350)
     made = make_heads(Inputs(rows, vectors), ENCODER)
     assert made["measured"]["macro_f1"] > 0.9
     assert made["measured"]["neutral_called_neutral"] > 0.9
-    assert made["trained_on"] == {"xed": 1734, "go": 434} or sum(made["trained_on"].values()) < len(rows)
+    given = [row.source for row in rows if row.fold is not None]
+    assert made["trained_on"] == {"xed": given.count("xed"), "go": given.count("go")}
     path = tmp_path / "heads.json"
     path.write_text(json.dumps(made), "utf-8")
     heads = load_heads(path)
