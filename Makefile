@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat
+	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat bench-routing bench-emotion
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -83,3 +83,8 @@ bench-hybrid: setup
 
 bench-routing: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py
+
+DATA ?=
+bench-emotion: setup
+	@test -n "$(DATA)" || { echo "make bench-emotion DATA=FOLDER, see docs/emotion.md for what FOLDER holds" >&2; exit 2; }
+	@PYTHONPATH=. $(BIN)/python benchmarks/emotion.py --data $(DATA)

@@ -34,15 +34,16 @@ class EngineChat:
     @classmethod
     def open(cls, workspace: Workspace, what: Path | str, phase: int | None = None) -> Self:
         """A conversation with a release or bundle folder, or with an artifact by its name or path. Raises InvalidInput
-        or Refused for what cannot be talked to."""
+        or Refused for what cannot be talked to, InvalidInput also for faulty rules of guidance."""
         from core.catalog.loading import load_settings
+        from core.chat.guidance import rules_of
         from core.chat.history import memory_of, user_named
         from core.phases.talking import subject_of_artifact
 
         settings, user = load_settings(workspace), user_named(None)
         subject = Subject.of_folder(what) if isinstance(what, Path) else subject_of_artifact(workspace, what)
         memory = memory_of(workspace, user, settings.history_half_life_h)
-        conversation = open_conversation(subject, settings, memory=memory)
+        conversation = open_conversation(subject, settings, memory=memory, rules=rules_of(workspace))
         return cls(conversation, workspace, phase, user)
 
     def ask(self, question: str, domain: str | None) -> Iterator[ChatEvent]:
@@ -52,6 +53,8 @@ class EngineChat:
         if domain is not None and turn.domain == domain:
             line = f"{domain} (chosen by you; the router says: {line})"
         details = (*explain(turn.decision), f"of the emotion term {turn.past.weight:.0%} comes from your history")
+        if turn.guidance is not None:
+            details = (*details, f"tone: {turn.guidance.line()}")
         yield Routed(turn.domain or NOBODY, line, details)
         for event in turn.events():
             if isinstance(event, client.Token):

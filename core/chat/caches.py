@@ -15,7 +15,8 @@ from core.files import hash_json
 
 if TYPE_CHECKING:
     from core.chat.events import Done  # noqa: F401 - named in a base class
-    from core.routing.emotion import Emotion
+    from core.routing.emotion import Emotion, EmotionReader
+    from core.routing.vectors import Embedding
     from core.routing.words import Word
 
 MOST_ANSWERS, MOST_ANSWER_CHARACTERS = 200, 2_000_000
@@ -104,22 +105,21 @@ class AnswerCache(Cache[str, "Done"]):
         return hash_json([list(files), list(messages), settings, n_ctx, context])
 
 
-class EmotionCache(Cache[tuple[str, str], "Emotion"]):
-    """Readings by text and the method that made them."""
+class EmotionCache(Cache[tuple[str, str | None], "Emotion"]):
+    """Readings by text and the encoder whose vector they were made from."""
 
     def __init__(self, most: int = MOST_EMOTIONS) -> None:
         super().__init__(most)
 
-    def reading(
-        self, read: Callable[[str, "list[Word]"], "Emotion"], method: str
-    ) -> Callable[[str, "list[Word]"], "Emotion"]:
-        """`read` with what it said of a text remembered; `method` names it, with its version."""
+    def reading(self, read: "EmotionReader") -> "EmotionReader":
+        """`read` with what it said of a text remembered."""
 
-        def remembered(text: str, words: "list[Word]") -> "Emotion":
-            known = self.get((method, text))
+        def remembered(text: str, words: "list[Word]", embedding: "Embedding | None" = None, /) -> "Emotion":
+            key = text, embedding.encoder if embedding is not None else None
+            known = self.get(key)
             if known is None:
-                known = read(text, words)
-                self.put((method, text), known)
+                known = read(text, words, embedding)
+                self.put(key, known)
             return known
 
         return remembered

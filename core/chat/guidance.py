@@ -1,59 +1,172 @@
-"""How an answer should sound, as one sentence added to the system prompt. The answer's own text is never edited."""
+"""How an answer should sound: a sentence added to the system prompt and how tokens are chosen, by rules of a file.
 
+The answer's own text is never edited. The rules stand in `configs/guidance.yaml`; `core.catalog.guidance` reads them.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from core.catalog.guidance import GUIDANCE_FILE, Case, GuidanceRules, Rule, load_guidance, read_guidance
+from core.catalog.shipped import template
+from core.chat.protocol import SamplingOptions
 from core.routing.emotion import Emotion
+from core.routing.lexicon import NEGATORS
+from core.routing.words import Word, normalise, split_words, stem, stem_phrase
+from core.workspace import Workspace
 
-LEAST_INTENSITY = 0.4
-STRONG = 0.7
-LEAST_CONFIDENCE = 0.35
-
-# By emotion: what to ask of the model for a plain feeling, and for a strong one.
-TONES: dict[str, tuple[str, str]] = {
-    "joy": (
-        "The person is glad: share it in a few words, then answer.",
-        "The person is overjoyed: celebrate with them in one sentence, then answer.",
-    ),
-    "sadness": (
-        "The person sounds sad: be gentle and acknowledge it before you answer.",
-        "The person is in deep sadness: slow down, acknowledge it first, and offer one small step.",
-    ),
-    "anger": (
-        "The person is annoyed: stay calm, do not argue, and be concrete.",
-        "The person is very angry: stay calm, name what went wrong without blame, and give one concrete next step.",
-    ),
-    "fear": (
-        "The person is worried: be reassuring and clear, and do not exaggerate risks.",
-        "The person is very afraid: speak calmly in short sentences, and say first what can be done now.",
-    ),
-    "surprise": (
-        "The person is surprised: explain plainly what happened.",
-        "The person is shocked: give a moment to it, then explain plainly, one thing at a time.",
-    ),
-    "disgust": (
-        "The person is put off: be matter-of-fact and considerate.",
-        "The person is appalled: take it seriously, be matter-of-fact, and offer a way out.",
-    ),
-    "trust": (
-        "The person is open and trusting: be honest about what you do not know.",
-        "The person relies on you a great deal: be warm, and be honest about what you do not know.",
-    ),
-    "anticipation": (
-        "The person is looking forward to something: be encouraging and practical.",
-        "The person can hardly wait: be encouraging, and turn it into a first practical step.",
-    ),
-}
-MIXED = "The person has mixed feelings ({first} and {second}): acknowledge both before you answer."
-CRISIS = (
-    "The person may be in danger. Be calm, kind and brief: urge them to call their emergency number or the help line "
-    "they were shown, and not to stay alone. Do not diagnose, do not lecture, do not change the subject."
-)
+GENERAL = "general"
+_NEGATION_WINDOW = 2  # words before a configured word, within its clause, in which "not" takes it away
 
 
-def tone_for(emotion: Emotion) -> str | None:
-    """The sentence for a reading; None for a neutral, weak or doubtful one, which is answered as usual."""
-    feeling = emotion.dominant
-    if feeling is None or emotion.intensity < LEAST_INTENSITY or emotion.confidence < LEAST_CONFIDENCE:
-        return None
-    if len(emotion.mixed) > 1:
-        return MIXED.format(first=emotion.mixed[0], second=emotion.mixed[1])
-    plain, strong = TONES[feeling]
-    return strong if emotion.intensity >= STRONG else plain
+@dataclass(frozen=True)
+class Guidance:
+    """What a rule asks for. `sampling` holds names of SamplingOptions with the values to use."""
+
+    name: str
+    domain: str  # whose rule it is, or GENERAL
+    instruction: str
+    sampling: Mapping[str, float]
+    reason: str  # what met the rule: "fear 0.62", "speaks of “blank page”"
+
+    def line(self) -> str:
+        """Which rule it is, and what met it."""
+        return f"{self.name} of {self.domain}, for {self.reason}"
+
+    def as_json(self) -> dict[str, Any]:
+        """What steered an answer, for scripts."""
+        return {
+            "rule": self.name,
+            "of": self.domain,
+            "because": self.reason,
+            "instruction": self.instruction,
+            "sampling": dict(self.sampling),
+        }
+
+    def apply(self, options: SamplingOptions, kept: Collection[str] = ()) -> SamplingOptions:
+        """`options` with the rule's changes, except those named in `kept`, which the person chose."""
+        changes = {name: value for name, value in self.sampling.items() if name not in kept}
+        if "max_tokens" in changes:  # a rule may shorten an answer, never lengthen it beyond what was allowed
+            changes["max_tokens"] = min(int(changes["max_tokens"]), options.max_tokens)
+        return replace(options, **changes)  # type: ignore[arg-type]
+
+
+def guidance_for(
+    domain: str | None,
+    emotion: Emotion,
+    message: str,
+    history: Sequence[Mapping[str, str]] = (),
+    *,
+    crisis: bool = False,
+    rules: GuidanceRules | None = None,
+) -> Guidance | None:
+    """What the first rule that holds asks for; None where none does, and the message is answered as usual.
+
+    `domain` is who answers, None the base alone; `history` the conversation before the message, oldest first, as the
+    engine is given it; `crisis` what the crisis gate said. `rules` default to the shipped ones.
+    """
+    chosen = rules or shipped_rules()
+    reading = _Reading(chosen, emotion, message, history, crisis)
+    own = chosen.domains.get(domain or "", ())
+    for place, group in ((domain or GENERAL, own), (GENERAL, chosen.general)):
+        for rule in group:
+            for case in rule.cases:
+                met = reading.meets(case)
+                if met is not None:
+                    return Guidance(rule.name, place, reading.instruction(rule, case), rule.sampling, met)
+    return None
+
+
+@cache
+def shipped_rules() -> GuidanceRules:
+    """The rules TARA ships. Raises EnvironmentLacks where its configs are not installed."""
+    return read_guidance(template() / GUIDANCE_FILE)
+
+
+def rules_of(workspace: Workspace | None) -> GuidanceRules:
+    """A workspace's own rules, the shipped ones where it has none. Raises InvalidInput for a faulty file."""
+    if workspace is None or not (workspace.configs / GUIDANCE_FILE).exists():
+        return shipped_rules()
+    return load_guidance(workspace)
+
+
+class _Reading:
+    """One message beside the conditions of cases."""
+
+    def __init__(
+        self,
+        rules: GuidanceRules,
+        emotion: Emotion,
+        message: str,
+        history: Iterable[Mapping[str, str]],
+        crisis: bool,
+    ) -> None:
+        self._rules = rules
+        trusted = emotion.confidence >= rules.least_confidence and emotion.intensity >= rules.least["clear"]
+        self._feeling = emotion.dominant if trusted else None
+        self._mixed = emotion.mixed if trusted else ()
+        self._intensity = emotion.intensity
+        self._crisis = crisis
+        self._words = split_words(normalise(message))
+        self._history = history
+        self._earlier: list[list[Word]] | None = None
+
+    def meets(self, case: Case) -> str | None:
+        """What met the case, in words; None where one of its conditions does not hold."""
+        if case.crisis != self._crisis:  # in a crisis only what is written for one may speak
+            return None
+        met = ["crisis wording"] if case.crisis else []
+        if case.feels:
+            if self._feeling is None or self._intensity < self._rules.least[case.intensity]:
+                return None
+            if (case.mixed and not self._mixed) or (case.emotions and self._feeling not in case.emotions):
+                return None
+            met.append(f"{' and '.join(self._mixed[:2]) if case.mixed else self._feeling} {self._intensity:.2f}")
+        if case.words:
+            said = _said(self._words, case.words)
+            if said is None:
+                return None
+            met.append(f"speaks of “{said}”")
+        if case.earlier:
+            said = next((found for words in self._before() if (found := _said(words, case.earlier))), None)
+            if said is None:
+                return None
+            met.append(f"spoke of “{said}” before")
+        return ", ".join(met)
+
+    def instruction(self, rule: Rule, case: Case) -> str:
+        """The rule's sentence, with what a mixed feeling adds to it."""
+        if not self._mixed or not case.feels:
+            return rule.instruction
+        first, second = self._mixed[:2]
+        if case.mixed:
+            return rule.instruction.replace("{first}", first).replace("{second}", second)
+        return f"{rule.instruction} {self._rules.also.replace('{first}', first).replace('{second}', second)}"
+
+    def _before(self) -> list[list[Word]]:
+        """The words of the person's last messages before this one, newest first."""
+        if self._earlier is None:
+            said = [entry["content"] for entry in self._history if entry.get("role") == "user"]
+            newest = said[::-1][: self._rules.earlier_messages]
+            self._earlier = [split_words(normalise(text)) for text in newest]
+        return self._earlier
+
+
+@cache
+def _stems_of(phrase: str) -> tuple[str, ...]:
+    return stem_phrase(phrase)
+
+
+def _said(words: list[Word], phrases: Iterable[str]) -> str | None:
+    """The first of the phrases that the words hold, whole and not negated."""
+    stems = [stem(word.text) for word in words]
+    for phrase in phrases:
+        wanted = _stems_of(phrase)
+        for at in range(len(stems) - len(wanted) + 1):
+            if tuple(stems[at : at + len(wanted)]) != wanted:
+                continue
+            before = words[max(0, at - _NEGATION_WINDOW) : at]
+            if not any(word.text in NEGATORS and word.clause == words[at].clause for word in before):
+                return phrase
+    return None

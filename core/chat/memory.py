@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from core.routing import Decision
+from core.routing.emotion import PRESENT
 from core.routing.past import HALF_LIFE_S, Moment, Past, faded, past_of, with_moment
 
 
@@ -49,5 +50,9 @@ class Memory:
 
 
 def trusted(decision: Decision) -> dict[str, float]:
-    """The emotions of a message as far as the reading is trusted: each value times the confidence."""
-    return {name: value * decision.emotion.confidence for name, value in decision.emotion.values.items()}
+    """A message's emotions, as strong as they are, as far as the reading is trusted: intensity times confidence for the
+    strongest, for others that are there in proportion, 0 for those that are not."""
+    feeling = decision.emotion
+    most = max(feeling.values.values())
+    felt = feeling.intensity * feeling.confidence
+    return {name: felt * value / most if value >= PRESENT else 0.0 for name, value in feeling.values.items()}

@@ -1,26 +1,24 @@
 """A conversation with one model file, or one adapter on its base: nothing to choose, but a crisis is one here too."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 from core.routing import Decision
 from core.routing.complexity import complexity_of
 from core.routing.crisis import find_crisis
 from core.routing.data import DEFAULT_SETTINGS
-from core.routing.emotion import Emotion, read_emotion
+from core.routing.emotion import EmotionReader, read_emotion
 from core.routing.past import Past
 from core.routing.urgency import urgency_of
-from core.routing.words import Word, normalise, split_words
+from core.routing.words import normalise, split_words
 
 
 class OnlyOne:
     """Sends every message to `domain`, None for a model without one. `resources` are the texts for a crisis by kind."""
 
-    emotion_method = "word list"
-
     def __init__(self, domain: str | None, resources: Mapping[str, str]) -> None:
         self._domain = domain
         self._resources = resources
-        self.read_emotion: Callable[[str, list[Word]], Emotion] = read_emotion
+        self.read_emotion: EmotionReader = read_emotion
 
     @property
     def weights(self) -> dict[str, float]:

@@ -1,5 +1,8 @@
 """A conversation as a workspace's settings have it."""
 
+from collections.abc import Collection
+
+from core.catalog.guidance import GuidanceRules
 from core.catalog.model import Settings
 from core.chat.client import Engine
 from core.chat.memory import Memory
@@ -15,9 +18,11 @@ def open_conversation(
     prefer: Preference | None = None,
     sampling: SamplingOptions | None = None,
     memory: Memory | None = None,
+    kept: Collection[str] | None = None,
+    rules: GuidanceRules | None = None,
 ) -> Conversation:
     """A conversation within the settings' limits of memory and time; `prefer` and `sampling` as the settings and the
-    preference have them where none are given."""
+    preference have them where none are given; `kept` and `rules` as for `Conversation`."""
     liking = prefer or preference(settings.chat_prefer)
     subject.router.use(settings.encoder)
     engine = Engine(
@@ -30,6 +35,8 @@ def open_conversation(
         subject,
         engine=engine,
         sampling=sampling,
+        kept=kept,
+        rules=rules,
         prefer=liking,
         memory=memory,
         consensus_limit_s=float(settings.consensus_limit_s),

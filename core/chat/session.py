@@ -2,17 +2,18 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from core.catalog.guidance import GuidanceRules
 from core.chat.caches import MOST_ROUTES, Cache, EmotionCache, Figures
 from core.chat.client import Engine
 from core.chat.consensus import LIMIT_S, Compared, compare
 from core.chat.events import Done, Restarted, Token
-from core.chat.guidance import CRISIS, tone_for
+from core.chat.guidance import Guidance, guidance_for
 from core.chat.memory import Memory
 from core.chat.preference import BALANCED, Preference
 from core.chat.protocol import EngineClosed, EngineError, PromptRefused, SamplingOptions
@@ -20,6 +21,8 @@ from core.chat.subject import Subject
 from core.routing import Decision
 from core.routing.past import Past
 from core.routing.words import normalise
+
+_ALL_OPTIONS = frozenset(field.name for field in fields(SamplingOptions))
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,11 @@ Happening = Notice | Token | Compared | Done
 class Turn:
     """One question and its answer. Iterate over `events` or `pieces` once; `done` is set when the answer is over."""
 
-    def __init__(self, message: str, decision: Decision, domain: str | None, guidance: str | None) -> None:
+    def __init__(self, message: str, decision: Decision, domain: str | None, guidance: Guidance | None) -> None:
         self.message = message
         self.decision = decision
         self.domain = domain  # who answers; None is the base alone
-        self.guidance = guidance  # what was added to the system prompt
+        self.guidance = guidance  # what is added to the system prompt, and changes of sampling
         self.resources = decision.resources
         self.past = Past()  # what earlier messages said to the router
         self.pair: tuple[str, str] | None = None  # the two that are asked where the router is torn
@@ -72,7 +75,9 @@ class Turn:
 class Conversation:
     """A person's conversation with one release or bundle folder, or another subject. Ends its engine when closed.
 
-    Raises InvalidInput for a folder that is no release, EngineError from the answers.
+    `sampling` is how answers are chosen; guidance leaves the options named in `kept` alone: where that is not said, all
+    of a given `sampling`. `rules` are the guidance's, the shipped ones where none are given. Raises InvalidInput for a
+    folder that is no release, EngineError from the answers.
     """
 
     def __init__(
@@ -81,6 +86,8 @@ class Conversation:
         *,
         engine: Engine | None = None,
         sampling: SamplingOptions | None = None,
+        kept: Collection[str] | None = None,
+        rules: GuidanceRules | None = None,
         prefer: Preference = BALANCED,
         memory: Memory | None = None,
         consensus_limit_s: float = LIMIT_S,
@@ -91,9 +98,11 @@ class Conversation:
         self.prefer = prefer
         self.memory = memory or Memory()
         self.emotions = EmotionCache()
-        self.router.read_emotion = self.emotions.reading(self.router.read_emotion, self.router.emotion_method)
+        self.router.read_emotion = self.emotions.reading(self.router.read_emotion)
         self.routes: Cache[tuple[object, ...], Decision] = Cache(MOST_ROUTES)
         self._sampling = sampling
+        self._kept = kept if kept is not None else (_ALL_OPTIONS if sampling is not None else ())
+        self._rules = rules
         self._consensus_limit_s = consensus_limit_s
         self._history: list[dict[str, str]] = []
         self._previous: str | None = None
@@ -167,13 +176,27 @@ class Conversation:
         chosen = decision.domain if domain is None or decision.crisis is not None else domain
         if chosen is None and not self.subject.general:
             chosen = self._likeliest(decision)
-        guidance = CRISIS if decision.crisis is not None else tone_for(decision.emotion)
-        turn = Turn(message, decision, chosen, guidance)
+        turn = Turn(message, decision, chosen, self._guidance(decision, chosen, message))
         turn.past = past
         if domain is None:
             turn.pair = self._pair(decision)
-        turn._events = self._events(turn, sampling or self._sampling or SamplingOptions(self.prefer.max_tokens))
+        turn._events = self._events(turn, sampling)
         return turn
+
+    def _guidance(
+        self, decision: Decision, domain: str | None, message: str, history: Sequence[dict[str, str]] | None = None
+    ) -> Guidance | None:
+        """How `domain` should sound in answering this message."""
+        crisis = decision.crisis is not None
+        earlier = self.prefer.recent(self._history if history is None else history)
+        return guidance_for(domain, decision.emotion, message, earlier, crisis=crisis, rules=self._rules)
+
+    def _sampling_for(self, guidance: Guidance | None, given: SamplingOptions | None) -> SamplingOptions:
+        """How an answer is chosen: as given with the question, else as the conversation and the guidance say."""
+        if given is not None:
+            return given
+        own = self._sampling or SamplingOptions(self.prefer.max_tokens)
+        return own if guidance is None else guidance.apply(own, self._kept)
 
     def _likeliest(self, decision: Decision) -> str | None:
         """Who answers where the router is unsure and every model is a domain's: the one before, else the best."""
@@ -196,17 +219,18 @@ class Conversation:
         self,
         message: str,
         domain: str | None,
-        guidance: str | None,
+        guidance: Guidance | None,
         history: Sequence[dict[str, str]] | None = None,
     ) -> list[dict[str, str]]:
         """What the model is given: the domain's system prompt with the guidance, the history (this conversation's own,
         where none is given), the message."""
-        system = " ".join(part for part in (self.subject.prompts.get(domain or "", ""), guidance or "") if part)
+        tone = guidance.instruction if guidance is not None else ""
+        system = " ".join(part for part in (self.subject.prompts.get(domain or "", ""), tone) if part)
         head = [{"role": "system", "content": system}] if system else []
         earlier = self.prefer.recent(self._history if history is None else history)
         return [*head, *earlier, {"role": "user", "content": message}]
 
-    def _events(self, turn: Turn, sampling: SamplingOptions) -> Iterator[Happening]:
+    def _events(self, turn: Turn, sampling: SamplingOptions | None) -> Iterator[Happening]:
         self._stopped.clear()
         if turn.resources is not None:
             yield Notice(turn.resources)
@@ -215,7 +239,7 @@ class Conversation:
         else:
             yield from self._one(turn, sampling)
 
-    def _one(self, turn: Turn, sampling: SamplingOptions) -> Iterator[Happening]:
+    def _one(self, turn: Turn, sampling: SamplingOptions | None) -> Iterator[Happening]:
         """The chosen domain's answer; where it fails, once, the general model's."""
         try:
             yield from self._said(turn, sampling)
@@ -226,10 +250,11 @@ class Conversation:
                 raise
             turn.fallback = f"{turn.domain} could not answer: {error.message}"
             turn.domain = None
+            turn.guidance = self._guidance(turn.decision, None, turn.message)
             yield Notice(f"{turn.fallback}; the general model answers instead", anew=True)
             yield from self._said(turn, sampling)
 
-    def _said(self, turn: Turn, sampling: SamplingOptions) -> Iterator[Happening]:
+    def _said(self, turn: Turn, sampling: SamplingOptions | None) -> Iterator[Happening]:
         said: list[str] = []
         try:
             for event in self._asked(turn, turn.domain, sampling):
@@ -247,11 +272,14 @@ class Conversation:
                 self._remember(turn, "".join(said))
             raise
 
-    def _asked(self, turn: Turn, domain: str | None, sampling: SamplingOptions) -> Iterator[Token | Restarted | Done]:
+    def _asked(
+        self, turn: Turn, domain: str | None, sampling: SamplingOptions | None
+    ) -> Iterator[Token | Restarted | Done]:
         messages = self.messages_for(turn.message, domain, turn.guidance)
-        return self.engine.ask(messages, domain, sampling, context=self.prefer.context, cached=not turn.private)
+        chosen = self._sampling_for(turn.guidance, sampling)
+        return self.engine.ask(messages, domain, chosen, context=self.prefer.context, cached=not turn.private)
 
-    def _both(self, turn: Turn, pair: tuple[str, str], sampling: SamplingOptions) -> Iterator[Happening]:
+    def _both(self, turn: Turn, pair: tuple[str, str], sampling: SamplingOptions | None) -> Iterator[Happening]:
         """The first domain's answer as it comes; then the second's, and the better one is taken."""
         turn.domain = pair[0]
         before = list(self._history)
@@ -264,11 +292,12 @@ class Conversation:
         if turn.fallback is None and turn.done.stopped_by != "cancelled":
             first = (pair[0], turn.done, time.monotonic() - began)
             asked = self.messages_for(turn.message, None, None, before)
-            others = self.messages_for(turn.message, pair[1], turn.guidance, before)
+            tone = self._guidance(turn.decision, pair[1], turn.message, before)  # each domain has its own
+            others, chosen = self.messages_for(turn.message, pair[1], tone, before), self._sampling_for(tone, sampling)
             found = compare(
                 first,
                 pair[1],
-                lambda name: self.engine.ask(others, name, sampling, context=self.prefer.context),
+                lambda name: self.engine.ask(others, name, chosen, context=self.prefer.context),
                 lambda answer: self.engine.judge(asked, answer),
                 self.engine.cancel,
                 self._stopped.is_set,
@@ -277,6 +306,7 @@ class Conversation:
             if isinstance(found, Compared):
                 turn.compared = found
                 if found.chosen != pair[0]:
+                    turn.guidance = tone
                     yield from self._replaced(turn, found)
                 yield found
             elif found:

@@ -1,6 +1,6 @@
 """What one talks to: the models, what routes among them, and what each domain is told first."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -9,16 +9,14 @@ from core.chat.holdings import Holdings
 from core.deploy.manifest import has_general_model, read_manifest
 from core.files import sha256_of
 from core.routing import Decision, Desk
-from core.routing.emotion import Emotion
+from core.routing.emotion import EmotionReader
 from core.routing.past import Past
-from core.routing.words import Word
 
 
 class Routing(Protocol):
     """What chooses a domain for a message; `core.routing.Desk` does."""
 
-    read_emotion: Callable[[str, list[Word]], Emotion]
-    emotion_method: str  # what `read_emotion` is, with its version
+    read_emotion: EmotionReader
 
     @property
     def weights(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -106,12 +107,32 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
                 checks.append(Check(f"base {name}", "ok", str(locate(catalog.bases[name], workspace).path)))
             except TaraError as error:
                 checks.append(Check(f"base {name}", "missing", error.message, error.hint or ""))
+        checks += _guidance(workspace, catalog.domains)
     if not faults:
         checks.append(_encoder(catalog.settings.encoder))
     checks.append(_store(workspace.state_db))
     checks.append(_disk(workspace.root))
     pid = runner_pid(workspace)
     checks.append(Check("runner", "ok", f"process {pid}" if pid else "none; the next queued job starts one"))
+    return checks
+
+
+def _guidance(workspace: Workspace, domains: Collection[str]) -> list[Check]:
+    """The rules of tone: all of their faults, and sections for domains that there are not."""
+    from core.catalog.guidance import GUIDANCE_FILE, check_guidance, load_guidance
+
+    if not (workspace.configs / GUIDANCE_FILE).exists():
+        return [Check("guidance", "ok", f"no configs/{GUIDANCE_FILE}; the shipped rules hold")]
+    faults = check_guidance(workspace)
+    if faults:
+        return [Check("guidance", "missing", fault, "edit the file") for fault in faults]
+    rules = load_guidance(workspace)
+    count = len(rules.general) + sum(map(len, rules.domains.values()))
+    checks = [Check("guidance", "ok", f"{count} rules, {len(rules.domains)} domains with their own")]
+    strangers = sorted(rules.domains.keys() - set(domains))
+    if strangers:
+        found = f"configs/{GUIDANCE_FILE} has rules for domains that there are not: {', '.join(strangers)}"
+        checks.append(Check("guidance", "warning", found, "correct the name, or leave it"))
     return checks
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from core.cli.common import is_terminal, json_option, print_json, root_option, workspace_of
 from core.cli.route import decision_json, phase_option, release_option
@@ -16,6 +17,9 @@ from core.workspace import Workspace
 if TYPE_CHECKING:
     from core.chat.session import Conversation, Turn
     from core.chat.subject import Subject
+
+
+_BY_HAND = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 @click.command("chat")
@@ -50,6 +54,7 @@ def chat(
     """Ask a release MESSAGE, or, without one, hold a conversation: a line a message, from a terminal or a pipe."""
     from core.catalog.loading import load_settings
     from core.catalog.model import Settings
+    from core.chat.guidance import rules_of
     from core.chat.history import memory_of, user_named
     from core.chat.opening import open_conversation
     from core.chat.preference import preference
@@ -69,7 +74,10 @@ def chat(
     name = user_named(user)
     memory = memory_of(workspace, name, settings.history_half_life_h) if workspace is not None else None
     sampling = SamplingOptions(max_tokens or liking.max_tokens, temperature=temperature, seed=seed)
-    with open_conversation(subject, settings, liking, sampling, memory) as conversation:
+    context = click.get_current_context()
+    chosen = {name for name in ("max_tokens", "temperature") if context.get_parameter_source(name) in _BY_HAND}
+    rules = rules_of(workspace)
+    with open_conversation(subject, settings, liking, sampling, memory, chosen, rules) as conversation:
         talk = Talk(conversation, domain, workspace, number, name, as_json)
         if question is not None:
             talk.turn(question)
@@ -166,6 +174,8 @@ class Talk:
         from core.routing import headline
 
         self._tell(f"[{clean(turn.domain or 'base model')}] {clean(headline(turn.decision))}")
+        if turn.guidance is not None:
+            self._tell(f"[tone: {clean(turn.guidance.line())}]")
         shown, parts, notices = StreamCleaner(), [""], list[str]()
         try:
             for event in turn.events():
@@ -217,6 +227,7 @@ def turn_json(turn: "Turn", text: str, notices: Iterable[str]) -> dict[str, Any]
         "domain": turn.domain,
         "answer": text,
         "resources": turn.resources,
+        "guidance": None if turn.guidance is None else turn.guidance.as_json(),
         "tokens": done.tokens if done else None,
         "tokens_per_s": done.tokens_per_s if done else None,
         "first_token_s": done.first_token_s if done else None,

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -15,11 +15,10 @@ from core.errors import TaraError
 from core.routing.conversation import Before
 from core.routing.data import load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Decision
-from core.routing.emotion import Emotion
+from core.routing.emotion import EmotionReader
 from core.routing.past import Past
 from core.routing.router import Router
 from core.routing.vectors import Embedding
-from core.routing.words import Word
 
 MOST_READ = 64  # messages whose vectors are kept
 log = logging.getLogger(__name__)
@@ -110,22 +109,13 @@ class Desk:
         return self.router.weights
 
     @property
-    def read_emotion(self) -> Callable[[str, list[Word]], Emotion]:
+    def read_emotion(self) -> EmotionReader:
         """What reads a message's emotion; may be replaced."""
         return self.router.read_emotion
 
     @read_emotion.setter
-    def read_emotion(self, reader: Callable[[str, list[Word]], Emotion]) -> None:
+    def read_emotion(self, reader: EmotionReader) -> None:
         self.router.read_emotion = reader
-
-    @property
-    def emotion_method(self) -> str:
-        """What `read_emotion` is, with its version."""
-        return self.router.emotion_method
-
-    @emotion_method.setter
-    def emotion_method(self, name: str) -> None:
-        self.router.emotion_method = name
 
     def embedding(self, text: str) -> Embedding | None:
         """The vector of a message as it is compared; None without an encoder, or where it fails."""

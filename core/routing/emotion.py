@@ -1,115 +1,144 @@
-"""The emotion of a message in eight values, from a word list: a fallback whose confidence is always low.
+"""The emotion of a message in eight values: by heads on a sentence encoder, or by a word list where there is none.
 
-Word lists find emotion in well under half of the messages that hold it, so a reading of "neutral" means "nothing was
-found", and no reading is trusted above `LOW_CONFIDENCE`.
+The heads' values are measured (docs/emotion.md has the figures); the word list's are not, and its confidence is low.
+Intensity is read from the wording in both and is not measured.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
-from core.routing import lexicon
+from core.routing.emotion_features import wording_features
+from core.routing.heads import NEUTRAL, PRESENT, EmotionHeads, shipped_heads
 from core.routing.lexicon import EMOTIONS
+from core.routing.vectors import Embedding
+from core.routing.wordlist import Wording, read_wording
 from core.routing.words import Word
 
+__all__ = ["EMOTIONS", "LOW_CONFIDENCE", "PRESENT", "Emotion", "EmotionReader", "read_emotion", "similarity"]
+
 LOW_CONFIDENCE = 0.5  # the most a word list is trusted
-NEUTRAL_BELOW = 0.15
-NEGATION_WINDOW = 3  # words before, within the clause
-_PERSONAL = frozenset(("i", "i'm", "i've", "my", "me", "we", "our"))
-_MIXED_SHARE = 0.6  # a second emotion this near to the first makes the feeling mixed
-_SAD_FROM_NO_JOY = 0.6  # "not happy" says some sadness; "not angry" says nothing else
-
-
-def _build() -> dict[str, list[tuple[tuple[str, ...], str, float]]]:
-    """First word of each entry → its words, emotion and strength, longest first."""
-    table: dict[str, list[tuple[tuple[str, ...], str, float]]] = {}
-    for emotion, tiers in lexicon.WORDS.items():
-        for strength, tier in zip(lexicon.STRENGTHS, tiers, strict=True):
-            for entry in tier.split():
-                words = tuple(entry.split("_"))
-                table.setdefault(words[0], []).append((words, emotion, strength))
-    for entries in table.values():
-        entries.sort(key=lambda entry: -len(entry[0]))
-    return table
-
-
-_TABLE = _build()
+WORD_LIST = "word list"
+HEADS = "encoder"
+PLEASANT = frozenset(("joy", "trust", "anticipation"))
+UNPLEASANT = frozenset(("sadness", "anger", "fear", "disgust"))
+_MIXED_SHARE = 0.6  # of the strongest value: a feeling of the other kind that reaches it makes the feeling mixed
+_LEAST_SAID = 0.55  # what the word list calls plain; such a word of one's own feeling is believed
+_DENIED = 0.3  # what is left of a value whose emotion is only named to be denied
+_PLAIN, _SURE = 0.4, 0.75  # intensity of a feeling that is just there, and of one that is certain, by usual words
 
 
 @dataclass(frozen=True)
 class Emotion:
-    """A reading. `values` holds the eight emotions in [0, 1], each by itself (they need not sum to 1)."""
+    """A reading. `values` holds the eight emotions in [0, 1], each by itself (they need not sum to 1); PRESENT and more
+    says that it is there."""
 
     values: dict[str, float]
-    intensity: float  # the largest value
-    confidence: float  # of the reading; at most LOW_CONFIDENCE for the word list
-    method: str = "word list"
+    intensity: float  # how strong the feeling is, in [0, 1]; 0 where there is none
+    confidence: float  # of the strongest emotion: its calibrated probability, or at most LOW_CONFIDENCE for the list
+    method: str = WORD_LIST
+    note: str = ""  # why it was read in another way than was asked for
+    probabilities: dict[str, float] = field(default_factory=dict)  # calibrated; empty for the word list
 
     @property
     def neutral(self) -> bool:
-        """Whether nothing worth naming was found."""
-        return self.intensity < NEUTRAL_BELOW
+        """Whether no emotion is there."""
+        return self.dominant is None
 
     @property
     def dominant(self) -> str | None:
-        """The strongest emotion, None for a neutral message. Equal ones: the first in the order of EMOTIONS."""
-        return None if self.neutral else max(EMOTIONS, key=lambda name: self.values[name])
+        """The strongest emotion that is there, None in a neutral message. Equal ones: the first of EMOTIONS."""
+        best = max(EMOTIONS, key=lambda name: self.values[name])
+        return best if self.values[best] >= PRESENT else None
 
     @property
     def mixed(self) -> tuple[str, ...]:
-        """The emotions of a mixed feeling, strongest first; empty where there is one or none."""
-        named = [n for n in EMOTIONS if self.values[n] >= max(NEUTRAL_BELOW, _MIXED_SHARE * self.intensity)]
-        return tuple(sorted(named, key=lambda name: -self.values[name])) if len(named) > 1 else ()
+        """The strongest pleasant and unpleasant emotion of a mixed feeling, stronger first; else empty."""
+        pair = [max(kind & self.values.keys(), key=self._rank, default="") for kind in (PLEASANT, UNPLEASANT)]
+        if not all(pair):
+            return ()
+        first, second = sorted(pair, key=self._rank, reverse=True)
+        least = max(PRESENT, _MIXED_SHARE * max(self.values.values()))
+        return (first, second) if self.values[second] >= least else ()
+
+    def _rank(self, name: str) -> tuple[float, int]:
+        return self.values[name], -EMOTIONS.index(name)
 
 
-def _emphasis(words: list[Word], at: int) -> tuple[bool, float]:
-    """Whether the word at `at` is negated, and the factor of the boosters and dampeners before it in its clause."""
-    before = [w.text for w in words[max(0, at - NEGATION_WINDOW) : at] if w.clause == words[at].clause]
-    factor = 1.0
-    for word in before:
-        factor *= lexicon.BOOSTERS.get(word, 1.0) * lexicon.DAMPENERS.get(word, 1.0)
-    # "so" and "very" behind a negation weaken what the negation leaves; they never un-negate it.
-    return any(word in lexicon.NEGATORS for word in before), factor
+class EmotionReader(Protocol):
+    """What reads a message's emotion; `read_emotion` does."""
+
+    def __call__(self, text: str, words: list[Word], embedding: Embedding | None = None, /) -> "Emotion":
+        """The emotion of a text from `words.normalise`, with its words and, where there is an encoder, its vector."""
 
 
-def read_emotion(text: str, words: list[Word]) -> Emotion:
+def read_emotion(
+    text: str, words: list[Word], embedding: Embedding | None = None, heads: EmotionHeads | None = None
+) -> Emotion:
     """The emotion of a message: `text` from `words.normalise`, `words` from `words.split_words`.
 
-    Entries of the word list count with their strength, raised by boosters, capitals and exclamation marks, lowered by
-    dampeners, and dropped where a negation stands up to three words before them in the same clause.
+    With an `embedding` of the encoder that `heads` (the shipped ones) were trained with, the heads read it; with that
+    of another encoder, or without one, the word list does, and `note` says why. Raises InvalidInput where the heads'
+    file is damaged.
     """
-    left = dict.fromkeys(EMOTIONS, 1.0)  # product of (1 - strength): what is left of neutral
-    shouting = bool(words) and sum(word.capitals for word in words) > len(words) / 2
-    marks = 1 + 0.1 * min(3, text.count("!"))
-    hits, signs = 0, False
-    at = 0
-    while at < len(words):
-        found = [e for e in _TABLE.get(words[at].text, ()) if tuple(w.text for w in words[at : at + len(e[0])]) == e[0]]
-        size = len(found[0][0]) if found else 1
-        negated, factor = _emphasis(words, at)
-        if words[at].capitals and not shouting:
-            factor *= 1.25
-        for entry, emotion, strength in found:
-            if len(entry) < size:
-                continue
-            felt = min(0.97, strength * factor * marks)
-            if not negated:
-                left[emotion] *= 1 - felt
-                hits += 1
-            elif emotion == "joy":
-                left["sadness"] *= 1 - felt * _SAD_FROM_NO_JOY
-                hits += 1
-        at += size
-    for sign, (emotion, strength) in lexicon.SIGNS.items():
-        if sign in text:
-            left[emotion] *= 1 - strength
-            signs = True
-            hits += 1
-    values = {name: round(1 - left[name], 4) for name in EMOTIONS}
-    personal = signs or any(word.text in _PERSONAL for word in words)
+    wording = read_wording(text, words)
+    if embedding is None:
+        return _by_list(wording)
+    heads = heads or shipped_heads()
+    if not heads.suits(embedding.encoder):
+        return _by_list(wording, f"the emotion heads were not trained with the encoder {embedding.encoder[:12]}")
+    vector: list[float] = embedding.vector.tolist()
+    return _by_heads(wording, heads, heads.probabilities(vector, wording_features(text, words)))
+
+
+def _by_list(wording: Wording, note: str = "") -> Emotion:
+    """By the word list alone. Every emotion it finds is there; how strong it is says the intensity."""
+    values = {name: _found(felt) for name, felt in wording.strengths.items()}
     # A word of feeling is the person's own more often where they speak of themselves.
-    confidence = (0.4 if hits == 1 else LOW_CONFIDENCE) if personal else 0.2
-    return Emotion(values, max(values.values()), confidence if hits else 0.0)
+    confidence = (0.4 if wording.hits == 1 else LOW_CONFIDENCE) if wording.personal else 0.2
+    strongest = max(wording.strengths.values())
+    return Emotion(values, strongest, confidence if wording.hits else 0.0, note=note)
+
+
+def _found(strength: float) -> float:
+    """A word's strength as a value: what is named at all is there."""
+    return round(PRESENT + (1 - PRESENT) * strength, 4) if strength > 0 else 0.0
+
+
+def _by_heads(wording: Wording, heads: EmotionHeads, probabilities: dict[str, float]) -> Emotion:
+    """The heads' values, corrected by what the wording says outright."""
+    values = {name: heads.value(name, probabilities[name]) for name in EMOTIONS}
+    if heads.value(NEUTRAL, probabilities[NEUTRAL]) >= PRESENT:
+        values = {name: min(value, 0.999 * PRESENT) for name, value in values.items()}
+    for name in EMOTIONS:
+        if name in wording.denied:
+            values[name] *= _DENIED
+        elif wording.personal and wording.plain[name] >= _LEAST_SAID:
+            values[name] = max(values[name], _found(wording.strengths[name]))
+    strongest = max(EMOTIONS, key=lambda name: values[name])
+    there = values[strongest] >= PRESENT
+    return Emotion(
+        values={name: round(value, 4) for name, value in values.items()},
+        intensity=round(_intensity(values[strongest], wording, strongest), 4) if there else 0.0,
+        confidence=round(probabilities[strongest], 4),
+        method=HEADS,
+        probabilities={name: round(probability, 4) for name, probability in probabilities.items()},
+    )
+
+
+def _intensity(value: float, wording: Wording, strongest: str) -> float:
+    """How strong a feeling that is there is worded.
+
+    The list's strength where it knows a word of the feeling, with its boosters and dampeners; else from a middle
+    intensity up with the value, raised by capitals and exclamation marks. Not measured: no data with intensities is
+    part of the training.
+    """
+    said = wording.strengths[strongest]
+    if said > 0:
+        return said
+    plain = _PLAIN + (_SURE - _PLAIN) * (value - PRESENT) / (1 - PRESENT)
+    return 1 - (1 - plain) ** wording.emphasis
 
 
 def similarity(first: Mapping[str, float], second: Mapping[str, float]) -> float:

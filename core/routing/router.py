@@ -1,7 +1,7 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, WEIGHT, Befor
 from core.routing.crisis import find_crisis, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Candidate, Decision, rank
-from core.routing.emotion import Emotion, read_emotion
+from core.routing.emotion import Emotion, EmotionReader, read_emotion
 from core.routing.past import Past, with_past
 from core.routing.typos import Speller
 from core.routing.urgency import urgency_of
@@ -41,8 +41,7 @@ class Router:
         self._habits = {name: entries[name]["habits"] for name in self.domains}
         self._likeness: LikenessModel | None = None
         self.speller = Speller(known_words(data))
-        self.read_emotion: Callable[[str, list[Word]], Emotion] = read_emotion
-        self.emotion_method = "word list"
+        self.read_emotion: EmotionReader = read_emotion
 
     @classmethod
     def from_data(cls, data: dict[str, Any], source: str = "routing data") -> "Router":
@@ -67,7 +66,7 @@ class Router:
     def with_data(self, data: dict[str, Any]) -> "Router":
         """A router for other data of the same domains, reading emotion as this one does."""
         other = Router(data)
-        other.read_emotion, other.emotion_method = self.read_emotion, self.emotion_method
+        other.read_emotion = self.read_emotion
         return other
 
     def readable(self, text: str) -> str:
@@ -94,7 +93,7 @@ class Router:
         no candidates. Same arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
-        emotion = self.read_emotion(plain, words)
+        emotion = self.read_emotion(plain, words, embedding)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
         weights = dict(weights) if weights is not None else self.weights
         if found := find_crisis(plain):

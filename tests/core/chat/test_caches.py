@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.chat.caches import AnswerCache, Cache, EmotionCache
@@ -12,6 +13,7 @@ from core.chat.client import Done, Engine
 from core.chat.protocol import SamplingOptions
 from core.files import sha256_of
 from core.routing.emotion import Emotion, read_emotion
+from core.routing.vectors import Embedding
 from core.routing.words import Word, normalise, split_words
 from tests.core.chat.conftest import FIVE, GREEDY, SEEDED, answer, user, write_bundle
 from tests.core.chat.tiny import write_model
@@ -85,17 +87,18 @@ def test_an_answer_is_kept_and_a_changed_adapter_or_base_is_another(tiny_bundle:
         assert not other.cached
 
 
-def test_a_reading_is_remembered_by_text_and_method() -> None:
+def test_a_reading_is_remembered_by_text_and_encoder() -> None:
     cache, read = EmotionCache(), list[str]()
 
-    def counted(text: str, words: list[Word]) -> Emotion:
+    def counted(text: str, words: list[Word], embedding: Embedding | None = None, /) -> Emotion:
         read.append(text)
-        return read_emotion(text, words)
+        return read_emotion(text, words, embedding)
 
-    first, other = cache.reading(counted, "words 1"), cache.reading(counted, "words 2")
+    remembering = cache.reading(counted)
     plain = normalise("I am so happy!")
-    assert first(plain, split_words(plain)) == first(plain, split_words(plain))
+    assert remembering(plain, split_words(plain)) == remembering(plain, split_words(plain))
     assert len(read) == 1
-    other(plain, split_words(plain))
+    other = Embedding(np.ones(384, np.float32) / 384**0.5, "f" * 64)
+    assert remembering(plain, split_words(plain), other).note
     assert len(read) == 2
     assert cache.figures.hits == 1

@@ -11,7 +11,7 @@ from core.chat.client import Done, Engine, Token
 from core.chat.consensus import RULE, TIE, Compared, Said, choose, compare
 from core.chat.protocol import EngineClosed, EngineError, Judged
 from core.chat.session import Conversation, Notice
-from core.routing import Decision, Router
+from core.routing import Decision, Desk
 from tests.core.chat.conftest import FIVE, SEEDED, answer, write_bundle
 
 PAIR = ("business", "creative")
@@ -34,7 +34,7 @@ def torn(conversation: Conversation, pair: tuple[str, str] = PAIR) -> Conversati
             return Torn(**{**vars(found), "consensus": pair})
         return Torn(**{**vars(found), "domain": None, "unsure": True, "consensus": pair})
 
-    assert isinstance(conversation.router, Router)
+    assert isinstance(conversation.router, Desk)
     conversation.router.route = routed  # type: ignore[method-assign,assignment]
     return conversation
 

@@ -6,13 +6,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.chat.client import Done, Engine, Token
-from core.chat.guidance import CRISIS, TONES
+from core.chat.guidance import Guidance
 from core.chat.memory import Memory
 from core.chat.preference import PREFERENCES
 from core.chat.protocol import (
@@ -30,6 +31,7 @@ from core.chat.protocol import (
     PromptRefused,
     Ready,
     Request,
+    SamplingOptions,
     decode_event,
     decode_request,
     encode,
@@ -84,7 +86,8 @@ def test_crisis_resources_come_before_the_answer_and_override_a_named_domain(con
     events = list(turn.events())
     assert events[0] == Notice(turn.resources or "")
     assert "findahelpline" in events[0].text
-    assert turn.guidance == CRISIS
+    assert turn.guidance is not None
+    assert (turn.guidance.domain, turn.guidance.name) == ("healthcare", "crisis")
     assert not any(isinstance(event, Notice) for event in events[1:])
 
 
@@ -264,15 +267,47 @@ def test_an_engine_killed_in_an_answer_is_told_and_the_conversation_goes_on(conv
 
 def test_the_system_prompt_is_the_domains_with_a_sentence_of_guidance(conversation: Conversation) -> None:
     turn = conversation.ask("I am so furious, how do I lead my team?")
-    assert turn.guidance == TONES["anger"][1]
+    assert turn.guidance is not None
+    assert (turn.guidance.domain, turn.guidance.name) == ("leadership", "conflict")
     messages = conversation.messages_for(turn.message, turn.domain, turn.guidance)
     assert messages[0]["role"] == "system"
-    assert messages[0]["content"].endswith(TONES["anger"][1])
-    assert len(messages[0]["content"]) > len(TONES["anger"][1]) + 1
+    assert messages[0]["content"].endswith(turn.guidance.instruction)
+    assert len(messages[0]["content"]) > len(turn.guidance.instruction) + 1
     assert messages[-1] == {"role": "user", "content": turn.message}
     plain = conversation.ask("How should I lead my team?")
     assert plain.guidance is None
     assert conversation.messages_for("hello", None, None) == [{"role": "user", "content": "hello"}]
+
+
+def test_a_feeling_changes_how_tokens_are_chosen_but_never_the_text(
+    tiny_bundle: Path, tiny: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    furious, calm = "I am so furious, how do I lead my team?", "How should I lead my team?"
+    chosen: list[SamplingOptions] = []
+
+    def answered(
+        messages: object, domain: str | None, options: SamplingOptions, **others: object
+    ) -> Iterator[Token | Done]:
+        chosen.append(options)
+        yield Token("Go on. Dose: 0.5 mg. OK")
+        yield Done("Go on. Dose: 0.5 mg. OK", 1, None, 0.1, "eos", domain)
+
+    monkeypatch.setattr(tiny, "ask", answered)
+
+    def asked(given: SamplingOptions | None, message: str, kept: set[str] | None = None) -> SamplingOptions:
+        talk = Conversation(tiny_bundle, engine=tiny, sampling=given, kept=kept)
+        turn = talk.ask(message)
+        assert "".join(turn.pieces()) == "Go on. Dose: 0.5 mg. OK"
+        assert turn.done is not None
+        assert turn.done.text == talk.history[1]["content"] == "Go on. Dose: 0.5 mg. OK"
+        return chosen[-1]
+
+    conflict = Guidance("", "", "", {"temperature": 0.4, "top_p": 0.9}, "")
+    usual = SamplingOptions(PREFERENCES["balanced"].max_tokens)
+    assert asked(None, furious) == conflict.apply(usual)
+    assert asked(None, calm) == usual
+    assert asked(GREEDY, furious) == GREEDY  # what the person asked for stays
+    assert asked(GREEDY, furious, {"max_tokens"}) == conflict.apply(GREEDY)
 
 
 def test_an_answer_that_was_left_is_remembered_as_far_as_it_was_seen(conversation: Conversation) -> None:

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from core.chat.guidance import MIXED, TONES, tone_for
 from core.routing.complexity import complexity_of
 from core.routing.content import Calibration, ContentModel
 from core.routing.emotion import EMOTIONS, LOW_CONFIDENCE, Emotion, read_emotion, similarity
@@ -152,7 +151,8 @@ def test_values_stay_in_range_whatever_is_said() -> None:
     for _ in range(300):
         reading = read(" ".join(rng.choice(words) for _ in range(rng.randint(0, 40))))
         assert all(0 <= value <= 1 for value in reading.values.values())
-        assert reading.intensity == max(reading.values.values())
+        assert 0 <= reading.intensity <= 1
+        assert (reading.intensity > 0) is not reading.neutral
         assert reading.confidence <= LOW_CONFIDENCE
 
 
@@ -161,13 +161,3 @@ def test_similarity_is_a_cosine() -> None:
     assert similarity(joy, {"joy": 0.3}) == pytest.approx(1)
     assert similarity(joy, {"fear": 1.0}) == 0
     assert similarity(joy, {}) == 0
-
-
-def test_guidance_is_a_sentence_for_clear_feelings_only() -> None:
-    assert tone_for(read("Which train goes to Venice?")) is None
-    assert tone_for(read("The terrible film was gross")) is None  # no feeling of the person's own, one or two words
-    assert tone_for(read("I am so furious about this")) == TONES["anger"][1]
-    assert tone_for(read("I am worried and afraid")) in TONES["fear"]
-    mixed = tone_for(read("I am happy about the job but scared of moving"))
-    assert mixed in (MIXED.format(first="joy", second="fear"), MIXED.format(first="fear", second="joy"))
-    assert set(TONES) == set(EMOTIONS)
