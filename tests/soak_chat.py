@@ -86,8 +86,7 @@ def soak(
             before = domain
             sampling = SamplingOptions(max_tokens, temperature=0.8, seed=seed + turn)
             question = draw.choice(QUESTIONS)
-            messages = conversation.messages_for(question, domain, None)
-            done = _asked(conversation, question, domain, sampling, kill=turn == turns // 2)
+            messages, done = _asked(conversation, question, domain, sampling, kill=turn == turns // 2)
             found.turns += 1
             found.restarts += done.restarts
             found.reused += done.reused
@@ -105,9 +104,13 @@ def soak(
     return found
 
 
-def _asked(conversation: Conversation, question: str, domain: str, sampling: SamplingOptions, *, kill: bool) -> Done:
-    """One turn; with `kill`, the engine is ended by SIGKILL behind the third token."""
+def _asked(
+    conversation: Conversation, question: str, domain: str, sampling: SamplingOptions, *, kill: bool
+) -> tuple[list[dict[str, str]], Done]:
+    """What the model was given in one turn, and its end; with `kill`, the engine is ended by SIGKILL behind the third
+    token."""
     turn = conversation.ask(question, domain, sampling)
+    messages = conversation.messages_for(question, domain, turn.guidance)
     seen = 0
     for event in turn.events():
         assert not (isinstance(event, Notice) and event.anew), event.text
@@ -116,7 +119,7 @@ def _asked(conversation: Conversation, question: str, domain: str, sampling: Sam
             kill = False
             os.kill(next(iter(conversation.engine.pids().values())), signal.SIGKILL)
     assert turn.done is not None
-    return turn.done
+    return messages, turn.done
 
 
 def _afresh(

@@ -36,7 +36,7 @@ class Emotion:
 
     values: dict[str, float]
     intensity: float  # how strong the feeling is, in [0, 1]; 0 where there is none
-    confidence: float  # of the strongest emotion: its calibrated probability, or at most LOW_CONFIDENCE for the list
+    confidence: float  # of the strongest emotion: its calibrated probability, LOW_CONFIDENCE at most by words alone
     method: str = WORD_LIST
     note: str = ""  # why it was read in another way than was asked for
     probabilities: dict[str, float] = field(default_factory=dict)  # calibrated; empty for the word list
@@ -111,17 +111,20 @@ def _by_heads(wording: Wording, heads: EmotionHeads, probabilities: dict[str, fl
     values = {name: heads.value(name, probabilities[name]) for name in EMOTIONS}
     if heads.value(NEUTRAL, probabilities[NEUTRAL]) >= PRESENT:
         values = {name: min(value, 0.999 * PRESENT) for name, value in values.items()}
+    outright = set()
     for name in EMOTIONS:
         if name in wording.denied:
             values[name] *= _DENIED
         elif wording.personal and wording.plain[name] >= _LEAST_SAID:
+            outright.add(name)
             values[name] = max(values[name], _found(wording.strengths[name]))
     strongest = max(EMOTIONS, key=lambda name: values[name])
     there = values[strongest] >= PRESENT
     return Emotion(
         values={name: round(value, 4) for name, value in values.items()},
         intensity=round(_intensity(values[strongest], wording, strongest), 4) if there else 0.0,
-        confidence=round(probabilities[strongest], 4),
+        # What a person says outright of themselves is trusted as far as the list is.
+        confidence=round(max(probabilities[strongest], LOW_CONFIDENCE if strongest in outright else 0.0), 4),
         method=HEADS,
         probabilities={name: round(probability, 4) for name, probability in probabilities.items()},
     )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from core.catalog import load_catalog
+from core.catalog.examples import example_files, read_example_messages
 from core.chat.client import Done, Engine, Restarted, Token
 from core.chat.protocol import SamplingOptions
 from core.deploy.manifest import FORMAT
@@ -55,7 +56,8 @@ def write_bundle(
             "bytes": path.stat().st_size,
             "system_prompt": catalog.domains[name].system_prompt,
         }
-    routing = build_routing_data([catalog.domains[name] for name in domains], {}, {})
+    _, general = read_example_messages(example_files(Workspace(REPOSITORY)))
+    routing = build_routing_data([catalog.domains[name] for name in domains], {}, {}, general=general[:40])
     (folder / "routing.json").write_text(json.dumps(routing), "utf-8")
     manifest = {"format": FORMAT, "bases": entries, "domains": found, "routing": {"file": "routing.json"}}
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
