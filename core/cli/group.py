@@ -43,6 +43,7 @@ COMMANDS = {
     "service": "core.cli.service:service",
     "chat": "core.cli.chat:chat",
     "route": "core.cli.chat:route",
+    "encoder": "core.cli.encoder:encoder",
     "doctor": "core.cli.doctor:doctor",
     "completion": "core.cli.completion:completion",
 }
@@ -76,6 +77,7 @@ SHORT_HELP = {
     "service": "Start the runner with the machine.",
     "chat": "Talk to a release.",
     "route": "Show which domain a message goes to, and why.",
+    "encoder": "Show and install the router's sentence encoder.",
     "doctor": "Check this machine and workspace.",
     "completion": "Print the shell completion script.",
 }

@@ -1,0 +1,71 @@
+"""`tara encoder`: the sentence encoder the router compares messages with."""
+
+from pathlib import Path
+
+import click
+
+from core.cli.common import json_option, print_json, root_option, workspace_of
+from core.errors import InvalidInput, TaraError
+from core.text import clean, size
+
+
+@click.group("encoder")
+def encoder() -> None:
+    """Show the router's sentence encoder, and install one."""
+
+
+@encoder.command("show")
+@root_option
+@json_option
+def show(root: str | None, as_json: bool) -> None:
+    """Which encoder is used: file, identity and length of its vectors. Status 5 where it is not installed."""
+    from core.encoder import Encoder, find_encoder
+
+    path = find_encoder(*_configured(root))
+    if path is None:
+        if as_json:
+            print_json({"file": None, "identity": None, "dimension": None, "bytes": None})
+        else:
+            click.echo("switched off: messages are routed by keywords")
+        return
+    found = Encoder(path)
+    count = path.stat().st_size
+    if as_json:
+        print_json({"file": str(path), "identity": found.identity, "dimension": found.dimension, "bytes": count})
+    else:
+        click.echo(f"{clean(str(path))}\nidentity {found.identity}, vectors of {found.dimension}, {size(count)}")
+
+
+@encoder.command("install")
+@click.argument("folder", required=False, metavar="[FOLDER]")
+@root_option
+@json_option
+def install(folder: str | None, root: str | None, as_json: bool) -> None:
+    """Convert the shipped encoder, or that of a model FOLDER, once; what is there already stays. Without FOLDER the
+    folder of `routing.encoder` is taken where it names one."""
+    from core.encoder.install import install_encoder
+
+    setting, base = _configured(root)
+    named = Path(folder).expanduser() if folder else None
+    if named is None and setting and base is not None and (base / setting).is_dir():
+        named = base / setting
+    if named is not None and not named.is_dir():
+        raise InvalidInput(f"there is no folder {named}", "name a folder with config.json and safetensors")
+    path, made = install_encoder(named)
+    if as_json:
+        print_json({"file": str(path), "made": made})
+    else:
+        click.echo(f"{'installed' if made else 'installed already'}: {clean(str(path))}")
+
+
+def _configured(root: str | None) -> tuple[str, Path | None]:
+    """`routing.encoder` of the workspace and its folder; the shipped encoder outside of any."""
+    from core.catalog.loading import load_settings
+
+    try:
+        workspace = workspace_of(root)
+    except TaraError:
+        if root:
+            raise
+        return "", None  # the encoder belongs to the machine: it can be looked at without a workspace
+    return load_settings(workspace).encoder, workspace.root

@@ -1,0 +1,196 @@
+"""The sentence encoder as its users hold it: a small child process, started at the first text and after a crash."""
+
+import base64
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import core
+from core.catalog.hashes import remembered_sha256
+from core.encoder.protocol import EncoderError, decode, encode
+from core.gguf.header import read_header
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+__all__ = ["Encoder", "EncoderError"]
+
+ANSWER_S = 60.0  # an encoder that says nothing for so long is ended
+END_S = 5.0
+TEXTS_AT_ONCE = 16  # in one request, so that ANSWER_S is long for any of them
+_BLOCK = 1 << 16
+
+
+class _Ended(EncoderError):
+    """The child ended, or was ended, instead of answering."""
+
+
+class Encoder:
+    """Texts as unit vectors. Give it a GGUF of a sentence encoder; `close` it, or use it in a `with`.
+
+    May be used from several threads, one text after the other. Nothing is started before the first text. `identity` is
+    the SHA-256 of the file, `dimension` the length of its vectors.
+    """
+
+    def __init__(self, gguf: Path, *, threads: int = 1) -> None:
+        self.gguf = gguf
+        header = read_header(gguf)
+        self.dimension = int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
+        self._threads = threads
+        self._using = threading.Lock()
+        self._child: _Child | None = None
+        self._identity: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the encoder's file, as hex: vectors of encoders with different ones cannot be compared."""
+        if self._identity is None:
+            self._identity = remembered_sha256([self.gguf])[0]
+        return self._identity
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id; None before the first text."""
+        return self._child.pid if self._child is not None else None
+
+    def start(self) -> None:
+        """Start the child and load the file, so that the first text does not wait for it. Raises EncoderError."""
+        with self._using:
+            self._running()
+
+    def embed(self, texts: Sequence[str]) -> "npt.NDArray[np.float32]":
+        """A row of length 1 for each text, [n, dimension] float32; the same text always has the same row.
+
+        What is longer than the encoder's context is cut. Raises EncoderError, after one new start where the child
+        ended.
+        """
+        import numpy as np
+
+        rows = []
+        with self._using:
+            for at in range(0, len(texts), TEXTS_AT_ONCE):
+                request = {"texts": list(texts[at : at + TEXTS_AT_ONCE])}
+                try:
+                    answer = self._running().ask(request)
+                except _Ended:
+                    answer = self._running().ask(request)
+                rows.append(base64.b64decode(answer["vectors"]))
+        return np.frombuffer(b"".join(rows), "<f4").reshape(len(texts), self.dimension)
+
+    def _running(self) -> "_Child":
+        if self._child is not None and not self._child.alive:
+            self._child.close()
+            self._child = None
+        if self._child is None:
+            child = _Child(self.gguf)
+            try:
+                ready = child.ask({"load": str(self.gguf.resolve()), "threads": self._threads})["ready"]
+            except BaseException:
+                child.close()
+                raise
+            self.dimension, self._child = int(ready["dimension"]), child
+        return self._child
+
+    def close(self) -> None:
+        """End the child. A later text starts a new one."""
+        with self._using:
+            if self._child is not None:
+                self._child.close()
+                self._child = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Child:
+    """One process of the encoder."""
+
+    def __init__(self, gguf: Path) -> None:
+        self._name = gguf.name
+        self._log = tempfile.TemporaryFile(prefix="tara-encoder-")  # noqa: SIM115 - lives as long as the child
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "core.encoder.engine_main"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
+            start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
+            bufsize=0,
+        )
+        self.pid = self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The child's answer. Raises EncoderError with the child's own reason, _Ended when it ends instead."""
+        assert self._process.stdin is not None
+        line = memoryview(encode(request))
+        try:
+            while line:
+                line = line[self._process.stdin.write(line) :]
+        except BrokenPipeError as error:
+            raise self._ended() from error
+        answer = decode(self._line())
+        if "error" in answer:
+            raise EncoderError(str(answer["error"]), answer.get("hint"))
+        return answer
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        descriptor = self._process.stdout.fileno()
+        waiting = select.poll()
+        waiting.register(descriptor, select.POLLIN)
+        until = time.monotonic() + ANSWER_S
+        blocks: list[bytes] = []
+        while not blocks or not blocks[-1].endswith(b"\n"):
+            if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
+                self._process.kill()
+                raise _Ended(f"the sentence encoder {self._name} did not answer in {ANSWER_S:g} s and was ended")
+            block = os.read(descriptor, _BLOCK)
+            if not block:
+                raise self._ended()
+            blocks.append(block)
+        return b"".join(blocks)
+
+    def _ended(self) -> _Ended:
+        try:
+            code = self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        size = os.fstat(self._log.fileno()).st_size
+        last = os.pread(self._log.fileno(), _BLOCK, max(0, size - _BLOCK)).decode("utf-8", "replace")
+        last = last.strip().rpartition("\n")[2]
+        return _Ended(f"the sentence encoder {self._name} {how}" + (f": {last}" if last else ""))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone already, which is what was wanted
+            self._process.stdin.close()
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+        self._log.close()

@@ -1,0 +1,121 @@
+"""Sentence vectors by llama.cpp. Imports llama_cpp, whose faults end the process: for the encoder's process only."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from core.encoder.protocol import EncoderError
+from core.errors import InvalidInput
+from core.gguf.engine_log import capture_log, last_error
+from core.gguf.inspect import inspect_gguf
+from core.gguf.llama import llama_cpp
+
+MOST_TOKENS = 256  # of a text, the rest is not read: what all-MiniLM-L6-v2 was trained on; a context costs memory
+MOST_CHARACTERS = 20_000  # of a text that are looked at: more than MOST_TOKENS words
+# BERT's tokenizer takes a word of more than 100 characters for unknown, llama.cpp's spells it out.
+_LONG_WORD = re.compile(r"[^\W_\u2e80-\u9fff\uf900-\ufaff]{101,}")
+_UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
+
+
+class Engine:
+    """A loaded sentence encoder. One text at a time, one thread at a time.
+
+    Raises InvalidInput for a file that is no model, EncoderError when llama.cpp refuses it.
+    """
+
+    def __init__(self, gguf: Path, *, threads: int = 1) -> None:
+        info = inspect_gguf(gguf)
+        if info.kind != "model":
+            raise InvalidInput(f"{gguf} is an {info.kind}, not a sentence encoder", "name another file")
+        capture_log()
+        last_error()
+        llama_cpp.llama_backend_init()
+        settings = llama_cpp.llama_model_default_params()
+        settings.n_gpu_layers = 0
+        settings.load_mode = llama_cpp.LLAMA_LOAD_MODE_MMAP
+        self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), settings)
+        if not self._model:
+            raise EncoderError(f"llama.cpp could not load {gguf}: {last_error() or 'no reason given'}")
+        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
+        words = llama_cpp.llama_vocab_type(self._vocabulary) == llama_cpp.LLAMA_VOCAB_TYPE_WPM
+        self._unknown: int | None = info.metadata.get(_UNKNOWN_TOKEN) if words else None
+        self.dimension = int(llama_cpp.llama_model_n_embd(self._model))
+        trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
+        self.context_length = min(MOST_TOKENS, trained) if trained > 0 else MOST_TOKENS
+        self._context: Any = self._make_context(threads, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED)
+        pooling = llama_cpp.llama_pooling_type(self._context)
+        if pooling == llama_cpp.LLAMA_POOLING_TYPE_NONE:  # the file does not say how: the usual way
+            llama_cpp.llama_free(self._context)
+            self._context = self._make_context(threads, llama_cpp.LLAMA_POOLING_TYPE_MEAN)
+        elif pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK:
+            raise InvalidInput(f"{gguf} compares pairs of texts; it is not a sentence encoder", "name another file")
+
+    def _make_context(self, threads: int, pooling: int) -> Any:
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx = options.n_batch = options.n_ubatch = self.context_length
+        options.n_seq_max = 1
+        options.embeddings = True
+        options.pooling_type = pooling
+        options.n_threads = options.n_threads_batch = threads
+        context = llama_cpp.llama_init_from_model(self._model, options)
+        if not context:
+            raise EncoderError(f"llama.cpp has no room for the encoder: {last_error() or 'no reason given'}")
+        return context
+
+    def embed(self, text: str) -> npt.NDArray[np.float32]:
+        """The text's vector, [dimension] float32 of length 1. What is longer than the context is left out.
+
+        Raises EncoderError where llama.cpp fails or the vector has no length.
+        """
+        tokens = self.tokenize(text)
+        if not tokens:  # an encoder without begin and end tokens, and nothing to read
+            tokens = self.tokenize(" .")
+        if len(tokens) > self.context_length:
+            tokens = [*tokens[: self.context_length - 1], tokens[-1]]  # the last one says that the text ends
+        batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
+        try:
+            batch.n_tokens = len(tokens)
+            for at, token in enumerate(tokens):
+                batch.token[at], batch.pos[at], batch.logits[at] = token, at, 1
+                batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+            memory = llama_cpp.llama_get_memory(self._context)
+            if memory:  # an encoder made of a language model has a cache
+                llama_cpp.llama_memory_clear(memory, True)
+            failed = llama_cpp.llama_decode(self._context, batch)
+        finally:
+            llama_cpp.llama_batch_free(batch)
+        found = None if failed else llama_cpp.llama_get_embeddings_seq(self._context, 0)
+        if not found:
+            raise EncoderError(f"llama.cpp could not read a text of {len(tokens)} tokens: {last_error() or failed}")
+        vector = np.ctypeslib.as_array(found, (self.dimension,)).astype(np.float32)  # a copy: the engine's is reused
+        length = float(np.linalg.norm(vector))
+        if not np.isfinite(length) or length == 0:
+            raise EncoderError("the encoder made a vector without a length", "name another encoder")
+        return vector / np.float32(length)
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids, with the begin and end the encoder was trained with; no special token is read from the text."""
+        text = text[:MOST_CHARACTERS].encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
+        if self._unknown is None or not _LONG_WORD.search(text):
+            return self._plain(text)
+        parts = [self._plain(part) for part in _LONG_WORD.split(text)]
+        middle = [token for part in parts for token in (self._unknown, *part[1:-1])][1:]
+        return [parts[0][0], *middle, parts[0][-1]]
+
+    def _plain(self, text: str) -> list[int]:
+        data = text.encode()
+        size = len(data) + 8
+        buffer = (llama_cpp.llama_token * size)()
+        count = int(llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, size, True, False))
+        if count < 0:
+            raise EncoderError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
+        return list(buffer[:count])
+
+    def close(self) -> None:
+        """Free the context and the model."""
+        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_model_free(self._model)

@@ -1,0 +1,54 @@
+"""The encoder's process: `python -m core.encoder.engine_main`. Requests on standard input, answers on standard output.
+
+Native code may print what it likes: the real standard output is kept under another descriptor, and descriptor 1 is
+pointed at standard error before anything native is imported. The process ends when its input does, so also when the
+client dies, however it does.
+"""
+
+import base64
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from core.encoder.protocol import decode, encode
+from core.errors import TaraError
+
+
+def serve(requests: IO[bytes], out: IO[bytes]) -> None:
+    """Load the encoder that the first request names and answer the others until the input ends."""
+    engine: Any = None
+    for line in requests:
+        try:
+            request = decode(line)
+            if engine is None:
+                from core.encoder.engine import Engine
+
+                engine = Engine(Path(request["load"]), threads=request["threads"])
+                answer: dict[str, Any] = {
+                    "ready": {"dimension": engine.dimension, "context_length": engine.context_length}
+                }
+            else:
+                rows = b"".join(engine.embed(text).astype("<f4").tobytes() for text in request["texts"])
+                answer = {"vectors": base64.b64encode(rows).decode("ascii")}
+        except TaraError as error:
+            answer = {"error": error.message, "hint": error.hint}
+        out.write(encode(answer))
+        out.flush()
+    if engine is not None:
+        engine.close()
+
+
+def main() -> None:
+    """Run as a child of `core.encoder.client`."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    try:
+        serve(sys.stdin.buffer, out)
+    except BrokenPipeError:  # the client went away: there is nobody to tell
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

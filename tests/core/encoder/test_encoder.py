@@ -1,0 +1,192 @@
+"""The sentence encoder on its real file: equal to the reference, hostile texts, crashes, its parent's end, memory."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from core.encoder import Encoder, EncoderError, find_encoder
+from core.encoder.install import install_encoder
+from core.encoder.place import file_name, folder_identity, package_folder
+from core.errors import EnvironmentLacks, InvalidInput
+from tests.conftest import ROOT
+from tests.core.cli.command import tara
+
+TEXTS = (
+    "I have a medical emergency and need help",
+    "How should I lead my team through a reorganisation when everyone is tired?",
+    "don't, can't… “naïve” Café déjà-vu — Zürich’s ﬁne",
+    "日本語のテキスト and русский",
+    "😀 👩\u200d👩\u200d👧 a\u0301",
+    "",
+    "word " * 700,
+    f"see {'ha' * 400} and https://example.com/{'a1' * 120} for 3.14 % of it",
+)
+HOSTILE = (
+    "",
+    " \n\t ",
+    "😀" * 300,
+    "x" * 10_000,
+    "日" * 10_000,
+    "a b " * 2_500,
+    "half a pair \ud83d and \udc00",
+    "\x00\x01\x7f\ufeff\u202e",
+    "[CLS] [SEP] [PAD] <s> </s> <|endoftext|>",
+)
+MOST_MEMORY = 150e6  # bytes
+
+
+def reference(folder: Path, texts: tuple[str, ...]) -> np.ndarray:
+    """What transformers makes of the texts with the same weights: the mean of the last states, at length 1."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=256)).last_hidden_state
+        mean = states[0].mean(0).numpy()
+        rows.append(mean / np.linalg.norm(mean))
+    return np.stack(rows)
+
+
+def test_vectors_equal_the_reference(encoder: Encoder) -> None:
+    ours, theirs = encoder.embed(TEXTS), reference(package_folder(), TEXTS)
+    assert ours.shape == (len(TEXTS), 384)
+    assert ours.dtype == np.float32
+    cosines = (ours * theirs).sum(1)
+    assert cosines.min() > 0.999, dict(zip(TEXTS, cosines.round(4), strict=True))
+
+
+def test_hostile_texts_have_vectors_of_length_one(encoder: Encoder) -> None:
+    rows = encoder.embed(HOSTILE)
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_a_text_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
+    alone = np.concatenate([encoder.embed([text]) for text in TEXTS])
+    assert np.array_equal(encoder.embed([*TEXTS, *reversed(TEXTS)])[: len(TEXTS)], alone)
+
+
+def test_no_texts(encoder: Encoder) -> None:
+    assert encoder.embed([]).shape == (0, 384)
+
+
+def test_memory(encoder: Encoder) -> None:
+    encoder.embed(HOSTILE)  # the longest it reads
+    assert encoder.pid is not None
+    assert psutil.Process(encoder.pid).memory_info().rss < MOST_MEMORY
+
+
+def test_several_threads_get_their_own_answers(encoder: Encoder) -> None:
+    expected = encoder.embed(TEXTS)
+    wrong: list[str] = []
+
+    def ask(at: int) -> None:
+        if not np.array_equal(encoder.embed([TEXTS[at]])[0], expected[at]):
+            wrong.append(TEXTS[at])
+
+    threads = [threading.Thread(target=ask, args=(at % len(TEXTS),)) for at in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_killed_process_is_replaced(encoder_file: Path) -> None:
+    with Encoder(encoder_file) as one:
+        before = one.embed(["hello"])
+        first = one.pid
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+        assert np.array_equal(one.embed(["hello"]), before)
+        second = one.pid
+        assert second != first
+    assert second is not None
+    assert not psutil.pid_exists(second)
+
+
+def test_it_ends_with_its_parent(encoder_file: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from core.encoder import Encoder\n"
+        "one = Encoder(Path(sys.argv[1])); one.embed(['hello']); print(one.pid, flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(encoder_file)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    child = int(done.stdout)
+    if psutil.pid_exists(child):
+        psutil.Process(child).wait(10)
+
+
+def test_another_file_is_refused_in_one_line(tmp_path: Path, encoder_file: Path) -> None:
+    cut = tmp_path / "cut.gguf"
+    cut.write_bytes(encoder_file.read_bytes()[: -(1 << 20)])
+    with pytest.raises((EncoderError, InvalidInput)) as told, Encoder(cut) as one:
+        one.embed(["hello"])
+    assert "cut.gguf" in str(told.value)
+    assert "\n" not in told.value.one_line()
+
+
+def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A BERT with the shipped tokenizer: converted once, named by its content, equal to its reference."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copyfile(package_folder() / name, folder / name)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
+    monkeypatch.setenv("TARA_ENCODER", str(folder))
+    monkeypatch.setattr("core.encoder.place.sys", SimpleNamespace(prefix=str(tmp_path / "environment")))
+    with pytest.raises(EnvironmentLacks, match="not installed"):
+        find_encoder()
+    path, made = install_encoder(folder)
+    assert made
+    assert path == find_encoder()
+    assert path.name == file_name("mine", folder_identity(folder))
+    assert install_encoder(folder) == (path, False)
+    with Encoder(path) as own:  # the folder does not say how to pool, so it is the mean
+        assert own.dimension == 32
+        assert (own.embed(TEXTS[:3]) * reference(folder, TEXTS[:3])).sum(1).min() > 0.999
+
+
+def test_the_setting(tmp_path: Path, encoder_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TARA_ENCODER", raising=False)
+    assert find_encoder("none") is None
+    assert find_encoder(encoder_file.name, encoder_file.parent) == encoder_file
+    with pytest.raises(EnvironmentLacks, match=r"there is no sentence encoder .*gone\.gguf"):
+        find_encoder("gone.gguf", tmp_path)
+    (tmp_path / "text.gguf").write_text("not one")
+    with pytest.raises(InvalidInput, match="no GGUF"):
+        find_encoder("text.gguf", tmp_path)
+    monkeypatch.setenv("TARA_ENCODER", "none")
+    assert find_encoder(str(encoder_file)) is None
+
+
+def test_the_command(tmp_path: Path, encoder_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARA_ENCODER", str(encoder_file))
+    shown = tara("encoder", "show", "--json", cwd=tmp_path).json()
+    assert shown == {
+        "file": str(encoder_file),
+        "identity": Encoder(encoder_file).identity,
+        "dimension": 384,
+        "bytes": encoder_file.stat().st_size,
+    }
+    monkeypatch.setenv("TARA_ENCODER", "none")
+    assert "switched off" in tara("encoder", "show", cwd=tmp_path).out
+    monkeypatch.setenv("TARA_ENCODER", str(tmp_path / "gone.gguf"))
+    gone = tara("encoder", "show", cwd=tmp_path)
+    assert gone.status == 5
+    assert "gone.gguf" in gone.err
