@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	bench-startup bench-runner bench-factory bench-hybrid
+	bench-startup bench-runner bench-factory bench-hybrid bench-crisis
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -71,3 +71,6 @@ bench-factory: setup
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
+
+bench-crisis: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/crisis.py
