@@ -5,6 +5,7 @@ learned is the log-odds of any kind of crisis against any harmless class, and th
 """
 
 import math
+import os
 import random
 import time
 import warnings
@@ -16,14 +17,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from gguf import GGUFWriter
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, dropout, normalize
 from transformers import AutoModel, AutoTokenizer
 
+from core.files import hash_json, staging_beside
 from core.routing.crisis import KINDS
 from core.training.crisis_data import Case, mistyped
 
 RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
-EPOCHS, BATCH, RATE, HEAD_RATE = 7, 32, 2e-3, 3e-2
+EPOCHS, BATCH, RATE, HEAD_RATE = 5, 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long
 _CLASS_WEIGHT, _SMOOTHING = 0.3, 0.05  # of the loss of the classes
@@ -57,7 +61,7 @@ class CrisisEncoder:
     def __init__(self, folder: Path, classes: Sequence[str], seed: int) -> None:
         torch.manual_seed(seed)
         torch.set_num_threads(1)
-        self._random = random.Random(seed)
+        self._seed = seed
         self.classes = tuple(classes)
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
         self._model: Any = AutoModel.from_pretrained(folder, attn_implementation="eager")
@@ -72,34 +76,54 @@ class CrisisEncoder:
                 self._low[f"blk.{at}.{name}"] = low
         self._head = torch.nn.Linear(self._model.config.hidden_size, len(classes))
 
-    def fit(self, cases: Sequence[Case], say: Callable[[str], None]) -> None:
-        """Train on cases whose label is one of the classes, or None for harmless."""
-        low = [parameter for module in self._low.values() for parameter in (module.a, module.b)]
+    def fit(self, cases: Sequence[Case], say: Callable[[str], None], state: Path | None = None) -> None:
+        """Train on cases whose label is one of the classes, or None for harmless.
+
+        `state` is a file to which every finished epoch is written, and from which training goes on if it was made by
+        the same cases and settings; with it and without, what is learned is the same.
+        """
         optimiser = torch.optim.AdamW(
-            [{"params": low, "lr": RATE}, {"params": self._head.parameters(), "lr": HEAD_RATE}], weight_decay=0.01
+            [
+                {"params": [one for low in self._low.values() for one in (low.a, low.b)], "lr": RATE},
+                {"params": self._head.parameters(), "lr": HEAD_RATE},
+            ],
+            weight_decay=0.01,
         )
-        steps = EPOCHS * sum(1 for _ in self._batches([0] * len(cases)))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda at: min(1.0, at / 30) * max(0.02, (1 + math.cos(math.pi * at / steps)) / 2)
-        )
+        rates = [group["lr"] for group in optimiser.param_groups]
+        each = len(self._batches([0] * len(cases), random.Random(0)))
         crisis = torch.tensor([float(case.crisis) for case in cases])
         label = torch.tensor([self.classes.index(case.label) if case.label else -100 for case in cases])
-        started = time.monotonic()
-        for epoch in range(EPOCHS):
-            tokens = self._tokens(self._varied(cases))
+        about = self._about(cases)
+        for epoch in range(_resume(state, self._named(), optimiser, about), EPOCHS):
+            started, lost = time.monotonic(), 0.0
+            torch.manual_seed(1000 * self._seed + epoch)
+            chance = random.Random(1000 * self._seed + epoch)
+            tokens = self._tokens(_varied(cases, chance))
             self._model.train()
-            lost = 0.0
-            for batch in self._batches([len(one) for one in tokens]):
+            for at, batch in enumerate(self._batches([len(one) for one in tokens], chance), epoch * each):
+                slower = min(1.0, at / 30) * max(0.02, (1 + math.cos(math.pi * at / (EPOCHS * each))) / 2)
+                for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                    group["lr"] = rate * slower
                 optimiser.zero_grad()
-                scores = self._head(SHARPNESS * self._vectors([tokens[at] for at in batch]))
+                scores = self._head(SHARPNESS * self._vectors([tokens[one] for one in batch]))
                 loss = binary_cross_entropy_with_logits(_margins(scores), crisis[batch])
                 if (label[batch] >= 0).any():
                     loss = loss + _CLASS_WEIGHT * cross_entropy(scores, label[batch], label_smoothing=_SMOOTHING)
                 loss.backward()
                 optimiser.step()
-                schedule.step()
                 lost += loss.item() * len(batch)
             say(f"epoch {epoch + 1} of {EPOCHS}: loss {lost / len(cases):.3f}, {time.monotonic() - started:.0f} s")
+            if state is not None:
+                _keep(state, self._named(), optimiser, {**about, "epoch": str(epoch + 1)})
+
+    def _named(self) -> dict[str, Any]:
+        named = {f"{name}.{part}": getattr(low, part) for name, low in self._low.items() for part in ("a", "b")}
+        return {**named, "head.weight": self._head.weight, "head.bias": self._head.bias}
+
+    def _about(self, cases: Sequence[Case]) -> dict[str, str]:
+        """What a state must have been made by, as a hash."""
+        settings = [self._seed, RANK, FIRST_LAYER, SCALE, EPOCHS, BATCH, RATE, HEAD_RATE, self.classes]
+        return {"made_by": hash_json([settings, [[case.text, case.label] for case in cases]])}
 
     def margins(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """The log-odds of a crisis of each text, [n]."""
@@ -132,34 +156,18 @@ class CrisisEncoder:
         writer.write_tensors_to_file()
         writer.close()
 
-    def _varied(self, cases: Sequence[Case]) -> list[str]:
-        """The texts of an epoch: a crisis is still one in a hasty message, and in the middle of small talk."""
-        harmless = [case.text for case in cases if not case.crisis]
-        texts = []
-        for case in cases:
-            chance = self._random.random()
-            if chance < _MISTYPED:
-                texts.append(mistyped(case.text, self._random))
-            elif chance < _MISTYPED + _JOINED:
-                pair = [case.text, self._random.choice(harmless)]
-                self._random.shuffle(pair)
-                texts.append(" ".join(pair))
-            else:
-                texts.append(case.text)
-        return texts
-
     def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
         return [self._tokenizer(text, truncation=True, max_length=MOST_TOKENS)["input_ids"] for text in texts]
 
-    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+    def _batches(self, lengths: Sequence[int], chance: random.Random) -> list[list[int]]:
         """Positions in random order, in batches of about equal length."""
         order = list(range(len(lengths)))
-        self._random.shuffle(order)
+        chance.shuffle(order)
         batches = []
         for at in range(0, len(order), _BUCKET * BATCH):
             bucket = sorted(order[at : at + _BUCKET * BATCH], key=lambda one: lengths[one])
             batches += [bucket[start : start + BATCH] for start in range(0, len(bucket), BATCH)]
-        self._random.shuffle(batches)
+        chance.shuffle(batches)
         return batches
 
     def _vectors(self, tokens: Sequence[Sequence[int]]) -> Any:
@@ -170,6 +178,50 @@ class CrisisEncoder:
             mask[at, : len(one)] = 1
         states = self._model(input_ids=padded, attention_mask=mask).last_hidden_state
         return normalize((states * mask[..., None]).sum(1) / mask.sum(1, keepdim=True), dim=-1)
+
+
+def _varied(cases: Sequence[Case], chance: random.Random) -> list[str]:
+    """The texts of an epoch: a crisis is still one in a hasty message, and in the middle of small talk."""
+    harmless = [case.text for case in cases if not case.crisis]
+    texts = []
+    for case in cases:
+        drawn = chance.random()
+        if drawn < _MISTYPED:
+            texts.append(mistyped(case.text, chance))
+        elif drawn < _MISTYPED + _JOINED:
+            pair = [case.text, chance.choice(harmless)]
+            chance.shuffle(pair)
+            texts.append(" ".join(pair))
+        else:
+            texts.append(case.text)
+    return texts
+
+
+def _keep(path: Path, named: dict[str, Any], optimiser: Any, about: dict[str, str]) -> None:
+    """Write weights and the optimiser's moments."""
+    tensors = {}
+    for name, parameter in named.items():
+        moments = optimiser.state[parameter]
+        tensors[name] = parameter.detach().clone()
+        tensors |= {f"{name}.{key}": moments[key].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
+    staged = staging_beside(path)
+    save_file(tensors, staged, about)
+    os.replace(staged, path)
+
+
+def _resume(path: Path | None, named: dict[str, Any], optimiser: Any, about: dict[str, str]) -> int:
+    """Read what `_keep` wrote, if it was made by the same; the number of finished epochs."""
+    if path is None or not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file:
+        said = file.metadata() or {}
+        if said.get("made_by") != about["made_by"]:
+            return 0
+        for name, parameter in named.items():
+            parameter.data.copy_(file.get_tensor(name))
+            keys = ("step", "exp_avg", "exp_avg_sq")
+            optimiser.state[parameter] = {key: file.get_tensor(f"{name}.{key}") for key in keys}
+    return int(said["epoch"])
 
 
 def _margins(scores: Any) -> Any:
