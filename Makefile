@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	bench-startup bench-runner bench-factory bench-hybrid bench-crisis
+	combinations bench-startup bench-runner bench-factory bench-hybrid bench-routing bench-crisis
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -58,6 +58,10 @@ faults: setup
 faults-memory: setup
 	@$(BIN)/python -m tests.faults.out_of_memory
 
+# Hours on a small machine: all types with all techniques, from the command line and from the console.
+combinations: setup
+	@$(BIN)/python -m tests.combinations
+
 bench-startup: setup
 	@$(BIN)/python benchmarks/startup.py
 
@@ -74,3 +78,6 @@ bench-hybrid: setup
 
 bench-crisis: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/crisis.py
+
+bench-routing: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py

@@ -23,7 +23,7 @@ from core.gguf.candidates import Errors, errors_of
 from core.gguf.divergence import Kept
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
-from core.gguf.mixture import build, matrices_of, solve_file
+from core.gguf.mixture import build, matrices_of, solve_file, types_of
 from core.gguf.paired import paired
 from core.gguf.quantizer import quantize
 from core.gguf.scoring import Text
@@ -31,8 +31,7 @@ from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_tex
 from core.gguf.weights import Weights
 from core.tasks import base, convert, imatrix
 from core.tasks.context import Context
-from core.tasks.held_out import WINDOW, held_out_texts
-from core.tasks.hybrid import calibration_texts
+from core.tasks.held_out import WINDOW, calibration_texts, held_out_texts
 from core.training.base import load_tokenizer
 
 DATA = Path("configs/starter_data")
@@ -81,7 +80,7 @@ class Bench:
             path = made / f"{quantization}.gguf"
             quantize(source, path, quantization, threads=self.threads, imatrix=matrix)
             plain[quantization] = inspect_gguf(path)
-        tensors = matrices_of(inspect_gguf(source), plain["Q4_K_M"])
+        tensors = matrices_of(inspect_gguf(source), types_of(plain["Q4_K_M"]))
         self.say(f"{name}: rounding {len(tensors)} tensors to every type they can have")
         errors = errors_of(Weights(source), tensors, matrix, threads=self.threads)
         groups = groups_of(tensors)
@@ -108,7 +107,7 @@ class Bench:
         reference: Sequence[Kept],
     ) -> dict[str, Any]:
         """The plain file and the mixtures of its size."""
-        tensors = matrices_of(inspect_gguf(source), plain)
+        tensors = matrices_of(inspect_gguf(source), types_of(plain))
         blocks = [number for number, kept in enumerate(reference) for _ in range(len(kept))]
         before = np.concatenate(divergence_at(plain.path, texts, reference, threads=self.threads))
         found: dict[str, Any] = {"plain": {"bytes": plain.bytes, "kl": float(before.mean()), "types": plain.types}}

@@ -38,6 +38,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "adapter-convert": "merging",
     "imatrix": "compressing",
     "quantize": "compressing",
+    "type-costs": "compressing",
     "hybrid": "compressing",
     "prune": "compressing",
     "teach": "compressing",

@@ -15,6 +15,11 @@ _SEQUENCES = re.compile(
     r"|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)?"
     r"|\x1b[ -/]*[0-~]?"
 )
+# The end of a text in the middle of one of them.
+_OPEN = re.compile(
+    r"(?:(?:\x1b\[|\x9b)[0-?]*[ -/]*|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c\n]*\x1b?|\x1b[ -/]*)\Z"
+)
+MOST_HELD = 4096  # characters of an unfinished sequence that are waited for
 _BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _TABLE: dict[int, str] = {
     **{code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\n\t"},
@@ -40,6 +45,27 @@ def clean(text: str) -> str:
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.translate(_TABLE)
+
+
+class StreamCleaner:
+    """`clean` for text that comes in pieces: an escape sequence that is cut in two is held back until it is whole, so
+    that neither half is shown as letters. What is shown never holds a control, however the text is cut."""
+
+    def __init__(self) -> None:
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be shown after this piece."""
+        text = self._held + piece
+        open_at = _OPEN.search(text)
+        at = open_at.start() if open_at is not None and len(text) - open_at.start() <= MOST_HELD else len(text)
+        self._held = text[at:]
+        return clean(text[:at])
+
+    def finish(self) -> str:
+        """What is left at the end."""
+        text, self._held = self._held, ""
+        return clean(text)
 
 
 def size(count: float | None) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from core.workspace import find_workspace
 from tara_tui.app import ConsoleApp
-from tara_tui.backend import StoreBackend
+from tara_tui.store_backend import StoreBackend
 
 SIZE = (120, 36)
 TARGET = Path(__file__).parent / "console.svg"

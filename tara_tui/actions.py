@@ -1,13 +1,9 @@
 """What each command does: it asks where it must, hands the wish to the backend in a thread, and tells how it ended."""
 
 import logging
-from typing import TYPE_CHECKING
-
-from textual.widgets import Input
 
 from core.errors import TaraError
 from tara_tui import present
-from tara_tui.asking import Asking
 from tara_tui.backend import Service
 from tara_tui.build_form import fields_of, technique_of
 from tara_tui.commands import COMMANDS, help_lines
@@ -19,15 +15,13 @@ from tara_tui.dialogs import (
     palette_row,
 )
 from tara_tui.selection import active_release, earlier_release
+from tara_tui.talking import Talking
 from tara_tui.widgets.transcript import Entry
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger("tara.console")
 
 
-class Actions(Asking):
+class Actions(Talking):
     """One method a command, named by its id. They run in the app's thread; only wishes go to others."""
 
     def run(self, command_id: str) -> None:
@@ -235,33 +229,11 @@ class Actions(Asking):
 
         self.wish(read)
 
-    # Chat.
-
-    def ask(self) -> None:
-        """Go to the question line."""
-        if self.app.mode not in ("dashboard", "chat"):
-            self.app.set_mode("dashboard")
-        self.app.base.query_one("#question", Input).focus()
-
-    def stop_answer(self) -> None:
-        """Stop the answer."""
-        self.app.chat.stop_answer()
-
-    def force_domain(self) -> None:
-        """Let the router or the selected domain answer."""
-        self.app.chat_forced = not self.app.chat_forced
-        self.app.refresh_panes()
-
-    def next_bundle(self) -> None:
-        """Talk to the next of what the phase has."""
-        self.app.chat_choice += 1
-        self.app.refresh_panes()
-
     # Looking.
 
     def details(self) -> None:
         """Show all that is known of the selected thing."""
-        heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.route)
+        heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.told)
         self.app.push_screen(TextDialog(heading, entries))
 
     def plan(self) -> None:

@@ -23,7 +23,7 @@ from core.store.views import JobView, Snapshot
 from core.workspace import Workspace
 from tara_tui import present, terminal
 from tara_tui.actions import Actions
-from tara_tui.backend import Backend, StoreBackend
+from tara_tui.backend import Backend, Bundle
 from tara_tui.commands import bindings
 from tara_tui.dialogs import FormDialog, line_input
 from tara_tui.feed import watch_machine, watch_store
@@ -70,6 +70,7 @@ class ConsoleApp(App[int]):
         self._off_since: float | None = None
         self.chat_forced = False
         self.chat_choice = 0
+        self.chat_artifact: Bundle | None = None  # talked to whatever is selected
         self.actions = Actions(self)
         self.on_terminal = on_terminal
         self._with_machine = machine
@@ -289,12 +290,13 @@ class ConsoleApp(App[int]):
             if job is None and phase is not None and self.looked_at != "jobs":
                 job = phase_job(snapshot, phase.number)
         choices = bundles(phase)
-        bundle = choices[self.chat_choice % len(choices)] if choices else None
+        bundle = self.chat_artifact or (choices[self.chat_choice % len(choices)] if choices else None)
         self.selection = Selection(self.mode, phase, domain, job, bundle, self.chat.generating)
         self.log_pane.watch_job(self.backend.root, job)
         self._fit_lists()
         hint = "" if phase is None else f"nothing to talk to in phase {phase.number} yet: b builds it"
-        self.chat.target(bundle, domain.name if domain is not None and self.chat_forced else None, hint)
+        forced = self.chat_forced and self.chat_artifact is None
+        self.chat.target(bundle, domain.name if domain is not None and forced else None, hint)
         self._lines()
 
     # Modes, filter, lines.
@@ -413,6 +415,8 @@ def run_console(workspace: Workspace, backend: Backend | None = None) -> int:
         print(reason, file=sys.stderr)
         return int(ExitCode.ENVIRONMENT)
     log_to_file(workspace.runs)
+    from tara_tui.store_backend import StoreBackend
+
     app = ConsoleApp(backend or StoreBackend(workspace), on_terminal=True)
     try:
         status = app.run()

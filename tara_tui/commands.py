@@ -162,6 +162,12 @@ PAUSE = "A running training finishes its step, saves and leaves; pressed again, 
 REMOVE = "Take the selected domain out of its phase, after a question; its adapter and measurements stay."
 LET_IN = "Start the selected job though the memory, disk or device it is expected to need is not free."
 SERVICE = "Have the machine start the runner, so that a restart goes on with what it broke off; or undo that."
+TALK = "The selected phase's release routed, the selected domain, or what the selected job made; starts its engine."
+ARTIFACT = "Choose a model, an adapter (on its own base) or a bundle, and talk to it."
+PREFER = "Speed, balanced or quality: candidates, context and length of the answers."
+SMOKE = "Ask the phase's bundle, or from the domains pane the domain, the canned prompts; the report is kept with it."
+HISTORY = "What is remembered of your chats, and how much of it the router counts."
+ERASE = "Delete your chat history, texts included, after a question."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
@@ -232,6 +238,12 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("force_domain", "Chat: routed or selected domain", "f,f6", "f F6", FORCE, can_force),
     Command("next_bundle", "Chat: next release or bundle", "v,f7", "v F7", "Talk to another of the phase's.", can_ask),
+    Command("talk", "Talk to what is selected", "I", "I", TALK, need_phase),
+    Command("talk_artifact", "Talk to an artifact", "C", "C", ARTIFACT, need_store),
+    Command("prefer", "Chat: speed or quality", "e,f9", "e F9", PREFER),
+    Command("smoke", "Smoke test", "T", "T", SMOKE, can_measure),
+    Command("history", "Show chat history", "H", "H", HISTORY),
+    Command("erase_history", "Erase chat history", "X", "X", ERASE),
     Command("details", "Show details", "enter", "Enter", DETAILS, need_store),
     Command("plan", "Show plan", "P", "P", PLAN, can_build),
     Command("recommend", "Recommend a type", "o", "o", RECOMMEND, can_build),

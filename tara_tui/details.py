@@ -54,6 +54,7 @@ def phase_lines(phase: PhaseView) -> list[str]:
         f"made          {present.moment(phase.created_at)}",
         f"bundle        {present.one_line(phase.bundle_path) if phase.bundle_path else 'none verified yet'}",
         f"bundle size   {present.size(phase.bundle_bytes)}",
+        measurement_line("smoke test", phase.smoke),
     ]
     if phase.bundle_bytes and phase.base_bytes:
         lines.append(f"compression   {phase.base_bytes / phase.bundle_bytes:.2f} times smaller than the f16 files")

@@ -165,7 +165,9 @@ class FormDialog(ModalScreen[None]):
 
     def set_notes(self, notes: Sequence[str]) -> None:
         """Show other notes, when they were found later."""
-        self.query_one("#form-notes", Static).update(Content("\n".join([*notes, FORM_KEYS])))
+        box = self.query_one("#form-notes", Static)
+        box.styles.min_height = box.size.height  # fewer lines do not move the form under the person's eyes
+        box.update(Content("\n".join([*notes, FORM_KEYS])))
 
     def say(self, line: str) -> None:
         """Show why it was not done."""
@@ -200,7 +202,7 @@ class TextDialog(ModalScreen[None]):
 
 
 class PaletteDialog(ModalScreen[str | None]):
-    """All commands, narrowed by what is typed; a disabled one says why."""
+    """Rows to choose from, narrowed by what is typed: by default all commands, where a disabled one says why."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,ctrl+p", "dismiss(None)", show=False),
@@ -209,15 +211,24 @@ class PaletteDialog(ModalScreen[str | None]):
     ]
     COLUMNS = (Column("command", 32), Column("key", 6), Column("what it does, or why not now", 20, grow=True))
 
-    def __init__(self, rows: Sequence[Row]) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        title: str = "Commands",
+        columns: Sequence[Column] = COLUMNS,
+        placeholder: str = "words of a command",
+    ) -> None:
         super().__init__()
         self.rows = rows
+        self.heading = title
+        self.columns = columns
+        self.placeholder = placeholder
 
     def compose(self) -> ComposeResult:
-        """A line to type in over the commands that fit it."""
-        with Window("Commands  (Enter does it, Esc closes)"):
-            yield line_input(placeholder="words of a command", id="palette-words")
-            yield RowList(self.COLUMNS, id="palette-rows")
+        """A line to type in over the rows that fit it."""
+        with Window(f"{self.heading}  (Enter does it, Esc closes)"):
+            yield line_input(placeholder=self.placeholder, id="palette-words")
+            yield RowList(self.columns, id="palette-rows")
 
     def on_mount(self) -> None:
         """Show all commands."""

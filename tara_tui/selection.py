@@ -30,7 +30,8 @@ def bundles(phase: PhaseView | None) -> list[Bundle]:
         if release.active:
             found.setdefault(release.bundle, released(release))
     if phase.bundle_path:
-        found.setdefault(phase.bundle_path, Bundle(phase.bundle_path, f"phase {phase.number} newest bundle"))
+        label = f"phase {phase.number} newest bundle"
+        found.setdefault(phase.bundle_path, Bundle(phase.bundle_path, label, phase=phase.number))
     for release in sorted(phase.releases, key=lambda one: -one.version):
         found.setdefault(release.bundle, released(release))
     return list(found.values())
@@ -39,7 +40,7 @@ def bundles(phase: PhaseView | None) -> list[Bundle]:
 def released(release: ReleaseView) -> Bundle:
     """A release as something to talk to."""
     label = f"phase {release.phase} v{release.version}{'' if release.active else ' (old)'}"
-    return Bundle(release.bundle, label, release.target, release.version)
+    return Bundle(release.bundle, label, release.target, release.version, phase=release.phase)
 
 
 def active_release(phase: PhaseView) -> ReleaseView | None:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from core.catalog.checker import Section
@@ -12,6 +13,8 @@ from core.catalog.model import (
     BASE_KINDS,
     DTYPES,
     EMOTIONS,
+    NO_ENCODER,
+    PREFERENCES,
     PROFILES,
     QUANTIZATIONS,
     ROUTING_PARTS,
@@ -60,8 +63,11 @@ def load_catalog(workspace: Workspace) -> Catalog:
 
 def check_catalog(workspace: Workspace) -> list[str]:
     """Everything that is wrong with configs/, each with file, line where known, and key; empty when all is well."""
+    from core.catalog.smoke import read_smoke
+
     faults = Faults()
-    _read_all(workspace, faults)
+    catalog = _read_all(workspace, faults)
+    read_smoke(workspace, catalog.domains, faults)
     return list(faults)
 
 
@@ -70,7 +76,14 @@ def load_settings(workspace: Workspace) -> Settings:
     faults = Faults()
     settings = _settings(_document(workspace, SETTINGS_FILE, faults), faults)
     _refuse(faults)
-    return settings
+    return _placed(settings, workspace)
+
+
+def _placed(settings: Settings, workspace: Workspace) -> Settings:
+    """The settings with the path in them from the workspace's root."""
+    if settings.encoder in ("", NO_ENCODER):
+        return settings
+    return replace(settings, encoder=str(workspace.absolute(Path(settings.encoder).expanduser())))
 
 
 def _refuse(faults: Faults) -> None:
@@ -100,7 +113,8 @@ def _read_all(workspace: Workspace, faults: Faults) -> Catalog:
     digest = hashlib.sha256()
     for file in files:
         digest.update(hashlib.sha256(documents[file].raw).digest())
-    return Catalog(domains, models[settings.profile], mapping, presets, settings, digest.hexdigest())
+    placed = _placed(settings, workspace)
+    return Catalog(domains, models[settings.profile], mapping, presets, placed, digest.hexdigest())
 
 
 def _agree(
@@ -297,13 +311,24 @@ def _compression(section: Section, default: Settings) -> dict[str, Any]:
     return {**whole, **shares}
 
 
+def _chat(section: Section, default: Settings) -> dict[str, Any]:
+    section.only(("prefer", "memory_mb", "limit_s", "consensus_limit_s", "history_half_life_h"))
+    return {
+        "chat_prefer": section.choice("prefer", PREFERENCES, default.chat_prefer),
+        "chat_memory_mb": section.integer("memory_mb", 0, 10**7, default.chat_memory_mb),
+        "chat_limit_s": section.integer("limit_s", 1, 86400, default.chat_limit_s),
+        "consensus_limit_s": section.integer("consensus_limit_s", 1, 3600, default.consensus_limit_s),
+        "history_half_life_h": section.number("history_half_life_h", 0.01, 10**5, default.history_half_life_h),
+    }
+
+
 def _settings(document: Document, faults: Faults) -> Settings:
     top = Section(document, faults, document.data)
-    top.only(("profile", "training", "routing", "crisis", "runner", "quantization", "merging", "compression"))
+    top.only(("profile", "training", "routing", "crisis", "runner", "quantization", "merging", "compression", "chat"))
     default = Settings()
-    training, routing, crisis, runner, merging, compression = (
+    training, routing, crisis, runner, merging, compression, chat = (
         top.section(name, optional=True)
-        for name in ("training", "routing", "crisis", "runner", "merging", "compression")
+        for name in ("training", "routing", "crisis", "runner", "merging", "compression", "chat")
     )
     training.only(
         (
@@ -311,7 +336,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
             "keep_checkpoints", "checkpoints_max_mb",
         )
     )  # fmt: skip
-    routing.only(("weights", "unsure_below", "encoder"))
+    routing.only(("weights", "unsure_below", "consensus_band", "encoder"))
     crisis.only(("region", "resources"))
     runner.only(("hook", *_RUNNER_NUMBERS))
     merging.only(("margin", "scale", "ties_density", "dare_drop", "cat_rank"))
@@ -319,6 +344,9 @@ def _settings(document: Document, faults: Faults) -> Settings:
     if "resources" in crisis.values:
         texts = crisis.section("resources")
         resources = {region: texts.text(region, longest=1000, lines=True) for region in texts.values}
+    numbers: dict[str, Any] = {
+        name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()
+    }
     region = crisis.text("region", default.crisis_region)
     if region and region not in resources:
         crisis.fault("region", f"there is no {region!r} among the resources{nearest(region, resources)}")
@@ -333,13 +361,14 @@ def _settings(document: Document, faults: Faults) -> Settings:
         calibration_tokens=training.integer("calibration_tokens", 0, 10**7, default.calibration_tokens),
         routing_weights=_weights(routing, default),
         unsure_below=routing.number("unsure_below", 0, 1, default.unsure_below),
+        consensus_band=routing.number("consensus_band", 0, 1, default.consensus_band),
         encoder=routing.text("encoder", default.encoder, longest=1000) if routing.values.get("encoder") else "",
         crisis_region=region,
         crisis_resources=resources,
         keep_checkpoints=training.integer("keep_checkpoints", 1, 1000, default.keep_checkpoints),
         checkpoints_max_mb=training.integer("checkpoints_max_mb", 1, 10**9, default.checkpoints_max_mb),
         hook=runner.text("hook", default.hook, longest=2000) if runner.values.get("hook") else "",
-        **{name: runner.integer(name, *bounds, getattr(default, name)) for name, bounds in _RUNNER_NUMBERS.items()},
+        **numbers,
         quantization=top.choice("quantization", (*QUANTIZATIONS, AS_IS), default.quantization),
         merge_margin=merging.number("margin", 0, HIGHEST_MARGIN, default.merge_margin),
         merge_scale=merging.number("scale", 0.01, 100, default.merge_scale),
@@ -347,6 +376,7 @@ def _settings(document: Document, faults: Faults) -> Settings:
         dare_drop=merging.number("dare_drop", 0, 0.99, default.dare_drop),
         cat_rank=merging.integer("cat_rank", 0, 65536, default.cat_rank),
         **_compression(compression, default),
+        **_chat(chat, default),
     )
 
 

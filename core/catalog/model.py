@@ -17,7 +17,9 @@ AS_IS = "as-is"  # in place of one of them: a base that came as a GGUF stays in 
 MERGES = ("none", "exact", "unified")  # how a phase's domains reach its bundle
 MERGE_METHODS = ("ties", "cat", "dare", "linear")  # how domains are unified; the first is the default
 DTYPES = ("auto", "float32", "bfloat16")
+NO_ENCODER = "none"  # in place of a sentence encoder's path: route by keywords
 ROUTING_PARTS = ("content", "emotion", "speed", "quality")
+PREFERENCES = ("speed", "balanced", "quality")  # core.chat.preference has what each means
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ class Settings:
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )
     unsure_below: float = 0.35
-    encoder: str = ""  # empty: the shipped one; none; or the path of a GGUF file or model folder
+    consensus_band: float = 0.1  # of confidence below that, in which the two best domains may both answer
+    encoder: str = ""  # empty: the shipped one; NO_ENCODER; or the path of a GGUF file or model folder
     crisis_region: str = "international"
     crisis_resources: Mapping[str, str] = field(
         default_factory=lambda: {
@@ -148,10 +151,19 @@ class Settings:
     distil_rank: int = 0  # 0: all weights of the layers
     distil_rate: float = 1e-4
     repair_rank: int = 8
+    chat_prefer: str = "balanced"
+    chat_memory_mb: int = 0  # most the engines may hold together; 0: what the machine has free
+    chat_limit_s: int = 120  # an engine may say nothing for so long
+    consensus_limit_s: int = 30  # for two answers and their comparison
+    history_half_life_h: float = 48.0  # a message counts half after
 
     def routing_dict(self) -> dict[str, Any]:
         """What the router is configured with, as JSON data."""
-        return {"weights": dict(self.routing_weights), "unsure_below": self.unsure_below}
+        return {
+            "weights": dict(self.routing_weights),
+            "unsure_below": self.unsure_below,
+            "consensus_band": self.consensus_band,
+        }
 
     def recipe_dict(self, method: str) -> dict[str, Any]:
         """What a merge method is set to, as JSON data; settings of other methods are left out."""

@@ -1,34 +1,44 @@
 """Asking a bundle: one engine process for each base, started when it is first needed.
 
-No native library is loaded here. A crash in one takes its child; the next question starts a new child, and since every
-question carries the whole conversation, nothing is lost.
+No native library is loaded here. A crash in one takes its child; a new child is started and the answer goes on, and
+since every question carries the whole conversation, nothing is lost.
 """
 
 import contextlib
 import itertools
-import os
 import threading
-from collections import OrderedDict
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import psutil
-
+from core.chat.caches import AnswerCache
+from core.chat.holdings import Adapter, Base, Holdings
+from core.chat.pool import Pool, available_bytes
 from core.chat.process import EngineProcess
-from core.chat.protocol import Ask, Cancel, EngineCrashed, EngineError, Failed, Finished, Piece, SamplingOptions
-from core.deploy.manifest import read_manifest
-from core.errors import InvalidInput, Refused
-from core.files import sha256_of
-from core.gguf.cache import cache_bytes
-from core.gguf.inspect import inspect_gguf
-from core.memory import available_memory
+from core.chat.protocol import (
+    Ask,
+    Cancel,
+    EngineClosed,
+    EngineCrashed,
+    EngineError,
+    EngineTimeout,
+    Event,
+    Failed,
+    Finished,
+    Judge,
+    Judged,
+    Piece,
+    PromptRefused,
+    SamplingOptions,
+)
+from core.chat.watchdog import Watchdog
+from core.errors import Refused
 
 DEFAULT_CONTEXT = 2048  # tokens
-MOST_THREADS = 8
-PROCESS_BYTES = 150 * 10**6  # an engine process before its model: measured 130 MB, rounded up
+DEFAULT_LIMIT_S = 120.0  # without a word
 
 
 @dataclass(frozen=True)
@@ -39,9 +49,22 @@ class Token:
 
 
 @dataclass(frozen=True)
+class Restarted:
+    """The engine died in the middle of the answer and was started again; the answer goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Done:
     """The answer is over. `stopped_by`: eos, stop, length or cancelled. `tokens_per_s` is after the first token, None
-    for a single one; `first_token_s` None where there was none. `forgotten` messages no longer fitted the context."""
+    for a single one; `first_token_s` None where there was none. `forgotten` messages no longer fitted the context.
+
+    `load_s` and `switch_s` are what starting the engine and putting on the adapter took, None where nothing was to be
+    done; `waited_s` is all from the question to the first token, as the client saw it. `reused` tokens of the prompt
+    were in the context from the question before. A `cached` answer was kept from before: its times are not those of
+    now, so it has none. `restarts` counts engines that died on the way. `ids` are the answer's tokens.
+    """
 
     text: str
     tokens: int
@@ -50,67 +73,46 @@ class Done:
     stopped_by: str
     domain: str | None
     forgotten: int = 0
-
-
-@dataclass(frozen=True)
-class _Base:
-    name: str
-    path: Path
-    sha256: str | None  # what its adapters name as their base
-    merged: bool = False  # domains are part of its weights
-
-
-@dataclass(frozen=True)
-class _Adapter:
-    base: str
-    path: Path | None  # None: the domain is part of the base's weights
-    sha256: str
-
-
-def available_bytes() -> int:
-    """Memory a new process may take."""
-    return available_memory()[0]
-
-
-def idle_cores() -> int:
-    """Cores this process may use that nothing else is busy on, from 1 to MOST_THREADS.
-
-    Where one of the engine's threads has to share its core, all wait for it. Busy is what was busy over a tenth of a
-    second just now; a load average would still count a training that ended a minute ago.
-    """
-    cores = len(os.sched_getaffinity(0))
-    busy = round(psutil.cpu_percent(interval=0.1) / 100 * (os.cpu_count() or 1))
-    return max(1, min(MOST_THREADS, cores - busy))
+    load_s: float | None = None
+    switch_s: float | None = None
+    waited_s: float | None = None
+    reused: int = 0
+    cached: bool = False
+    restarts: int = 0
+    ids: tuple[int, ...] = ()
 
 
 class Engine:
-    """The bases and adapters of a bundle or release folder, to be asked.
+    """The bases and adapters of a bundle or release folder, or of `holdings`, to be asked.
 
     One answer at a time; `cancel` and `close` may be called from other threads. Several bases are kept loaded while
-    memory allows, the one not used for longest is let go first. Raises EngineError (InvalidInput for a folder that is
-    no bundle).
+    memory, or `budget` bytes, allow, the one not used for longest is let go first. `limit_s` is how long an engine may
+    take for the first word and between two, None for ever. Raises EngineError (InvalidInput for a folder that is no
+    bundle).
     """
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | Holdings,
         *,
         n_ctx: int = DEFAULT_CONTEXT,
         threads: int | None = None,
         available: Callable[[], int] = available_bytes,
+        budget: int | None = None,
+        limit_s: float | None = DEFAULT_LIMIT_S,
+        answers: AnswerCache | None = None,
     ) -> None:
-        self.folder = folder
-        self._n_ctx = n_ctx
-        self._threads = threads
-        self._available = available
-        self._bases, self._adapters = _entries(folder, read_manifest(folder))
-        self._processes: OrderedDict[str, EngineProcess] = OrderedDict()
-        self._checked: set[tuple[Path, int, int]] = set()
+        self.holdings = folder if isinstance(folder, Holdings) else Holdings.of_folder(folder)
+        self.n_ctx = n_ctx
+        self.answers = answers if answers is not None else AnswerCache()
+        self._limit_s = limit_s
+        self._pool = Pool(threads, available, budget)
         self._answering = threading.Lock()
-        self._changing = threading.RLock()  # guards the fields below and the table of processes
+        self._changing = threading.RLock()  # guards the fields below
         self._ids = itertools.count(1)
         self._current: tuple[int, EngineProcess | None] | None = None
         self._cancelled: set[int] = set()
+        self._unfit: set[str] = set()  # bases that could not be started
         self._closed = False
 
     # -- what it holds ---------------------------------------------------------------------------------------------
@@ -118,18 +120,16 @@ class Engine:
     @property
     def domains(self) -> tuple[str, ...]:
         """The domains that can be asked."""
-        return tuple(sorted(self._adapters))
+        return self.holdings.domains
 
     def resident(self) -> frozenset[str]:
         """The domains whose base is loaded now."""
-        with self._changing:
-            loaded = {name for name, process in self._processes.items() if process.alive}
-        return frozenset(name for name, adapter in self._adapters.items() if adapter.base in loaded)
+        loaded = self._pool.resident()
+        return frozenset(name for name, adapter in self.holdings.adapters.items() if adapter.base in loaded)
 
     def pids(self) -> dict[str, int]:
         """The process of each base that has one."""
-        with self._changing:
-            return {name: process.pid for name, process in self._processes.items() if process.alive}
+        return self._pool.pids()
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -138,34 +138,65 @@ class Engine:
         messages: Sequence[dict[str, str]],
         domain: str | None = None,
         sampling: SamplingOptions | None = None,
-    ) -> Iterator[Token | Done]:
+        *,
+        context: int = 0,
+        cached: bool = True,
+    ) -> Iterator[Token | Restarted | Done]:
         """Answer a conversation with a domain's adapter on its base; None is a base alone.
 
-        `messages` are role and content, the newest question last. The last event is Done; leaving the iteration
-        earlier cancels the answer. Raises EngineError: for a missing or changed file, an adapter of another base, a
-        domain that is not in the bundle; EngineCrashed if the process died after the answer had begun; Refused while
-        another answer is being made.
+        `messages` are role and content, the newest question last. `context` is how much of the context may be used, in
+        tokens, 0 for all. An answer that is known from before (the same files, prompt and settings, and `cached`) comes
+        at once. The last event is Done; leaving the iteration earlier cancels the answer. An engine that dies in the
+        middle is started again once and the answer goes on behind what was said, as it would have.
+
+        Raises EngineError: for a missing or changed file, an adapter of another base, a domain that is not in the
+        bundle; EngineCrashed where the process died again, EngineTimeout, LowMemory, PromptRefused, EngineClosed;
+        Refused while another answer is being made.
         """
-        if not self._answering.acquire(blocking=False):
-            raise Refused("the engine is answering another question", "wait for it, or cancel it")
-        ask_id = next(self._ids)
-        try:
-            with self._changing:
-                self._current = (ask_id, None)
+        with self._one_at_a_time() as ask_id:
             base, adapter = self._chosen(domain)
+            options = sampling or SamplingOptions()
+            key = self._key(base, adapter, messages, options, context) if cached and options.repeatable else None
+            known = self.answers.get(key) if key is not None else None
+            if known is not None:
+                yield Token(known.text)
+                yield replace(known, cached=True, tokens_per_s=None, first_token_s=None, load_s=None, switch_s=None,
+                              waited_s=None, reused=0, domain=domain)  # fmt: skip
+                return
             ask = Ask(
                 ask_id,
                 [dict(message) for message in messages],
                 str(adapter.path) if adapter and adapter.path else None,
-                base.sha256 if adapter and adapter.path else None,
-                sampling or SamplingOptions(),
+                base.identity if adapter and adapter.path else None,
+                options,
+                context=context,
             )
-            yield from self._answer(base, ask, domain)
-        finally:
-            with self._changing:
-                self._current = None
-                self._cancelled.discard(ask_id)
-            self._answering.release()
+            for event in self._answer(base, ask, domain):
+                if isinstance(event, Done) and key is not None and _is_to_keep(event):
+                    self.answers.put(key, event)
+                yield event
+
+    def judge(self, messages: Sequence[dict[str, str]], answer: str) -> Judged:
+        """How probable a base without an adapter finds an answer. Raises EngineError as `ask` does."""
+        with self._one_at_a_time() as ask_id:
+            base, _ = self._chosen(None)
+            with self._watched() as dog:
+                process, _ = self._started(base, dog, ask_id)
+                try:
+                    process.send(Judge(ask_id, [dict(message) for message in messages], answer))
+                    event = self._next(process, dog, ask_id)
+                except EngineCrashed as error:
+                    self._pool.drop(base.name)
+                    raise self._timed_out(base) if dog.expired else error from error
+                assert isinstance(event, Judged)
+                return event
+
+    def prepare(self, domain: str | None = None) -> None:
+        """Have the base of a domain loaded, so that the next question does not wait for it. Raises as `ask` does."""
+        with self._one_at_a_time() as ask_id:
+            base, _ = self._chosen(domain)
+            with self._watched() as dog:
+                self._started(base, dog, ask_id)
 
     def cancel(self) -> None:
         """Stop the answer that is being made, if there is one; its Done says "cancelled". From any thread."""
@@ -178,99 +209,172 @@ class Engine:
             with contextlib.suppress(EngineCrashed):  # the thread that reads the answer says so
                 process.send(Cancel(ask_id))
 
-    def _answer(self, base: _Base, ask: Ask, domain: str | None) -> Iterator[Token | Done]:
-        begun = False
+    @contextlib.contextmanager
+    def _one_at_a_time(self) -> Iterator[int]:
+        if not self._answering.acquire(blocking=False):
+            raise Refused("the engine is answering another question", "wait for it, or cancel it")
+        ask_id = next(self._ids)
+        try:
+            with self._changing:
+                if self._closed:
+                    raise EngineClosed("the engine is closed", "open the chat again")
+                self._current = (ask_id, None)
+            yield ask_id
+        finally:
+            with self._changing:
+                self._current = None
+                self._cancelled.discard(ask_id)
+            self._answering.release()
+
+    def _answer(self, base: Base, ask: Ask, domain: str | None) -> Iterator[Token | Restarted | Done]:
+        asked = time.monotonic()
+        waited: float | None = None
+        load_s: float | None = None
+        said: list[int] = []
+        restarts = 0
         for attempt in (1, 2):
             over = False
-            process = self._started(base)
-            with self._changing:
-                self._current = (ask.id, process)
-                cancelled = ask.id in self._cancelled
-            if cancelled:
-                yield Done("", 0, None, None, "cancelled", domain)
-                return
-            try:
-                process.send(ask)
-                while True:
-                    event = process.receive()
-                    if isinstance(event, Piece) and event.id == ask.id:
-                        begun = True
-                        yield Token(event.text)
-                    elif isinstance(event, Finished) and event.id == ask.id:
+            with self._watched() as dog:
+                process: EngineProcess | None = None
+                try:
+                    process, started = self._started(base, dog, ask.id)
+                    load_s = load_s if started is None else started
+                    if self._is_cancelled(ask.id):
                         over = True
-                        yield _done(event, domain)
+                        yield Done("", 0, None, None, "cancelled", domain, load_s=load_s)
                         return
-                    elif isinstance(event, Failed):
-                        over = True
-                        raise EngineError(event.message, event.hint)
-            except EngineCrashed:
-                over = True
-                self._drop(base.name)
-                # A child that died between two questions shows only now; one that dies again is at fault itself.
-                if begun or attempt == 2 or self._closed:
+                    process.send(replace(ask, begun=said) if said else ask)
+                    while True:
+                        event = self._next(process, dog, ask.id)
+                        if isinstance(event, Piece):
+                            waited = time.monotonic() - asked if waited is None else waited
+                            said += event.ids
+                            yield Token(event.text)
+                        else:
+                            assert isinstance(event, Finished)
+                            over = True
+                            if dog.expired and event.stopped_by == "cancelled":
+                                raise self._timed_out(base)
+                            yield _done(event, domain, load_s, waited, restarts)
+                            return
+                except EngineCrashed as error:
+                    over = True
+                    self._pool.drop(base.name)
+                    if dog.expired:
+                        raise self._timed_out(base) from error
+                    # A child that died between two questions shows only now; one that dies again is at fault itself.
+                    if self._closed:
+                        raise EngineClosed(error.message, error.hint) from error
+                    if attempt == 2:
+                        raise
+                    if said:
+                        restarts += 1
+                        yield Restarted(error.message)
+                except EngineError:
+                    over = True
                     raise
-            finally:
-                if not over:  # the consumer left: the rest of this answer must not be read as the next one's
-                    self._drain(base.name, process, ask.id)
+                finally:
+                    if not over and process is not None:
+                        # The consumer left: the rest of this answer must not be read as the next one's.
+                        self._drain(base.name, process, ask.id, dog)
 
-    def _drain(self, name: str, process: EngineProcess, ask_id: int) -> None:
+    def _next(self, process: EngineProcess, dog: Watchdog, ask_id: int) -> Event:
+        """What the engine says next about a question. Raises EngineError where it could not answer it."""
+        while True:
+            dog.listening()
+            event = process.receive()
+            dog.heard()
+            if isinstance(event, Failed):
+                raise (PromptRefused if event.of_prompt else EngineError)(event.message, event.hint)
+            if getattr(event, "id", None) == ask_id:
+                return event
+
+    def _watched(self) -> Watchdog:
+        return Watchdog(self._limit_s, self._ask_to_stop, self._end_current)
+
+    def _ask_to_stop(self) -> None:
+        with self._changing:
+            current = self._current
+        if current is not None and current[1] is not None:
+            with contextlib.suppress(EngineCrashed):  # the thread that reads the answer says so
+                current[1].send(Cancel(current[0]))
+
+    def _end_current(self) -> None:
+        with self._changing:
+            process = self._current[1] if self._current is not None else None
+        if process is not None:
+            process.kill()
+
+    def _timed_out(self, base: Base) -> EngineTimeout:
+        return EngineTimeout(
+            f"the engine of {base.path.name} said nothing for {self._limit_s:g} s",
+            "the machine is busy or the model too large for it; chat.limit_s sets how long is waited",
+        )
+
+    def _drain(self, name: str, process: EngineProcess, ask_id: int, dog: Watchdog) -> None:
+        dog.listening()
         try:
             process.send(Cancel(ask_id))
             while not (isinstance(event := process.receive(), Finished | Failed) and event.id == ask_id):
                 pass
         except EngineError:
-            self._drop(name)
+            self._pool.drop(name)
 
-    # -- processes -------------------------------------------------------------------------------------------------
+    def _started(self, base: Base, dog: Watchdog, ask_id: int) -> tuple[EngineProcess, float | None]:
+        """The base's process, started if there is none that lives, and what that took."""
 
-    def _started(self, base: _Base) -> EngineProcess:
-        """The base's process, started if there is none that lives."""
-        with self._changing:
-            if self._closed:
-                raise EngineError("the engine is closed", "open the chat again")
-            process = self._processes.get(base.name)
-            if process is not None and process.alive:
-                self._processes.move_to_end(base.name)
-                return process
-            if process is not None:
-                self._drop(base.name)
-            self._make_room(base)
-            process = EngineProcess(base.path, n_ctx=self._n_ctx, threads=self._threads or idle_cores())
-            self._processes[base.name] = process
+        def watched(process: EngineProcess) -> None:
+            with self._changing:
+                self._current = (ask_id, process)
+            dog.listening()
+
         try:
-            process.start()
-        except EngineError:
-            self._drop(base.name)
+            process, seconds = self._pool.get(base, self.n_ctx, watched)
+        except EngineError as error:
+            self._unfit.add(base.name)
+            if dog.expired and isinstance(error, EngineCrashed):
+                raise self._timed_out(base) from error
             raise
-        return process
-
-    def _make_room(self, base: _Base) -> None:
-        """Let other bases go until this one fits. Only what must be in memory can be a reason to refuse: the file
-        itself is mapped, and is read again from the disk where memory is short."""
-        mapped, needed = base.path.stat().st_size, PROCESS_BYTES + cache_bytes(inspect_gguf(base.path), self._n_ctx)
-        while self._processes and self._available() < mapped + needed:
-            self._drop(next(iter(self._processes)))
-        free = self._available()
-        if free < needed:
-            raise EngineError(
-                f"{base.path.name} needs {needed / 1e6:.0f} MB beside its mapped file, {free / 1e6:.0f} MB are free",
-                "end other programs, or choose a shorter context",
-            )
-
-    def _drop(self, name: str) -> None:
+        finally:
+            dog.heard()
+        self._unfit.discard(base.name)
         with self._changing:
-            process = self._processes.pop(name, None)
-        if process is not None:
-            process.close()
+            self._current = (ask_id, process)
+        return process, seconds
+
+    def _is_cancelled(self, ask_id: int) -> bool:
+        with self._changing:
+            return ask_id in self._cancelled
+
+    def _chosen(self, domain: str | None) -> tuple[Base, Adapter | None]:
+        """The model and adapter for a domain; for None the base that was used last, else the one most domains use, of
+        those that could be started."""
+        if domain is not None:
+            return self.holdings.domain(domain)
+        loaded = self._pool.resident()
+        return self.holdings.base(loaded[-1] if loaded else self.holdings.most_used(self._unfit)), None
+
+    def _key(
+        self,
+        base: Base,
+        adapter: Adapter | None,
+        messages: Sequence[dict[str, str]],
+        options: SamplingOptions,
+        context: int,
+    ) -> str:
+        """What an answer depends on: the files, by hash and state, the whole prompt, and all settings."""
+        files = [base.sha256, _state(base.path), adapter.sha256 if adapter else None]
+        files.append(_state(adapter.path) if adapter and adapter.path else None)
+        return self.answers.key(files, list(messages), options, self.n_ctx, context)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End every engine process, an answer in progress included; from any thread, and more than once."""
         with self._changing:
             self._closed = True
-            processes, self._processes = list(self._processes.values()), OrderedDict()
             busy = self._current[1] if self._current is not None else None
-        for process in processes:
-            process.close(kill=process is busy)
+        self._pool.close(busy)
 
     def __enter__(self) -> Self:
         return self
@@ -280,75 +384,18 @@ class Engine:
     ) -> None:
         self.close()
 
-    # -- files -----------------------------------------------------------------------------------------------------
 
-    def _chosen(self, domain: str | None) -> tuple[_Base, _Adapter | None]:
-        """The model and adapter for a domain; for None the one that is loaded, else the one most domains use."""
-        if domain is None:
-            with self._changing:
-                loaded = [name for name, process in self._processes.items() if process.alive]
-            used = [adapter.base for adapter in self._adapters.values()]
-            name = loaded[-1] if loaded else max(sorted(self._bases), key=used.count)
-            return self._checked_base(name), None
-        adapter = self._adapters.get(domain)
-        if adapter is None:
-            raise EngineError(f"{self.folder.name} has no domain {domain!r}", f"it has: {', '.join(self.domains)}")
-        if adapter.path is not None:
-            self._check_adapter(domain, adapter.path, adapter.sha256)
-        return self._checked_base(adapter.base), adapter
-
-    def _checked_base(self, name: str) -> _Base:
-        base = self._bases[name]
-        if not base.path.is_file():
-            raise EngineError(f"{base.path} is missing", "deploy the phase again")
-        return base
-
-    def _check_adapter(self, domain: str, path: Path, sha256: str) -> None:
-        """Compare an adapter with the manifest, once for each state of the file."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise EngineError(f"{path} cannot be read: {error.strerror}", "deploy the phase again") from error
-        key = (path, status.st_mtime_ns, status.st_size)
-        if key in self._checked:
-            return
-        if sha256_of(path) != sha256:
-            raise EngineError(f"the adapter of {domain} ({path}) differs from the manifest", "deploy the phase again")
-        self._checked.add(key)
+def _is_to_keep(done: Done) -> bool:
+    # Behind a restart the numbers may differ in their last bits from those of one go.
+    return done.stopped_by != "cancelled" and not done.restarts
 
 
-def _entries(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, _Base], dict[str, _Adapter]]:
-    try:
-        bases = {
-            name: _Base(name, _inside(folder, entry["file"]), entry.get("base_sha256"), "merged" in entry)
-            for name, entry in manifest["bases"].items()
-        }
-        adapters = {
-            name: _Adapter(entry["base"], None, "")
-            if entry["base"] in bases and bases[entry["base"]].merged and "adapter" not in entry
-            else _Adapter(entry["base"], _inside(folder, entry["adapter"]), entry["sha256"])
-            for name, entry in manifest["domains"].items()
-        }
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InvalidInput(f"the manifest of {folder} lacks {error}", "deploy the phase again") from error
-    if not bases:
-        raise InvalidInput(f"the manifest of {folder} names no base", "deploy the phase again")
-    for name, adapter in adapters.items():
-        if adapter.base not in bases:
-            raise InvalidInput(
-                f"{folder}: the domain {name} names the base {adapter.base!r}, which is not in the manifest"
-            )
-    return bases, adapters
+def _state(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
 
 
-def _inside(folder: Path, name: str) -> Path:
-    """A file the manifest names; a manifest must not lead out of its folder."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InvalidInput(f"the manifest of {folder} names {name!r}, which is outside of it")
-    return (folder / name).absolute()
-
-
-def _done(event: Finished, domain: str | None) -> Done:
+def _done(event: Finished, domain: str | None, load_s: float | None, waited_s: float | None, restarts: int) -> Done:
     return Done(
         event.text,
         event.tokens,
@@ -357,4 +404,10 @@ def _done(event: Finished, domain: str | None) -> Done:
         event.stopped_by,
         domain,
         event.forgotten,
+        load_s,
+        event.switch_s,
+        waited_s,
+        event.reused_tokens,
+        restarts=restarts,
+        ids=tuple(event.ids),
     )

@@ -9,12 +9,27 @@ import os
 import queue
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from core.chat.protocol import Ask, Cancel, Failed, Finished, Load, Piece, Ready, Request, decode_request, encode
+from core.chat.protocol import (
+    Ask,
+    Cancel,
+    Event,
+    Failed,
+    Finished,
+    Judge,
+    Judged,
+    Load,
+    Piece,
+    Ready,
+    Request,
+    decode_request,
+    encode,
+)
 from core.errors import TaraError
 
 if TYPE_CHECKING:
@@ -22,6 +37,8 @@ if TYPE_CHECKING:
 
 GRACE_S = 5.0  # for a native call to return after the input ended
 SMALLEST_ANSWER = 64  # tokens kept free for the answer when old messages are left out
+STEP = 64  # tokens of a prompt at once: smaller steps are no slower on a processor, and more of a prompt is kept
+JUDGED_AT_ONCE = 16  # positions of a judged answer whose logits are held: this times the vocabulary, four bytes each
 
 
 class Inbox:
@@ -59,14 +76,18 @@ class Inbox:
         return self.closed.is_set() or ask_id in self._cancelled
 
 
-def fit_messages(runtime: "Runtime", messages: Sequence[dict[str, str]], max_tokens: int) -> tuple[list[int], int]:
+def fit_messages(
+    runtime: "Runtime", messages: Sequence[dict[str, str]], max_tokens: int, context: int = 0
+) -> tuple[list[int], int]:
     """The tokens of a conversation that leaves room for an answer, and how many of its oldest messages were left out.
 
-    The system message and the newest message always stay; the rest goes in pairs, question and answer.
+    The system message and the newest message always stay; the rest goes in pairs, question and answer. `context` is how
+    many tokens may be used, 0 for all.
     """
     head = [message for message in messages[:1] if message["role"] == "system"]
     rest = list(messages[len(head) :])
-    room = runtime.context_length - min(max_tokens, max(SMALLEST_ANSWER, runtime.context_length // 4))
+    whole = min(context or runtime.context_length, runtime.context_length)
+    room = whole - min(max_tokens, max(SMALLEST_ANSWER, whole // 4))
     forgotten = 0
     while True:
         tokens = runtime.render([*head, *rest])
@@ -80,17 +101,26 @@ def answer(runtime: "Runtime", ask: Ask, inbox: Inbox, out: IO[bytes]) -> None:
     """Answer one request, piece by piece."""
     from core.gguf.sampling import Sampling
 
-    runtime.attach(Path(ask.adapter) if ask.adapter else None, base_sha256=ask.base_sha256)
+    started = time.monotonic()
+    changed = runtime.attach(Path(ask.adapter) if ask.adapter else None, base_sha256=ask.base_sha256)
+    switch_s = time.monotonic() - started if changed else None
     options = ask.options
-    tokens, forgotten = fit_messages(runtime, ask.messages, options.max_tokens)
-    generation = runtime.generate(
-        tokens,
-        max_tokens=options.max_tokens,
-        sampling=Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.seed),
-        cancelled=lambda: inbox.cancelled(ask.id),
-    )
+    try:
+        tokens, forgotten = fit_messages(runtime, ask.messages, options.max_tokens, ask.context)
+        generation = runtime.generate(
+            tokens,
+            max_tokens=options.max_tokens,
+            sampling=Sampling(options.temperature, options.top_k, options.top_p, options.min_p, options.seed),
+            cancelled=lambda: inbox.cancelled(ask.id),
+            begun=ask.begun,
+        )
+    except TaraError as error:
+        _send(out, Failed(ask.id, error.message, error.hint, of_prompt=True))
+        return
+    sent = len(ask.begun)
     for text in generation:
-        _send(out, Piece(ask.id, text))
+        _send(out, Piece(ask.id, text, generation.tokens[sent:]))
+        sent = len(generation.tokens)
     _send(
         out,
         Finished(
@@ -102,8 +132,21 @@ def answer(runtime: "Runtime", ask: Ask, inbox: Inbox, out: IO[bytes]) -> None:
             generation.first_token_s,
             generation.stopped_by or "cancelled",
             forgotten,
+            switch_s,
+            generation.reused_tokens,
+            generation.tokens,
         ),
     )
+
+
+def judge(runtime: "Runtime", request: Judge, out: IO[bytes]) -> None:
+    """Say how probable the base without an adapter finds an answer, with and without its question."""
+    from core.gguf.judging import mean_log_probability
+
+    runtime.attach(None)
+    asked, tokens = mean_log_probability(runtime, request.messages, request.answer)
+    unasked, _ = mean_log_probability(runtime, [{"role": "user", "content": ""}], request.answer)
+    _send(out, Judged(request.id, asked, unasked, tokens))
 
 
 def serve(inbox: Inbox, out: IO[bytes]) -> None:
@@ -116,7 +159,8 @@ def serve(inbox: Inbox, out: IO[bytes]) -> None:
     from core.gguf.runtime import Runtime
 
     try:
-        runtime = Runtime(Path(first.gguf), n_ctx=first.n_ctx, threads=first.threads)
+        path = Path(first.gguf)
+        runtime = Runtime(path, n_ctx=first.n_ctx, threads=first.threads, outputs=JUDGED_AT_ONCE, step=STEP)
     except TaraError as error:
         _send(out, Failed(None, error.message, error.hint))
         return
@@ -125,16 +169,19 @@ def serve(inbox: Inbox, out: IO[bytes]) -> None:
         while (request := inbox.next()) is not None:
             if isinstance(request, TaraError):
                 _send(out, Failed(None, request.message, request.hint))
-            elif isinstance(request, Ask):
+            elif isinstance(request, Ask | Judge):
                 try:
-                    answer(runtime, request, inbox, out)
+                    if isinstance(request, Ask):
+                        answer(runtime, request, inbox, out)
+                    else:
+                        judge(runtime, request, out)
                 except TaraError as error:
                     _send(out, Failed(request.id, error.message, error.hint))
             else:
                 _send(out, Failed(None, "a base is loaded already"))
 
 
-def _send(out: IO[bytes], event: Ready | Piece | Finished | Failed) -> None:
+def _send(out: IO[bytes], event: Event) -> None:
     out.write(encode(event))
     out.flush()
 

@@ -31,7 +31,7 @@ class EngineProcess:
 
     def __init__(self, gguf: Path, *, n_ctx: int, threads: int) -> None:
         self.gguf = gguf
-        self._n_ctx = n_ctx
+        self.n_ctx = n_ctx
         self._threads = threads
         self._writing = threading.Lock()
         self._log = tempfile.TemporaryFile(prefix="tara-engine-")  # noqa: SIM115 - lives as long as the child
@@ -59,7 +59,7 @@ class EngineProcess:
 
     def start(self) -> Ready:
         """Load the base. Raises EngineError with the engine's own reason."""
-        self.send(Load(str(self.gguf), self._n_ctx, self._threads))
+        self.send(Load(str(self.gguf), self.n_ctx, self._threads))
         event = self.receive()
         if isinstance(event, Failed):
             raise EngineError(event.message, event.hint)
@@ -110,10 +110,15 @@ class EngineProcess:
                 self._tail = tail.decode("utf-8", "replace")
             return self._tail
 
+    def kill(self) -> None:
+        """End the child at once; whoever listens to it is told. From any thread."""
+        if self.alive:
+            self._child.kill()
+
     def close(self, *, kill: bool = False) -> None:
         """End the child: its input is closed, and it is killed if it does not go or if `kill`. May be called twice."""
-        if kill and self.alive:
-            self._child.kill()
+        if kill:
+            self.kill()
         if self._writing.acquire(timeout=END_S):
             try:
                 assert self._child.stdin is not None

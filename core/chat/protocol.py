@@ -15,6 +15,22 @@ class EngineCrashed(EngineError):
     """The engine process ended in the middle of an answer. The next question starts a new one."""
 
 
+class EngineTimeout(EngineError):
+    """No token came for longer than the limit."""
+
+
+class LowMemory(EngineError):
+    """The base does not fit into what is free, or into the budget."""
+
+
+class PromptRefused(EngineError):
+    """The conversation itself cannot be answered by any domain: it does not fit the context, or there is none."""
+
+
+class EngineClosed(EngineError):
+    """The engine was closed by its owner."""
+
+
 @dataclass(frozen=True)
 class SamplingOptions:
     """How tokens are chosen: greedily at temperature 0. `max_tokens` bounds the answer."""
@@ -25,6 +41,11 @@ class SamplingOptions:
     top_p: float = 0.95
     min_p: float = 0.05
     seed: int = 0
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same prompt has the same answer: greedy, or with a seed of one's own (-1 draws one)."""
+        return self.temperature <= 0 or self.seed & 0xFFFFFFFF != 0xFFFFFFFF
 
 
 # -- to the engine ---------------------------------------------------------------------------------------------------
@@ -41,13 +62,28 @@ class Load:
 
 @dataclass(frozen=True)
 class Ask:
-    """Answer a conversation. `adapter` None is the base alone; `base_sha256` is the base the adapter must name."""
+    """Answer a conversation. `adapter` None is the base alone; `base_sha256` is the base the adapter must name.
+
+    `begun` are the token ids of this answer that an engine gave before it died; the answer goes on behind them.
+    `context` is how many tokens of the context may be used, 0 for all.
+    """
 
     id: int
     messages: list[dict[str, str]]
     adapter: str | None = None
     base_sha256: str | None = None
     options: SamplingOptions = field(default_factory=SamplingOptions)
+    begun: list[int] = field(default_factory=list)
+    context: int = 0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Say how probable the base without an adapter finds `answer` after `messages`."""
+
+    id: int
+    messages: list[dict[str, str]]
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -70,16 +106,19 @@ class Ready:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the answer with this id."""
+    """A piece of the answer with this id; `ids` are the tokens since the piece before."""
 
     id: int
     text: str
+    ids: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Finished:
     """The answer with this id is over; `stopped_by` is eos, stop, length or cancelled. `forgotten` counts the oldest
-    messages that were left out because the context could not hold them."""
+    messages that were left out because the context could not hold them. `switch_s` is what putting on another adapter
+    took, None where the right one was on; `reused_tokens` of the prompt were still in the context; `ids` are the
+    answer's tokens."""
 
     id: int
     text: str
@@ -89,21 +128,35 @@ class Finished:
     first_token_s: float | None
     stopped_by: str
     forgotten: int = 0
+    switch_s: float | None = None
+    reused_tokens: int = 0
+    ids: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Mean log-probability (nats) of the tokens of an answer: after its question, and after no question."""
+
+    id: int
+    asked: float
+    unasked: float
+    tokens: int
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The engine could not do it; `id` None: it could not load the base."""
+    """The engine could not do it; `id` None: it could not load the base. `of_prompt`: whoever answers could not."""
 
     id: int | None
     message: str
     hint: str | None = None
+    of_prompt: bool = False
 
 
-Request = Load | Ask | Cancel
-Event = Ready | Piece | Finished | Failed
-_REQUESTS: dict[str, type] = {kind.__name__: kind for kind in (Load, Ask, Cancel)}
-_EVENTS: dict[str, type] = {kind.__name__: kind for kind in (Ready, Piece, Finished, Failed)}
+Request = Load | Ask | Judge | Cancel
+Event = Ready | Piece | Finished | Judged | Failed
+_REQUESTS: dict[str, type] = {kind.__name__: kind for kind in (Load, Ask, Judge, Cancel)}
+_EVENTS: dict[str, type] = {kind.__name__: kind for kind in (Ready, Piece, Finished, Judged, Failed)}
 _T = TypeVar("_T")
 
 

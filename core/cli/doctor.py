@@ -50,7 +50,7 @@ def doctor(rebuild: bool, dry_run: bool, yes: bool, root: str | None, as_json: b
         workspace: Workspace | None = workspace_of(root)
     except TaraError as error:
         checks.append(Check("workspace", "missing", error.message, error.hint or ""))
-        checks.append(_encoder("", None))
+        checks.append(_encoder(""))
         workspace = None
     if workspace is not None:
         checks += workspace_checks(workspace)
@@ -107,7 +107,7 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
             except TaraError as error:
                 checks.append(Check(f"base {name}", "missing", error.message, error.hint or ""))
     if not faults:
-        checks.append(_encoder(catalog.settings.encoder, workspace.root))
+        checks.append(_encoder(catalog.settings.encoder))
     checks.append(_store(workspace.state_db))
     checks.append(_disk(workspace.root))
     pid = runner_pid(workspace)
@@ -139,12 +139,12 @@ def _converters() -> Check:
         return Check("converters", "missing", error.message, error.hint or "")
 
 
-def _encoder(setting: str, root: Path | None) -> Check:
+def _encoder(setting: str) -> Check:
     """The router's sentence encoder; messages are routed by keywords without one."""
     from core.encoder import find_encoder
 
     try:
-        path = find_encoder(setting, root)
+        path = find_encoder(setting)
     except TaraError as error:
         return Check("encoder", "warning", error.message, error.hint or "")
     return Check("encoder", "ok", str(path) if path else "switched off; messages are routed by keywords")

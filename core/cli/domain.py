@@ -1,5 +1,6 @@
 """`tara domain`: the catalogue's domains."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -42,21 +43,23 @@ def list_domains(root: str | None, as_json: bool) -> None:
 
 @domain.command("add")
 @click.argument("name")
-@click.option("--description", required=True, metavar="TEXT", help="One sentence: what it is for.")
-@click.option("--keywords", required=True, metavar="A,B,…", help="Words people use for it, separated by commas.")
+@click.option("--description", metavar="TEXT", help="One sentence: what it is for.")
+@click.option("--keywords", metavar="A,B,…", help="Words people use for it, separated by commas.")
 @click.option("--system-prompt", metavar="TEXT", help="Put before every training example and chat.")
 @click.option("--base", metavar="NAME", help="Generic name of its base (default: the one most domains are on).")
 @click.option("--group", default="other", show_default=True, metavar="NAME")
 @click.option(
     "--safety-tier", default="standard", show_default=True, metavar="NAME", help="standard, elevated, critical."
 )
-@click.option("--examples", metavar="FILE", help="Training data; copied to data/NAME.jsonl or .json.")
+@click.option(
+    "--examples", metavar="FILE", help="Training data, or messages: a line each in .txt, or JSON lines of `text`."
+)
 @root_option
 @json_option
 def add(
     name: str,
-    description: str,
-    keywords: str,
+    description: str | None,
+    keywords: str | None,
     system_prompt: str | None,
     base: str | None,
     group: str,
@@ -65,36 +68,100 @@ def add(
     root: str | None,
     as_json: bool,
 ) -> None:
-    """Add a domain NAME to the catalogue; it can be put into a phase and trained at once."""
+    """Add a domain NAME to the catalogue; messages are routed to it and it can be trained at once.
+
+    With --examples, description and keywords may be left out: they are taken from the examples. Training data is copied
+    to data/NAME.jsonl or .json; messages, which the router compares with, to configs/examples/NAME.txt.
+    """
     from core.catalog.edit import add_domain_entry
+    from core.catalog.examples import example_files, read_example_messages, write_messages
     from core.files import write_atomically
-    from core.training.data import read_examples
+    from core.routing.introduced import described_by, telling_words
 
     workspace = workspace_of(root)
-    source = Path(examples).expanduser().resolve() if examples is not None else None
-    if source is not None:
-        if not source.is_file():
-            raise InvalidInput(f"there is no file {source}")
-        read_examples(source)
+    given = _given(Path(examples).expanduser().resolve()) if examples is not None else None
+    if given is None and (description is None or keywords is None):
+        raise InvalidInput("a domain needs --description and --keywords, or --examples to take them from")
+    if given is not None and given.training:
         for taken in (workspace.data / f"{name}.jsonl", workspace.data / f"{name}.json"):
             if taken.exists():
                 raise InvalidInput(f"{taken} exists already", "move it away, or leave out --examples")
+    if description is None and given is not None:
+        description = described_by(given.messages)
+    assert description is not None
+    words = [word.strip() for word in (keywords or "").split(",") if word.strip()]
+    if given is not None and keywords is None:
+        others, general = read_example_messages(example_files(workspace))
+        told = [text for other, texts in others.items() if other != name for text in texts]
+        words = telling_words(given.messages, [*told, *general]) or [name.replace("_", " ")]
     entry = add_domain_entry(
         workspace,
         name,
         description,
-        [word.strip() for word in keywords.split(",") if word.strip()],
+        words,
         group=group,
         safety_tier=safety_tier,
         system_prompt=system_prompt,
         base=base,
     )
-    if source is not None:
+    if given is not None and given.training:
         workspace.data.mkdir(exist_ok=True)
-        write_atomically(workspace.data / f"{entry.name}{source.suffix}", source.read_bytes())
+        write_atomically(workspace.data / f"{entry.name}{given.path.suffix}", given.path.read_bytes())
+    elif given is not None:
+        write_messages(workspace, entry.name, given.messages)
     if as_json:
-        print_json({"name": entry.name, "title": entry.title, "keywords": list(entry.keywords)})
+        print_json(
+            {
+                "name": entry.name,
+                "title": entry.title,
+                "description": entry.description,
+                "keywords": list(entry.keywords),
+                "examples": len(given.messages) if given is not None else 0,
+            }
+        )
     else:
         click.echo(
-            f"{entry.name} is in the catalogue; next: tara add-domain N {entry.name}, or train-domain {entry.name}"
+            f"{entry.name} is in the catalogue; next: tara route --domains all TEXT, "
+            f"tara add-domain N {entry.name}, or train-domain {entry.name}"
         )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A file of examples: its messages, and whether it is training data, with answers."""
+
+    path: Path
+    messages: list[str]
+    training: bool
+
+
+def _given(path: Path) -> _Given:
+    from core.catalog.examples import read_given
+    from core.training.data import read_examples
+
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {path}")
+    if path.suffix != ".txt":
+        try:
+            examples = read_examples(path)
+            said = [one["content"] for each in examples for one in each.messages if one["role"] == "user"]
+            return _Given(path, said, True)
+        except InvalidInput:
+            if not _only_messages(path):
+                raise
+    messages = read_given(path)
+    if not messages:
+        raise InvalidInput(f"{path} holds no message", "a message a line")
+    return _Given(path, messages, False)
+
+
+def _only_messages(path: Path) -> bool:
+    """Whether a file is JSON lines of `text` and not meant to be training data."""
+    import json
+
+    try:
+        first = next((line for line in path.read_text("utf-8-sig").splitlines() if line.strip()), "")
+        found = json.loads(first)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and "text" in found

@@ -21,7 +21,7 @@ def show(root: str | None, as_json: bool) -> None:
     """Which encoder is used: file, identity and length of its vectors. Status 5 where it is not installed."""
     from core.encoder import Encoder, find_encoder
 
-    path = find_encoder(*_configured(root))
+    path = find_encoder(_configured(root))
     if path is None:
         if as_json:
             print_json({"file": None, "identity": None, "dimension": None, "bytes": None})
@@ -45,10 +45,10 @@ def install(folder: str | None, root: str | None, as_json: bool) -> None:
     folder of `routing.encoder` is taken where it names one."""
     from core.encoder.install import install_encoder
 
-    setting, base = _configured(root)
+    setting = _configured(root)
     named = Path(folder).expanduser() if folder else None
-    if named is None and setting and base is not None and (base / setting).is_dir():
-        named = base / setting
+    if named is None and setting and Path(setting).is_dir():
+        named = Path(setting)
     if named is not None and not named.is_dir():
         raise InvalidInput(f"there is no folder {named}", "name a folder with config.json and safetensors")
     path, made = install_encoder(named)
@@ -58,8 +58,8 @@ def install(folder: str | None, root: str | None, as_json: bool) -> None:
         click.echo(f"{'installed' if made else 'installed already'}: {clean(str(path))}")
 
 
-def _configured(root: str | None) -> tuple[str, Path | None]:
-    """`routing.encoder` of the workspace and its folder; the shipped encoder outside of any."""
+def _configured(root: str | None) -> str:
+    """`routing.encoder` of the workspace; the shipped encoder outside of any."""
     from core.catalog.loading import load_settings
 
     try:
@@ -67,5 +67,5 @@ def _configured(root: str | None) -> tuple[str, Path | None]:
     except TaraError:
         if root:
             raise
-        return "", None  # the encoder belongs to the machine: it can be looked at without a workspace
-    return load_settings(workspace).encoder, workspace.root
+        return ""  # the encoder belongs to the machine: it can be looked at without a workspace
+    return load_settings(workspace).encoder

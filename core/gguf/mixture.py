@@ -4,14 +4,14 @@ Imports the engine through the quantizer: for worker processes only.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import Refused, TaraError
 from core.gguf.budget import Choice, solve
-from core.gguf.candidates import Errors
-from core.gguf.header import PLAIN, TensorInfo, padded, stored_bytes
+from core.gguf.candidates import Errors, offered
+from core.gguf.header import PLAIN, Header, TensorInfo, padded, read_header, stored_bytes
 from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.inspect import FILE_TYPES, HYBRID, GgufInfo, inspect_gguf
 from core.gguf.metadata import COMPRESSION
@@ -30,15 +30,43 @@ class Solved:
     error: float
 
 
-def matrices_of(source: GgufInfo, plain: GgufInfo) -> list[TensorInfo]:
-    """The tensors of `source` whose type is to be chosen: the matrices that the engine's own mix quantizes. It knows
-    which ones must stay as they are; stacks of experts stay as the mix has them."""
-    small = {tensor.name: tensor.type for tensor in plain.tensors}
+def matrices_of(source: GgufInfo | Header, small: Mapping[str, str]) -> list[TensorInfo]:
+    """The tensors of `source` whose type is to be chosen: the matrices that the engine's own mix quantizes, whose types
+    by tensor are `small`. It knows which ones must stay as they are; stacks of experts stay as the mix has them."""
     return [
         tensor
         for tensor in source.tensors
         if len(tensor.shape) == 2 and tensor.type in PLAIN and small.get(tensor.name, tensor.type) not in PLAIN
     ]
+
+
+def types_of(plain: GgufInfo) -> dict[str, str]:
+    """The types of a file by tensor."""
+    return {tensor.name: tensor.type for tensor in plain.tensors}
+
+
+def least_size(source: Path, small: Mapping[str, str]) -> int:
+    """The bytes of `source`, an F16 file, with every matrix whose type is chosen in the smallest it can have, and the
+    others as in `small`, the types by tensor of the smallest plain mix: beside it small budgets are solved."""
+    header = read_header(source)
+    chosen = {tensor.name for tensor in matrices_of(header, small)}
+    total = header.data_start + ADDED
+    for tensor in header.tensors:
+        kinds = [small.get(tensor.name, tensor.type)]
+        if tensor.name in chosen:
+            kinds = list(offered(tensor.shape[0], with_importance=False))
+        total += min(padded(stored_bytes(one, tensor.elements), header.alignment) for one in kinds)
+    return total
+
+
+def refuse_below(budget: int, least: int) -> None:
+    """Refused where a budget of bytes is below the least that a mixture takes."""
+    if least > budget:
+        raise Refused(
+            f"a target size of {budget / 1e6:g} MB is too small: in the smallest types that can be had the file takes "
+            f"{least / 1e6:.1f} MB",
+            f"give a target size of {math.ceil(least / 1e5) / 10:g} or more",
+        )
 
 
 def peer_of(source: Path, target: int) -> str:
@@ -63,12 +91,7 @@ def solve_file(plain: GgufInfo, tensors: Sequence[TensorInfo], errors: Errors, b
     }
     fixed = plain.bytes - sum(padded(tensor.bytes, alignment) for tensor in plain.tensors if tensor.name in choices)
     least = fixed + ADDED + sum(min(choice.bytes for choice in of) for of in choices.values())
-    if least > budget:
-        raise Refused(
-            f"a target size of {budget / 1e6:g} MB is too small: in the smallest types that can be had the file takes "
-            f"{least / 1e6:.1f} MB",
-            f"give a target size of {math.ceil(least / 1e5) / 10:g} or more",
-        )
+    refuse_below(budget, least)
     found = solve(choices, budget - fixed - ADDED)
     return Solved(found.types, fixed + found.bytes, found.error)
 

@@ -11,12 +11,11 @@ from typing import Any
 
 from core.errors import InvalidInput, TaraError
 from core.gguf.cache import bytes_a_token, longest_context
-from core.gguf.candidates import offered
 from core.gguf.converter import run_converter
 from core.gguf.engine_log import capture_log
-from core.gguf.header import PLAIN, padded, read_header, stored_bytes
+from core.gguf.header import read_header
 from core.gguf.inspect import inspect_gguf
-from core.gguf.mixture import ADDED
+from core.gguf.mixture import least_size
 from core.gguf.model_folder import ready_model
 from core.gguf.quantizer import QUANTIZATIONS, planned_types, size_of
 from core.gguf.skeleton import is_plain, skeleton_of
@@ -63,25 +62,11 @@ def _of_f16(f16: Path) -> dict[str, Any]:
             name: {"bytes": one.bytes, "types": one.types, "fallback_tensors": one.fallback_tensors}
             for name, one in sizes.items()
         },
-        "least_bytes": _least(f16, types),
+        "least_bytes": least_size(f16, types["Q2_K"]),
         "parameters": info.parameters,
         "cache_bytes_a_token": bytes_a_token(info),
         "context_length": longest_context(info),
     }
-
-
-def _least(f16: Path, types: dict[str, dict[str, str]]) -> int:
-    """The size with every matrix that a mixture chooses a type for in the smallest it can have (see mixture.solve_file,
-    which solves beside the smallest plain type where the budget is that small)."""
-    header, beside = read_header(f16), types["Q2_K"]
-    total = header.data_start + ADDED
-    for tensor in header.tensors:
-        kind = beside.get(tensor.name, tensor.type)
-        kinds = [kind]
-        if len(tensor.shape) == 2 and tensor.type in PLAIN and kind not in PLAIN:
-            kinds = list(offered(tensor.shape[0], with_importance=False))
-        total += min(padded(stored_bytes(one, tensor.elements), header.alignment) for one in kinds)
-    return total
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,6 @@ in this order: adapters off the context, adapters, context, model.
 import ctypes
 import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -17,31 +16,26 @@ import numpy as np
 import numpy.typing as npt
 from jinja2.exceptions import TemplateError
 
-from core.errors import InvalidInput, Refused, TaraError
+from core.errors import InvalidInput, TaraError
 from core.gguf.engine_log import capture_log, last_error, raise_interruption
 from core.gguf.generation import ENDED, Clock, Generation
 from core.gguf.inspect import inspect_gguf
 from core.gguf.llama import Jinja2ChatFormatter, llama_cpp
-from core.gguf.metadata import BASE_NAME, BASE_SHA256
 from core.gguf.sampling import Sampler, Sampling, TextAssembler, token_bytes
 from core.gguf.vocabulary import Vocabulary
+from core.gguf.warm import WARM_ADAPTERS, EngineError, WarmAdapters, check_provenance
 from core.spelling import plain_messages
 
 DEFAULT_CONTEXT = 2048
 BATCH_TOKENS = 256  # a prompt is evaluated in steps of this, between which a request to stop is heard
-WARM_ADAPTERS = 8
-
-
-class EngineError(TaraError):
-    """llama.cpp could not do what was asked; the message has its own words."""
 
 
 class Runtime:
     """A loaded base model. One answer at a time, one thread at a time.
 
     `outputs` is for how many positions of a step logits can be had: 1 for generation, more for scoring a text, which
-    costs `outputs` x vocabulary floats. Raises InvalidInput for a file that is no model, EngineError when the engine
-    refuses it.
+    costs `outputs` x vocabulary floats. A prompt is evaluated `step` tokens at a time. Raises InvalidInput for a file
+    that is no model, EngineError when the engine refuses it.
     """
 
     def __init__(
@@ -52,6 +46,7 @@ class Runtime:
         threads: int = 1,
         warm_adapters: int = WARM_ADAPTERS,
         outputs: int = 1,
+        step: int = BATCH_TOKENS,
     ) -> None:
         self.info = inspect_gguf(gguf)
         if self.info.kind != "model":
@@ -59,11 +54,12 @@ class Runtime:
         capture_log()
         self._model: Any = None
         self._context: Any = None
-        self._adapters: OrderedDict[tuple[str, int, int], Any] = OrderedDict()
         self._warm_adapters = warm_adapters
         self._outputs = outputs
         self._attached: Any = None
         self._evaluated: list[int] = []
+        self._whole = 0  # of them, how many at the beginning were evaluated in whole steps
+        self._batch = step
         self._formatter: Jinja2ChatFormatter | None = None
         started = time.monotonic()
         try:
@@ -84,10 +80,11 @@ class Runtime:
         self._model = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), settings)
         if not self._model:
             raise EngineError(f"llama.cpp could not load {gguf}: {last_error() or 'no reason given'}", "see the log")
+        self._adapters = WarmAdapters(self._model, self._warm_adapters, self._let_go)
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         options = llama_cpp.llama_context_default_params()
         options.n_ctx = min(n_ctx, trained) if trained > 0 else n_ctx
-        options.n_batch = options.n_ubatch = min(BATCH_TOKENS, options.n_ctx)
+        options.n_batch = options.n_ubatch = min(self._batch, options.n_ctx)
         options.n_outputs_max = self._outputs  # with logits of all tokens it would be vocabulary x batch floats
         options.n_threads = options.n_threads_batch = threads
         self._context = llama_cpp.llama_init_from_model(self._model, options)
@@ -104,8 +101,8 @@ class Runtime:
 
     # -- adapters ------------------------------------------------------------------------------------------------
 
-    def attach(self, adapter: Path | None, *, base_sha256: str | None = None) -> None:
-        """Put an adapter on the base in place of the one that is on it; None takes it off.
+    def attach(self, adapter: Path | None, *, base_sha256: str | None = None) -> bool:
+        """Put an adapter on the base in place of the one that is on it; None takes it off. Whether that was a change.
 
         The key-value cache is cleared at every change: what another adapter computed must not be attended to. An
         adapter is refused when it does not name `base_sha256`, where that is given, as its base. Adapters stay loaded;
@@ -113,60 +110,23 @@ class Runtime:
         base is then without an adapter.
         """
         if adapter is None:
-            self._put_on(None)
-            return
+            return self._put_on(None)
         try:
-            handle = self._loaded(adapter)
+            handle = self._adapters.get(adapter)
             if base_sha256 is not None:
-                self._check_provenance(adapter, handle, base_sha256)
+                check_provenance(adapter, handle, self.info.path.name, base_sha256)
         except TaraError:
             self._put_on(None)
             raise
-        self._put_on(handle)
+        return self._put_on(handle)
 
-    def _loaded(self, path: Path) -> Any:
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise InvalidInput(f"{path} cannot be read: {error.strerror}", "build the phase again") from error
-        key = (str(path.resolve()), status.st_mtime_ns, status.st_size)  # a replaced file is another adapter
-        if key in self._adapters:
-            self._adapters.move_to_end(key)
-            return self._adapters[key]
-        info = inspect_gguf(path)
-        if info.kind != "adapter":
-            raise InvalidInput(
-                f"{path} is a GGUF file of kind {info.kind}, not an adapter", "give the adapter's GGUF file"
-            )
-        last_error()
-        handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
-        if not handle:
-            raise EngineError(
-                f"llama.cpp does not take {path.name} for this base: {last_error() or 'no reason given'}",
-                "give the adapter the base it was trained on",
-            )
-        while len(self._adapters) >= self._warm_adapters:
-            _, oldest = self._adapters.popitem(last=False)
-            if oldest is self._attached:
-                self._put_on(None)
-            llama_cpp.llama_adapter_lora_free(oldest)
-        self._adapters[key] = handle
-        return handle
-
-    def _check_provenance(self, path: Path, handle: Any, base_sha256: str) -> None:
-        named = _adapter_text(handle, BASE_SHA256)
-        if named is None:
-            raise Refused(f"{path.name} does not say which base it belongs to", "convert the adapter again with TARA")
-        if named != base_sha256:
-            raise Refused(
-                f"{path.name} belongs to {_adapter_text(handle, BASE_NAME) or 'another base'} ({named[:12]}), "
-                f"the loaded base is {self.info.path.name} ({base_sha256[:12]})",
-                "give the domain an adapter that was trained on this base",
-            )
-
-    def _put_on(self, handle: Any) -> None:
+    def _let_go(self, handle: Any) -> None:
         if handle is self._attached:
-            return
+            self._put_on(None)
+
+    def _put_on(self, handle: Any) -> bool:
+        if handle is self._attached:
+            return False
         if handle is None:
             failed = llama_cpp.llama_set_adapters_lora(self._context, None, 0, None)
         else:
@@ -176,6 +136,7 @@ class Runtime:
         if failed:
             raise EngineError(f"llama.cpp could not change the adapter: {last_error() or failed}", "see the log")
         self._attached = handle
+        return True
 
     # -- prompts -------------------------------------------------------------------------------------------------
 
@@ -268,11 +229,15 @@ class Runtime:
         sampling: Sampling | None = None,
         stop: Sequence[str] = (),
         cancelled: Callable[[], bool] | None = None,
+        begun: Sequence[int] = (),
     ) -> Generation:
         """Continue a prompt by at most `max_tokens` tokens; greedily without `sampling`.
 
-        What the context still holds of the same conversation is not evaluated again. `cancelled` is asked between
-        steps. Raises EngineError when the prompt leaves no room in the context.
+        What the context still holds of the same conversation in whole steps is not evaluated again, and nothing else
+        is kept: so the numbers, and with them the answer, are those of a fresh evaluation to the last bit. `cancelled`
+        is asked between steps. `begun` are tokens of this answer that were given before: they are gone through again
+        as they were made, so that the answer goes on as it would have; their text is in the generation's but in none
+        of its pieces. Raises EngineError when the prompt leaves no room in the context.
         """
         if len(tokens) + 1 > self.context_length:
             raise EngineError(
@@ -283,7 +248,8 @@ class Runtime:
 
         def pieces(generation: Generation) -> Iterator[str]:
             with Sampler(chosen) as sampler:
-                yield from self._pieces(generation, prompt, max_tokens, sampler, stop, cancelled or (lambda: False))
+                going = cancelled or (lambda: False)
+                yield from self._pieces(generation, prompt, max_tokens, sampler, stop, going, begun)
 
         return Generation(pieces, len(prompt))
 
@@ -295,6 +261,7 @@ class Runtime:
         sampler: Sampler,
         stop: Sequence[str],
         cancelled: Callable[[], bool],
+        begun: Sequence[int],
     ) -> Iterator[str]:
         clock = Clock()
         text = TextAssembler(stop)
@@ -302,14 +269,16 @@ class Runtime:
         generation.reused_tokens = self._evaluate(prompt, cancelled)
         while not cancelled():
             token = sampler.sample(self._context)
+            said = len(generation.tokens) < len(begun)
+            token = begun[len(generation.tokens)] if said else token
             clock.tick(generation)
             if self.vocabulary.ends(token):
                 generation.stopped_by = "eos"
                 break
             generation.tokens.append(token)
             piece = text.feed(token_bytes(self._vocabulary, token))
-            if piece:
-                generation.text += piece
+            generation.text += piece
+            if piece and not said:
                 with clock.paused():
                     yield piece
             if text.stopped:
@@ -325,16 +294,23 @@ class Runtime:
             yield rest
 
     def _evaluate(self, tokens: list[int], cancelled: Callable[[], bool] = lambda: False) -> int:
-        """Bring the context to exactly `tokens`; returns how many of them it held already."""
+        """Bring the context to exactly `tokens`; returns how many of them it held already.
+
+        Numbers depend in their last bits on how many tokens are evaluated together, and rounding in quantized
+        matrices blows that up: logits of the same text by other steps differ by up to 1. So only what was evaluated
+        in the very steps in which it would be now is used again.
+        """
         if not tokens:
             raise EngineError("there is nothing to continue", "give a prompt")
         common = 0
         while common < min(len(tokens) - 1, len(self._evaluated)) and tokens[common] == self._evaluated[common]:
             common += 1  # the last token is evaluated in any case: its logits are wanted
+        common = min(common, self._whole) // self._step * self._step
         memory = llama_cpp.llama_get_memory(self._context)
         if common < len(self._evaluated):
             if common and llama_cpp.llama_memory_seq_rm(memory, -1, common, -1):
                 del self._evaluated[common:]
+                self._whole = common
             else:  # some models cannot forget the end only
                 self.forget()
                 common = 0
@@ -342,6 +318,7 @@ class Runtime:
             if cancelled():
                 break
             self._decode(tokens[at : at + self._step])
+            self._whole = len(self._evaluated) // self._step * self._step
         return common
 
     def _decode(self, tokens: list[int], wanted: list[bool] | None = None) -> None:
@@ -360,7 +337,7 @@ class Runtime:
 
     def forget(self) -> None:
         """Empty the context: the next prompt is evaluated in whole."""
-        self._evaluated = []
+        self._evaluated, self._whole = [], 0
         llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
 
     # -- ownership -----------------------------------------------------------------------------------------------
@@ -370,8 +347,8 @@ class Runtime:
         if self._context:
             llama_cpp.llama_set_adapters_lora(self._context, None, 0, None)
         self._attached = None
-        while self._adapters:
-            llama_cpp.llama_adapter_lora_free(self._adapters.popitem()[1])
+        if self._model:
+            self._adapters.free()
         if self._context:
             llama_cpp.llama_free(self._context)
             self._context = None
@@ -398,9 +375,3 @@ def _steps(wanted: Sequence[bool], tokens: int, outputs: int) -> Iterator[slice]
         held += bool(one)
     if start < len(wanted):
         yield slice(start, len(wanted))
-
-
-def _adapter_text(handle: Any, key: str) -> str | None:
-    buffer = ctypes.create_string_buffer(1024)
-    count = int(llama_cpp.llama_adapter_meta_val_str(handle, key.encode(), buffer, len(buffer)))
-    return None if count < 0 else buffer.value.decode("utf-8", "replace")

@@ -173,7 +173,7 @@ def _rows(session: Session, number: int) -> dict[type[SQLModel], list[Any]]:
     found[Domain] = list(session.exec(select(Domain).where(Domain.phase == number)).all())
     names = [row.name for row in found[Domain]]
     others = session.exec(select(Phase).where(Phase.number != number)).first() is not None
-    shared = ("base", "convert", "imatrix", "quantize", "hybrid", "keep", "repair") if others else ()
+    shared = ("base", "convert", "imatrix", "quantize", "type-costs", "hybrid", "keep", "repair") if others else ()
     before = col(Job.phase).is_(None) & col(Job.domain).in_(names)  # trained before they were put into the phase
     whole = session.exec(select(Job).where((col(Job.phase) == number) | before)).all()
     jobs = [job for job in whole if job.kind not in shared or job.domain or OF_A_PHASE in (job.subject or "")]

@@ -90,26 +90,42 @@ class CompressingPlanner(JobMaker):
                 "set it above 0, or build with --compression-type standard",
             )
         settings, target = self.catalog.settings, compression.target_bytes
+        shared = {
+            "name": weights.name,
+            "domains": self._divided(weights),
+            "seed": settings.seed,
+            "sequence_length": settings.evaluation_sequence_length,
+        }
+        inputs = {
+            "gguf": weights.whole,
+            "imatrix": matrix,
+            "model": weights.model,
+            "data": {source.name: self._data(source) for source in weights.sources},
+        }
+        costs = self._add(
+            plan,
+            "type-costs",
+            f"costs of types for {weights.name}",
+            weights.name,
+            {**shared, "target_bytes": target},  # only to refuse what cannot be had before the long part
+            inputs,
+            bases=weights.bases,
+            phase=weights.phase,
+            domain=weights.domain,
+            hashed=shared,
+        )
         return self._add(
             plan,
             "hybrid",
             f"solve types for {weights.name}",
             f"{weights.name}-hybrid",
             {
-                "name": weights.name,
+                **shared,
                 "type": compression.quantization if target is None else None,
                 "target_bytes": target,
-                "domains": self._divided(weights),
-                "seed": settings.seed,
-                "sequence_length": settings.evaluation_sequence_length,
                 "max_tokens": HELD_OUT_TOKENS,
             },
-            {
-                "gguf": weights.whole,
-                "imatrix": matrix,
-                "model": weights.model,
-                "data": {source.name: self._data(source) for source in weights.sources},
-            },
+            {**inputs, "costs": costs},
             bases=weights.bases,
             phase=weights.phase,
             domain=weights.domain,

@@ -41,7 +41,8 @@ KINDS: Mapping[str, Kind] = {
         Kind("adapter-convert", 1, False, "gguf-adapter", ".gguf"),
         Kind("imatrix", 1, True, "imatrix", ".gguf", device=True),
         Kind("quantize", 2, True, "gguf", ".gguf"),
-        Kind("hybrid", 1, True, "gguf", ".gguf"),
+        Kind("type-costs", 1, True, "type-costs", ".json"),
+        Kind("hybrid", 2, True, "gguf", ".gguf"),
         Kind("repair", 1, True, "repair", ".gguf"),
         Kind("repair-adapter", 1, True, "gguf-adapter", ".gguf"),
         Kind("prune", 1, True, "pruned", device=True),
@@ -54,7 +55,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("kept-change", 1, False, "kept-change", ".json"),
         Kind("verify", 2, True, "verification", ".json"),
         Kind("measure", 1, True, "report", ".json"),
-        Kind("package", 1, False, "bundle"),
+        Kind("package", 2, False, "bundle"),
         Kind("deploy", 1, False, None),
         Kind("clean", 1, False, None),
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from core.catalog.model import QUANTIZATIONS
-from core.chat.client import DEFAULT_CONTEXT, PROCESS_BYTES
+from core.chat.client import DEFAULT_CONTEXT
+from core.chat.pool import PROCESS_BYTES
 from core.phases.anchors import Known, anchor_for, budget_kl, mixed_kl, plain_kl, top_share
 from core.phases.choices import DRY_RUN, ESTIMATED, MEASURED, Figure
 from core.phases.dry_runs import Outline

@@ -143,12 +143,14 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
         "kept-change": (QUANTIZER + BLOCKS, 10**6),
         "keep": (SMALL, int(BUNDLE_SHARE * shape.parameters)),
-        # The F16 file and a copy of it that is changed are both mapped while costs are measured; then it is quantized.
+        # The F16 file and a copy of it that is changed are both mapped while costs are measured.
+        "type-costs": (
+            VERIFIER + 2 * int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
+            int(2.1 * shape.parameters) + 10**6,
+        ),
         "hybrid": (
-            VERIFIER
-            + int(2.1 * shape.parameters)
-            + max(int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32, 2 * embedding),
-            int((2.1 + 2 * BUNDLE_SHARE) * shape.parameters),
+            VERIFIER + int(2.1 * shape.parameters) + max(SCORED_ROWS * shape.vocabulary * FLOAT32, 2 * embedding),
+            int(2 * BUNDLE_SHARE * shape.parameters),
         ),
         "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
         # Reference and file are mapped one after the other; of the reference 2.4 kB a position are written down.

@@ -9,7 +9,10 @@ from typing import Any
 
 from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
-from core.errors import InvalidInput
+from core.catalog.examples import example_files
+from core.encoder.client import Encoder
+from core.encoder.place import find_encoder
+from core.errors import EnvironmentLacks, InvalidInput
 from core.phases.compressing import ModelWeights
 from core.phases.gating import Gate
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
@@ -347,25 +350,28 @@ class Planner(RepairingPlanner):
             for name, base in parts.bases.items():
                 mine = [domain for domain, model in parts.answering.items() if model == name]
                 bases[name] |= {"base": base, "domains": mine}
+        encoder = self._encoder()
+        params = {
+            "phase": number,
+            "quantization": compression.quantization,
+            **({} if compression.technique == "standard" else {"compression_type": compression.technique}),
+            **({"repair": True} if compression.repair else {}),
+            "domains": dict(domains),
+            "bases": bases,
+            "routing": self.catalog.settings.routing_dict(),
+            "seed": self.catalog.settings.seed,
+            "held_out_fraction": self.catalog.settings.held_out_fraction,
+            "crisis": self.catalog.settings.crisis_dict(),
+            **merged,
+        }
         return self._add(
             plan,
             "package",
             f"package phase {number}",
             f"phase-{number}",
+            {**params, "encoder": str(encoder.gguf) if encoder is not None else None},
             {
-                "phase": number,
-                "quantization": compression.quantization,
-                **({} if compression.technique == "standard" else {"compression_type": compression.technique}),
-                **({"repair": True} if compression.repair else {}),
-                "domains": dict(domains),
-                "bases": bases,
-                "routing": self.catalog.settings.routing_dict(),
-                "seed": self.catalog.settings.seed,
-                "held_out_fraction": self.catalog.settings.held_out_fraction,
-                "crisis": self.catalog.settings.crisis_dict(),
-                **merged,
-            },
-            {
+                "examples": example_files(self.workspace),
                 "bases": dict(parts.ggufs),
                 "unquantized": dict(parts.whole),
                 "adapters": dict(parts.adapters),
@@ -378,7 +384,17 @@ class Planner(RepairingPlanner):
             },
             bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,
+            hashed={**params, "encoder": encoder.identity if encoder is not None else None},
         )
+
+    def _encoder(self) -> Encoder | None:
+        """The sentence encoder whose vectors the bundle holds; None where there is none, and messages are routed by
+        keywords until there is."""
+        try:
+            file = find_encoder(self.catalog.settings.encoder)
+            return Encoder(file) if file is not None else None
+        except EnvironmentLacks:
+            return None
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

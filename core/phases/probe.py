@@ -41,7 +41,7 @@ _LINKING = 4.0  # a base that is a folder, or stays as it is: its files are link
 # Bytes that would be copied in the time that a parameter takes: base 21 seconds of dequantizing for 135e6 parameters,
 # convert 2, quantize 2.2, verify 1.1 a domain. No merge was among the jobs: it reads and writes as convert does.
 # Unifying two domains by ties took 17 seconds of computing beside the imports, repairing 4; judging reads one small
-# file. What runs files over held-out text (check-small, repair-adapter, hybrid) goes with the text and has no figure.
+# file. What runs files over text (check-small, repair-adapter, type-costs, hybrid) goes with the text: no figure.
 _COPIES = {"base": 920.0, "merge": 88.0, "convert": 88.0, "adapter-convert": 20.0, "quantize": 96.0, "verify": 48.0,
            "package": 9.0, "unify": 375.0, "accept-merge": 0.0, "slice-adapter": 5.0, "quality-gate": 0.0,
            "repair": 290.0, "keep": _LINKING}  # fmt: skip

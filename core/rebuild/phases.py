@@ -21,7 +21,7 @@ from core.training.data import find_data
 from core.workspace import Workspace
 
 # Of no phase alone: they stay when a phase is cleaned up.
-_SHARED = ("base", "convert", "imatrix", "quantize", "hybrid", "keep", "clean")
+_SHARED = ("base", "convert", "imatrix", "quantize", "type-costs", "hybrid", "keep", "clean")
 
 
 def specs_of(attempts: Iterable[Attempt]) -> list[dict[str, Any]]:

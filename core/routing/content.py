@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from core.routing.words import STOPWORDS, Word, content_stems, holds_phrase, stem
+from core.routing.words import STOPWORDS, Word, content_stems, stem
 
 KEYWORD_WEIGHT = 4.0  # log-odds one configured keyword stands for; shared keywords are split among their domains
 MOST_KEYWORDS = 4  # keywords of one domain counted in one message
@@ -31,6 +31,7 @@ class Evidence:
     """What a message's words say. `scores` are log-odds by domain, not below 0."""
 
     scores: dict[str, float]
+    keywords: dict[str, float]  # by domain, what its configured keywords alone say
     matched: dict[str, tuple[str, ...]]  # by domain, the keywords and terms that counted, heaviest first
     content_words: int
     unknown_words: int  # content words that no domain knows
@@ -56,17 +57,20 @@ class ContentModel:
     ) -> None:
         self.domains = sorted(terms)
         self.calibration = calibration
-        self._terms = {name: dict(terms[name]) for name in self.domains}
-        shared: dict[tuple[str, ...], int] = {}
+        owners: dict[tuple[str, ...], list[str]] = {}
         for name in self.domains:
-            for phrase in set(keywords.get(name, ())):
-                shared[phrase] = shared.get(phrase, 0) + 1
-        self._keywords = {
-            name: {phrase: KEYWORD_WEIGHT / shared[phrase] for phrase in dict.fromkeys(keywords.get(name, ()))}
-            for name in self.domains
-        }
-        self._known = {term for terms in self._terms.values() for term in terms}
-        self._known |= {word for phrase in shared for word in phrase}
+            for phrase in dict.fromkeys(keywords.get(name, ())):
+                owners.setdefault(phrase, []).append(name)
+        # Looked up by term and by a phrase's first word: a message holds few of either, the domains together thousands.
+        self._terms: dict[str, list[tuple[str, float]]] = {}
+        for name in self.domains:
+            for term, weight in terms[name].items():
+                self._terms.setdefault(term, []).append((name, weight))
+        self._phrases: dict[str, list[tuple[tuple[str, ...], float, list[str]]]] = {}
+        for phrase, names in owners.items():
+            if phrase:
+                self._phrases.setdefault(phrase[0], []).append((phrase, KEYWORD_WEIGHT / len(names), names))
+        self._known = {*self._terms, *(word for phrase in owners for word in phrase)}
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "ContentModel":
@@ -84,24 +88,33 @@ class ContentModel:
     def evidence(self, words: list[Word]) -> Evidence:
         """What the words of a message say for each domain."""
         found = features(words)
-        stems = [stem(word.text) for word in words]
-        single = [term for term in found if " " not in term]
-        scores: dict[str, float] = {}
-        matched: dict[str, tuple[str, ...]] = {}
-        for name in self.domains:
-            terms = self._terms[name]
-            hits = {term: terms[term] for term in found if term in terms}
-            phrases = {" ".join(p): weight for p, weight in self._keywords[name].items() if holds_phrase(stems, p)}
+        hits: dict[str, dict[str, float]] = {name: {} for name in self.domains}
+        for term in found:
+            for name, weight in self._terms.get(term, ()):
+                hits[name][term] = weight
+        phrases = self._phrases_in([stem(word.text) for word in words])
+        keywords = dict.fromkeys(self.domains, 0.0)
+        for name, held in phrases.items():
             # "my team" is one piece of evidence, not two: a keyword inside a longer one that matched says nothing more.
-            longest = [
-                one for one in phrases if not any(one != other and f" {one} " in f" {other} " for other in phrases)
-            ]
-            for phrase in sorted(longest, key=lambda one: (-phrases[one], one))[:MOST_KEYWORDS]:
-                hits[phrase] = max(hits.get(phrase, 0.0), phrases[phrase])
-            scores[name] = math.fsum(hits.values())
-            matched[name] = tuple(sorted(hits, key=lambda term: (-hits[term], term)))
+            longest = [one for one in held if not any(one != other and f" {one} " in f" {other} " for other in held)]
+            for phrase in sorted(longest, key=lambda one: (-held[one], one))[:MOST_KEYWORDS]:
+                hits[name][phrase] = max(hits[name].get(phrase, 0.0), held[phrase])
+                keywords[name] += held[phrase]
+        scores = {name: math.fsum(own.values()) for name, own in hits.items()}
+        matched = {name: tuple(sorted(own, key=lambda term: (-own[term], term))) for name, own in hits.items()}
+        single = [term for term in found if " " not in term]
         unknown = sum(term not in self._known for term in single)
-        return Evidence(scores, matched, len(single), unknown)
+        return Evidence(scores, keywords, matched, len(single), unknown)
+
+    def _phrases_in(self, stems: list[str]) -> dict[str, dict[str, float]]:
+        """The keywords a message holds as runs of whole words, by domain, each with its weight."""
+        held: dict[str, dict[str, float]] = {}
+        for at, first in enumerate(stems):
+            for phrase, weight, names in self._phrases.get(first, ()):
+                if tuple(stems[at : at + len(phrase)]) == phrase:
+                    for name in names:
+                        held.setdefault(name, {})[" ".join(phrase)] = weight
+        return held
 
     def probabilities(self, evidence: Evidence) -> dict[str, float]:
         """P(domain) for each domain; they sum to less than 1, the rest being "none of these"."""

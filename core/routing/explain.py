@@ -11,6 +11,9 @@ def headline(decision: Decision) -> str:
     """The decision in one line."""
     if decision.crisis is not None:
         return f"crisis ({decision.crisis.kind}) → {decision.domain or 'base model'}"
+    if decision.consensus is not None:
+        both = " and ".join(decision.consensus)
+        return f"unsure → {both} may both be asked ({decision.confidence:.0%}: {decision.reason})"
     if decision.domain is None:
         return f"unsure → base model ({decision.confidence:.0%}: {decision.reason})"
     return f"{decision.domain} ({decision.confidence:.0%}: {decision.reason})"
@@ -29,6 +32,8 @@ def explain(decision: Decision) -> list[str]:
         felt = " + ".join(f"{name} {feeling.values[str(name)]:.2f}" for name in named)
         felt += f" (by {feeling.method}, confidence {feeling.confidence:.2f})"
     lines.append(f"urgency {NAMES[decision.urgency]}, complexity {decision.complexity:.2f}, {felt}")
+    if decision.crisis is None:
+        lines.append(_compared(decision))
     if decision.candidates:
         weights = " + ".join(f"{decision.weights[name]:g} {name}" for name in TERMS)
         lines.append(f"total = {weights}")
@@ -38,7 +43,21 @@ def explain(decision: Decision) -> list[str]:
         notes = list(candidate.notes) + ([] if candidate.near_best else ["set aside: content too far from the best"])
         said = f"  [{'; '.join(notes)}]" if notes else ""
         lines.append(f"{candidate.domain:<{width}}  {candidate.total:.3f} = {numbers}{said}")
+    for name, why in sorted(decision.unavailable.items()):
+        lines.append(f"{name} cannot answer now: {why}")
     hidden = len(decision.candidates) - MOST_CANDIDATES
     if hidden > 0:
         lines.append(f"and {hidden} more")
     return lines
+
+
+def _compared(decision: Decision) -> str:
+    """How it was told what the message is about, and whether it goes on with the one before."""
+    said = f"compared by {decision.method}"
+    if decision.nearest is not None:
+        said += f", nearest text {decision.nearest:.2f}, one of the domains is meant {decision.inside:.0%}"
+    if decision.tie:
+        said += f", goes on with the message before {decision.tie:.2f}"
+    if decision.topic_changed:
+        said += ", the topic changed"
+    return f"{said} ({decision.note})" if decision.note else said

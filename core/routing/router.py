@@ -1,89 +1,35 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.routing import terms
+from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
-from core.routing.crisis import Crisis, find_crisis, safest_domain
+from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, WEIGHT, Before, goes_on
+from core.routing.crisis import find_crisis, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
+from core.routing.decision import ENCODER, KEYWORDS, Candidate, Decision, rank
 from core.routing.emotion import Emotion, read_emotion
+from core.routing.past import Past, with_past
+from core.routing.typos import Speller
 from core.routing.urgency import urgency_of
-from core.routing.words import Word, listed, normalise, split_words
+from core.routing.vectors import Embedding
+from core.routing.words import Word, normalise, split_words
 
-_POINTING_BACK = listed("it that this those these he she they them his her their him one ones same else")
-_FOLLOWING_ON = listed("and but so also then why ok okay yes no yeah thanks thank what how more")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One domain with its four terms in [0, 1]. `total` is the weighted sum of them."""
-
-    domain: str
-    content: float
-    emotion: float
-    speed: float
-    quality: float
-    total: float
-    near_best: bool  # its content is near enough to the best one's for the other terms to decide
-    notes: tuple[str, ...] = ()  # "speed not measured", …
-    matched: tuple[str, ...] = ()  # the words that spoke for it
-
-    def recompute(self, weights: Mapping[str, float]) -> float:
-        """The total again from the terms."""
-        return math.fsum(weights[name] * getattr(self, name) for name in TERMS)
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Where a message goes, and why.
-
-    `domain` None means: the base model without an adapter. `confidence` is the probability of the chosen domain, or
-    of the best one when unsure; 1.0 for a crisis, which is decided by a rule. `candidates` are ordered best first, and
-    empty for a crisis.
-    """
-
-    domain: str | None
-    confidence: float
-    unsure: bool
-    reason: str
-    crisis: Crisis | None
-    resources: str | None  # what to show before any answer, in a crisis
-    urgency: int  # 0 none, 1 soon, 2 urgent, 3 emergency
-    complexity: float
-    emotion: Emotion
-    candidates: tuple[Candidate, ...]
-    weights: dict[str, float]
-    follow_up: bool = False  # stayed with the previous domain for want of evidence
-
-    @property
-    def emotions(self) -> dict[str, float]:
-        """The eight emotions, each in [0, 1]."""
-        return self.emotion.values
-
-    @property
-    def intensity(self) -> float:
-        """The strongest emotion's value."""
-        return self.emotion.intensity
-
-
-def rank(candidates: Collection[Candidate], weights: Mapping[str, float]) -> tuple[Candidate, ...]:
-    """Candidates best first: those near the best in content, then by total, then by name.
-
-    With a content weight of 0 content decides nothing, this gate included.
-    """
-    gate = weights["content"] > 0
-    return tuple(sorted(candidates, key=lambda c: (gate and not c.near_best, -c.total, c.domain)))
+if TYPE_CHECKING:
+    from core.routing.likeness import LikenessModel
 
 
 class Router:
     """Routes messages among the domains of one set of routing data. Holds no state between messages."""
 
     def __init__(self, data: dict[str, Any]) -> None:
+        self._data = data
         self._content = ContentModel.from_data(data)
         self._settings = data["settings"]
         self._resources: dict[str, str] = data["resources"]
@@ -92,6 +38,11 @@ class Router:
         self._tiers = [(name, entries[name]["safety_tier"]) for name in self.domains]
         self._profiles = {name: entries[name]["emotional_profile"] for name in self.domains}
         self._measured = {name: entries[name]["measured"] for name in self.domains}
+        self._habits = {name: entries[name]["habits"] for name in self.domains}
+        self._likeness: LikenessModel | None = None
+        self.speller = Speller(known_words(data))
+        self.read_emotion: Callable[[str, list[Word]], Emotion] = read_emotion
+        self.emotion_method = "word list"
 
     @classmethod
     def from_data(cls, data: dict[str, Any], source: str = "routing data") -> "Router":
@@ -103,14 +54,49 @@ class Router:
         """A router from a `routing.json`."""
         return cls(load_routing_data(path))
 
-    def route(self, text: str, previous_domain: str | None = None, resident: Collection[str] | None = None) -> Decision:
-        """Where `text` goes. `previous_domain` lets a short follow-up stay; `resident` names the domains whose base is
-        loaded, None where that is not known. Same arguments, same decision; no text makes it raise."""
+    @property
+    def weights(self) -> dict[str, float]:
+        """The configured weights of the four terms."""
+        return {name: float(self._settings["weights"][name]) for name in TERMS}
+
+    @property
+    def encoder(self) -> str | None:
+        """The identity of the encoder whose vectors the data holds; None without vectors."""
+        return self._data["vectors"]["encoder"] if self._data["vectors"] is not None else None
+
+    def with_data(self, data: dict[str, Any]) -> "Router":
+        """A router for other data of the same domains, reading emotion as this one does."""
+        other = Router(data)
+        other.read_emotion, other.emotion_method = self.read_emotion, self.emotion_method
+        return other
+
+    def readable(self, text: str) -> str:
+        """A message as it is compared: in one Unicode form, misspelled words put right. What `embedding` is of."""
+        return self.speller.correct(normalise(text))
+
+    def route(
+        self,
+        text: str,
+        previous_domain: str | None = None,
+        resident: Collection[str] | None = None,
+        *,
+        weights: Mapping[str, float] | None = None,
+        past: Past | None = None,
+        embedding: Embedding | None = None,
+        before: Before | None = None,
+        unavailable: Mapping[str, str] | None = None,
+    ) -> Decision:
+        """Where `text` goes. `previous_domain` answered the message `before`, and a short follow-up stays with it;
+        `resident` names the domains whose base is loaded, None where that is not known; `weights` takes the place of
+        the configured ones; `past` is what the person's earlier messages left, with its capped share in the emotion
+        term; `embedding` is of `readable(text)`: without one, or with one of another encoder than the data's, keywords
+        alone tell what it is about; `unavailable` gives domains that cannot answer now, each with the reason: they are
+        no candidates. Same arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
-        emotion = read_emotion(plain, words)
+        emotion = self.read_emotion(plain, words)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
-        weights = {name: float(self._settings["weights"][name]) for name in TERMS}
+        weights = dict(weights) if weights is not None else self.weights
         if found := find_crisis(plain):
             return Decision(
                 domain=safest_domain(found.kind, self._tiers),
@@ -125,9 +111,17 @@ class Router:
                 candidates=(),
                 weights=weights,
             )
+        spelled = self.speller.correct(plain)
+        words = split_words(spelled) if spelled != plain else words
         evidence = self._content.evidence(words)
-        candidates = rank(self._weigh(evidence, emotion, urgency, complexity, weights, resident), weights)
-        domain, confidence, reason, follow_up = self._decide(words, evidence, candidates, previous_domain)
+        previous = previous_domain if previous_domain in self.domains else None
+        tie = goes_on(words, before, embedding) if previous is not None else 0.0
+        subject = self._subject(evidence, embedding, words, complexity, urgency, previous, tie)
+        gone = {name: why for name, why in (unavailable or {}).items() if name in self.domains}
+        message = _Message(emotion, urgency, complexity, evidence, subject)
+        made = self._weigh(message, weights, resident, past)
+        candidates = rank([one for one in made if one.domain not in gone], weights)
+        domain, confidence, reason, follow_up = self._decide(words, message, candidates, previous)
         return Decision(
             domain=domain,
             confidence=confidence,
@@ -141,24 +135,70 @@ class Router:
             candidates=candidates,
             weights=weights,
             follow_up=follow_up,
+            method=subject.method,
+            inside=subject.inside,
+            none=subject.none,
+            nearest=subject.nearest,
+            tie=round(tie, 4),
+            topic_changed=previous is not None and domain is not None and domain != previous,
+            consensus=self._torn(domain, confidence, candidates),
+            unavailable=gone,
+        )
+
+    def _subject(
+        self,
+        evidence: Evidence,
+        embedding: Embedding | None,
+        words: list[Word],
+        complexity: float,
+        urgency: int,
+        previous: str | None,
+        tie: float,
+    ) -> "_Subject":
+        """What the message is about, by the encoder's vectors where there are any, else by its words."""
+        if embedding is None or embedding.encoder != self.encoder or not words:
+            found = self._content.probabilities(evidence)
+            return _Subject(KEYWORDS, found, dict.fromkeys(found, 0.0), math.fsum(found.values()))
+        if self._likeness is None:
+            from core.routing.prepare import model_of  # loads numpy: at the first vector, not before
+
+            self._likeness = model_of(self._data)
+            self._blend = blend_from(self._data["blend"], "routing data")
+        model = self._likeness
+        likeness = model.compare(embedding.vector)
+        signs = domain_signs(likeness, model.names, evidence.keywords, self._habits, complexity, urgency)
+        alone = read(self._blend, signs, likeness.outside, likeness.best)
+        reading = alone
+        if previous is not None:
+            reading = read(self._blend, signs, likeness.outside, likeness.best, previous, tie * WEIGHT)
+        return _Subject(
+            ENCODER,
+            reading.probabilities,
+            reading.scores,
+            reading.inside,
+            reading.none,
+            likeness.best,
+            reading,
+            alone,
+            {name: dict(zip(SIGNS, values, strict=True)) for name, values in signs.items()},
         )
 
     def _weigh(
         self,
-        evidence: Evidence,
-        emotion: Emotion,
-        urgency: int,
-        complexity: float,
+        message: "_Message",
         weights: Mapping[str, float],
         resident: Collection[str] | None,
+        past: Past | None,
     ) -> list[Candidate]:
-        content = self._content.probabilities(evidence)
-        feeling = terms.emotion_terms(emotion, self._profiles)
+        subject, evidence = message.subject, message.evidence
+        content = subject.content
+        feeling = with_past(terms.emotion_terms(message.emotion, self._profiles), past, self._profiles)
         speed, no_speed = terms.speed_terms(
             self._measured,
             answer_tokens=self._settings["answer_tokens"],
-            urgency=urgency,
-            complexity=complexity,
+            # Whoever prefers speed is in a hurry.
+            urgency=max(message.urgency, 2 if weights["speed"] > self._settings["weights"]["speed"] else 0),
+            complexity=message.complexity,
             resident=resident,
         )
         quality, no_quality = terms.quality_terms(self._measured)
@@ -169,24 +209,58 @@ class Router:
             notes += [terms.QUALITY_NOT_MEASURED] if name in no_quality else []
             four = {"content": content[name], "emotion": feeling[name], "speed": speed[name], "quality": quality[name]}
             total = math.fsum(weights[key] * four[key] for key in TERMS)
-            near = content[name] >= least
             made.append(
-                Candidate(name, **four, total=total, near_best=near, notes=tuple(notes), matched=evidence.matched[name])
+                Candidate(
+                    name,
+                    **four,
+                    total=total,
+                    near_best=content[name] >= least,
+                    notes=tuple(notes),
+                    matched=evidence.matched[name],
+                    score=subject.scores[name],
+                    signs=subject.signs.get(name, {}),
+                )
             )
         return made
 
     def _decide(
+        self, words: list[Word], message: "_Message", candidates: tuple[Candidate, ...], previous: str | None
+    ) -> tuple[str | None, float, str, bool]:
+        """Who answers, how sure that is, why, and whether it is for the domain before."""
+        if not candidates:
+            return None, 0.0, "no domain can answer now", False
+        best, subject = candidates[0], message.subject
+        if not words:
+            return None, best.content, "no words to go by", False
+        if subject.reading is None:
+            return self._decide_by_words(words, message.evidence, candidates, previous)
+        confidence = subject.reading.confidence(best.domain)
+        sure = confidence >= self._settings["unsure_below"]
+        if sure and best.domain == previous and subject.alone is not None:
+            alone = subject.alone
+            own = max(alone.probabilities, key=lambda name: (alone.probabilities[name], name))
+            if own != previous or alone.confidence(previous) < self._settings["unsure_below"]:
+                return previous, confidence, "a short follow-up: stays with the previous domain", True
+        seen = ", ".join(best.matched[:3])
+        if sure:
+            return best.domain, confidence, f"speaks of {seen}" if seen else f"like what {best.domain} is asked", False
+        if subject.inside < 0.5:
+            return None, confidence, f"nearer to other subjects; of the domains {best.domain} is nearest", False
+        second = next((c for c in candidates[1:] if c.content >= 0.5 * best.content), None)
+        if second is not None:
+            return None, confidence, f"between {best.domain} and {second.domain}", False
+        return None, confidence, f"too little to go by; nearest is {best.domain}", False
+
+    def _decide_by_words(
         self, words: list[Word], evidence: Evidence, candidates: tuple[Candidate, ...], previous: str | None
     ) -> tuple[str | None, float, str, bool]:
         best = candidates[0]
         confidence = best.content
-        if not words:
-            return None, confidence, "no words to go by", False
         if max(evidence.scores.values()) > 0 and confidence >= self._settings["unsure_below"]:
             seen = ", ".join(best.matched[:3])
             return best.domain, confidence, f"speaks of {seen}", False
-        if previous in self.domains and _follows_on(words, evidence):
-            stayed = next(candidate for candidate in candidates if candidate.domain == previous)
+        stayed = next((candidate for candidate in candidates if candidate.domain == previous), None)
+        if stayed is not None and _follows_on(words, evidence):
             return previous, stayed.content, "a short follow-up: stays with the previous domain", True
         if max(evidence.scores.values()) <= 0:
             return None, confidence, "no word of any domain in it", False
@@ -195,10 +269,55 @@ class Router:
             return None, confidence, f"between {best.domain} and {second.domain}", False
         return None, confidence, f"too little to go by; nearest is {best.domain}", False
 
+    def _torn(self, domain: str | None, confidence: float, candidates: tuple[Candidate, ...]) -> tuple[str, str] | None:
+        """The two best domains where the router is unsure, but not by much."""
+        unsure_below = self._settings["unsure_below"]
+        if domain is not None or len(candidates) < 2:
+            return None
+        if not unsure_below - self._settings["consensus_band"] <= confidence < unsure_below:
+            return None
+        return candidates[0].domain, candidates[1].domain
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What a message is about. `reading` and `alone` (without the conversation) are the encoder's, with `signs`."""
+
+    method: str
+    content: dict[str, float]
+    scores: dict[str, float]
+    inside: float
+    none: float | None = None
+    nearest: float | None = None
+    reading: Reading | None = None
+    alone: Reading | None = None
+    signs: Mapping[str, dict[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Message:
+    """What was read in a message."""
+
+    emotion: Emotion
+    urgency: int
+    complexity: float
+    evidence: Evidence
+    subject: _Subject
+
+
+def known_words(data: Mapping[str, Any]) -> set[str]:
+    """The words of the domains' texts, which are known however rare they are."""
+    texts = [
+        text
+        for entry in data["domains"].values()
+        for text in (entry["title"], entry["about"], *entry["said"], *entry["topics"])
+    ]
+    return {word.text for text in texts for word in split_words(normalise(text))}
+
 
 def _follows_on(words: list[Word], evidence: Evidence) -> bool:
     """Whether a message without clear evidence reads as going on with the conversation."""
-    points = words[0].text in _FOLLOWING_ON or any(word.text in _POINTING_BACK for word in words)
+    points = words[0].text in FOLLOWING_ON or any(word.text in POINTING_BACK for word in words)
     if points:
         return evidence.content_words <= 4 and evidence.unknown_words <= 2
     return evidence.content_words <= 3 and evidence.unknown_words == 0

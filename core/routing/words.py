@@ -98,13 +98,3 @@ def content_stems(words: Iterable[Word]) -> list[str]:
 def stem_phrase(phrase: str) -> tuple[str, ...]:
     """A configured keyword or phrase as the stems to look for, function words included."""
     return tuple(stem(word.text) for word in split_words(normalise(phrase)))
-
-
-def holds_phrase(stems: list[str], phrase: tuple[str, ...]) -> bool:
-    """Whether the stems of a message hold a phrase as a run of whole words."""
-    if not phrase:
-        return False
-    if len(phrase) == 1:
-        return phrase[0] in stems
-    size = len(phrase)
-    return any(tuple(stems[at : at + size]) == phrase for at in range(len(stems) - size + 1))

@@ -54,6 +54,18 @@ class Store:
             raise explain(error, self.workspace.state_db) from error
         return int(row[0])
 
+    def empty_journal(self) -> None:
+        """Write the journal back into the file and empty it, so that nothing that was deleted is left in it. Where a
+        reader is in the way it waits for it a moment, then leaves that to the next one who can."""
+        try:
+            connection = self._engine.raw_connection()
+            try:
+                connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            finally:
+                connection.close()
+        except sqlite.Error as error:
+            raise explain(error, self.workspace.state_db) from error
+
     def close(self) -> None:
         """Give back the connections."""
         self._engine.dispose()

@@ -34,6 +34,7 @@ _ARTIFACT = (
 )  # fmt: skip
 _TURN = (
     "id", "session", "phase", "bundle", "domain", "message", "answer", "decision", "tokens", "tokens_per_s", "at",
+    "user", "emotions", "crisis",
 )  # fmt: skip
 
 
@@ -231,7 +232,36 @@ class Reader:
         if self._connect() is None:
             return []
         rows = self._all(f"SELECT {', '.join(_TURN)} FROM chat_turn WHERE session = ? ORDER BY id", session)
-        return [dict(zip(_TURN, row, strict=True)) for row in rows]
+        return [_turn(row) for row in rows]
+
+    def history(self, user: str, limit: int = 500) -> list[dict[str, Any]]:
+        """A person's newest chat turns of all sessions, as `chat_turns` gives them, oldest first."""
+        if self._connect() is None:
+            return []
+        rows = self._all(
+            f"SELECT {', '.join(_TURN)} FROM chat_turn WHERE user = ? ORDER BY id DESC LIMIT ?", user, limit
+        )
+        return [_turn(row) for row in reversed(rows)]
+
+    def moments(self, user: str, limit: int = 500) -> list[tuple[float, str | None, dict[str, float]]]:
+        """When each of a person's newest turns was, who answered, and the emotions in it; none of a crisis. Without
+        their texts: oldest first."""
+        if self._connect() is None:
+            return []
+        rows = self._all(
+            "SELECT at, domain, emotions FROM chat_turn WHERE user = ? AND NOT crisis ORDER BY id DESC LIMIT ?",
+            user,
+            limit,
+        )
+        return [(at, domain, dict(json.loads(emotions))) for at, domain, emotions in reversed(rows)]
+
+    def users(self) -> dict[str, int]:
+        """How many chat turns each person has."""
+        if self._connect() is None:
+            return {}
+        return dict(
+            self._all("SELECT user, COUNT(*) FROM chat_turn WHERE user IS NOT NULL GROUP BY user ORDER BY user")
+        )
 
     def result(self, job_id: int) -> dict[str, Any]:
         """What a job reported as its result."""
@@ -332,6 +362,11 @@ class Reader:
 def open_reader(workspace: Workspace) -> Reader:
     """A reader of the workspace's store; one where nothing was recorded yet reads as empty."""
     return Reader(workspace)
+
+
+def _turn(row: Sequence[Any]) -> dict[str, Any]:
+    found = dict(zip(_TURN, row, strict=True))
+    return {**found, "emotions": json.loads(found["emotions"]), "crisis": bool(found["crisis"])}
 
 
 @contextmanager

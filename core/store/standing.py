@@ -12,7 +12,16 @@ from core.lifecycle import UNDONE, JobFact, domain_state, next_step, phase_state
 from core.store.views import ACTIVE_JOB_STATES, DomainView, JobView, Measurement, PhaseView, ReleaseView
 from core.workspace import Workspace
 
-_DOMAIN_MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality", "tokens_per_s", "first_token_s", "bytes")
+_DOMAIN_MEASUREMENTS = (
+    "base_loss",
+    "tuned_loss",
+    "base_accuracy",
+    "quality",
+    "tokens_per_s",
+    "first_token_s",
+    "bytes",
+    "smoke",
+)
 EVENT_CLOCK_S = 0.001  # events carry times in whole milliseconds, rows in full
 
 
@@ -43,11 +52,19 @@ class Standing:
             if kind != "train" or domain not in imported:  # an adapter from elsewhere makes a failed training moot
                 facts[phase].append(JobFact(kind, state, key, domain, subject))
         bundles: dict[int, tuple[str, int, str]] = {}
-        for phase, path, size, meta in self._all(
-            "SELECT phase.number, path, bytes, meta FROM phase JOIN artifact ON artifact.key = phase.bundle_key"
+        smoked: dict[int, Measurement] = {}
+        for phase, path, size, meta, artifact in self._all(
+            "SELECT phase.number, path, bytes, meta, artifact.id FROM phase JOIN artifact ON "
+            "artifact.key = phase.bundle_key"
         ):
             if (self._workspace.absolute(path) / "manifest.json").is_file():
                 bundles[phase] = (path, size, meta)
+                for row in self._all(
+                    "SELECT name, value, text, method, measured_at, unit, n, subject FROM measurement WHERE "
+                    "artifact_id = ? AND name = 'smoke' AND subject = '' ORDER BY id DESC LIMIT 1",
+                    artifact,
+                ):
+                    smoked[phase] = measurement_of(row)
         for row in self._all(
             "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
             "created_at, merge, merge_method, merge_margin, repair FROM phase ORDER BY number"
@@ -80,6 +97,7 @@ class Standing:
                 merge_method=row[8],
                 merge_margin=row[9],
                 repair=bool(row[10]),
+                smoke=smoked.get(number),
                 domains=mine,
                 releases=mine_released,
                 bundle_path=bundle[0] if bundle else None,

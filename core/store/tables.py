@@ -257,6 +257,9 @@ class ChatTurn(SQLModel, table=True):
     tokens: int | None = None
     tokens_per_s: float | None = None
     at: float = Field(default_factory=time.time)
+    user: str | None = Field(default=None, index=True)  # whose history it is part of
+    emotions: str = Field(default="{}", sa_column_kwargs={"server_default": "{}"})  # as far as the reading was trusted
+    crisis: bool = Field(default=False, sa_column_kwargs={"server_default": "0"})  # no text, no emotions were kept
 
 
 class Note(SQLModel, table=True):

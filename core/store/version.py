@@ -9,8 +9,8 @@ import pysqlite3.dbapi2 as sqlite
 
 from core.errors import InvalidInput
 
-SCHEMA = "0006"
-KNOWN_SCHEMAS = ("0001", "0002", "0003", "0004", "0005", "0006")  # oldest first; the last is SCHEMA
+SCHEMA = "0007"
+KNOWN_SCHEMAS = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")  # oldest first; the last is SCHEMA
 MEND = "tara doctor --rebuild makes it anew from what can be read of it and from the run folders"
 
 

@@ -1,31 +1,27 @@
-"""hybrid: an F16 GGUF file becomes one with a type per tensor, solved for a budget of bytes; kept where it loses less
-than the plain type does, and the plain type where not."""
+"""Job `hybrid`: an F16 GGUF file becomes one with a type per tensor, solved for a budget of bytes; kept where it loses
+less than the plain type does, and the plain type where not."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from core.errors import Refused
 from core.files import discard, sha256_of, staging_beside, sync_tree
-from core.gguf.candidates import errors_of
 from core.gguf.divergence import Doubles
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
-from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file
+from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file, types_of
 from core.gguf.paired import Paired, paired
 from core.gguf.quantizer import QUANTIZATIONS, quantize
 from core.gguf.scoring import Text
-from core.gguf.sensitivity import costs_of, divergence_at, groups_of, scored_texts, weighted
-from core.gguf.weights import Weights
+from core.gguf.sensitivity import divergence_at, scored_texts
 from core.tasks.context import Context, TaskError
 from core.tasks.held_out import WINDOW, held_out_texts
+from core.tasks.type_costs import read_costs
 from core.training.base import load_tokenizer
-from core.training.calibration import calibration_examples
 
-PROBED = 256  # positions of calibration text at most, on which a group's cost is measured
 MIXTURE = "mixture"
 
 Step = Callable[[str], None]
@@ -37,10 +33,10 @@ def run(ctx: Context) -> None:
     params: `name`; `type`, the plain type whose file's size is the budget; `target_bytes`, the budget where it is not
     null, the plain type being then the largest that fits into it; `domains` {domain: {system_prompt, seed,
     held_out_fraction}}; `sequence_length`; `max_tokens`, held-out positions at most a domain. inputs: `gguf`,
-    `imatrix`, `model` (the folder with the tokenizer), `data` {domain: file}.
+    `imatrix`, `costs` (of `type-costs`), `model` (the folder with the tokenizer), `data` {domain: file}.
 
-    What a type costs is measured on training text, the verdict on what is held out. The base is judged as it is,
-    without adapters. A target that no mixture reaches is refused with the least size there is.
+    The costs come from training text, the verdict from what is held out. The base is judged as it is, without adapters.
+    A target that no mixture reaches is refused with the least size there is.
     """
     assert ctx.out is not None
     folder = staging_beside(ctx.out)  # the artifact's own temporary name: what a kill leaves there is removed
@@ -59,28 +55,20 @@ def _make(ctx: Context, folder: Path, out: Path) -> None:
     peer = ctx.params["type"] if target is None else peer_of(source, target)
     if peer not in QUANTIZATIONS:
         raise TaskError(f"unknown quantization {peer!r}", f"use one of {', '.join(QUANTIZATIONS)}")
-    calibration, held_out = _texts(ctx)
     quantize(source, plain_path, peer, threads=threads, imatrix=imatrix)
     whole, plain = inspect_gguf(source), inspect_gguf(plain_path)
     budget = plain.bytes if target is None else int(target)
     print(f"budget {budget / 1e6:.2f} MB; beside it {peer}, {plain.bytes / 1e6:.2f} MB", flush=True)
-    tensors = matrices_of(whole, plain)
-    groups = groups_of(tensors)
-    step = _stepper(ctx, len(tensors) + len(groups) + len(whole.tensors) + 3)
-    errors = errors_of(Weights(source), tensors, imatrix, threads=threads, on_tensor=lambda _, name: step(name))
+    step = _stepper(ctx, len(whole.tensors) + 3)
+    costs = read_costs(Path(ctx.inputs["costs"]))
     try:
-        solve_file(plain, tensors, errors, budget)  # whether there is any, before the longest part
+        solved = solve_file(plain, matrices_of(whole, types_of(plain)), costs, budget)
     except Refused as error:
         raise TaskError(error.message, error.hint) from error
-    costs = costs_of(
-        source, folder / "probed.gguf", groups, errors, imatrix, calibration, threads=threads, seed=ctx.params["seed"],
-        on_group=lambda _, name: step(f"cost of {name} and its like"),
-    )  # fmt: skip
-    solved = solve_file(plain, tensors, weighted(errors, costs), budget)
     mixture = build(
         source, mixture_path, solved, peer, imatrix, threads=threads, on_tensor=lambda _, __, name: step(name)
     )
-    verdict = _judge(ctx, source, mixture_path, plain_path, held_out, step)
+    verdict = _judge(ctx, source, mixture_path, plain_path, _held_out(ctx), step)
     why = _why(verdict, mixture, plain, peer)
     print(why, flush=True)
     kept = mixture if verdict.better else plain
@@ -91,25 +79,13 @@ def _make(ctx: Context, folder: Path, out: Path) -> None:
     _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, digest)
 
 
-def calibration_texts(
-    tokenizer: Any, data: Mapping[str, str], domains: Mapping[str, Mapping[str, Any]], length: int
-) -> list[Text]:
-    """Training examples spread evenly over the domains, whose answers are scored: about 256 positions."""
-    examples = calibration_examples(tokenizer, data, domains, tokens=2 * PROBED, sequence_length=length)
-    texts = [Text(one.input_ids, one.targets) for one in examples]
-    share = PROBED / max(PROBED, sum(text.positions for text in texts))
-    chosen = np.linspace(0, len(texts) - 1, max(1, round(share * len(texts))))
-    return [texts[round(at)] for at in chosen]
-
-
-def _texts(ctx: Context) -> tuple[list[Text], list[Text]]:
-    """Calibration text and held-out text of all domains."""
-    tokenizer, data = load_tokenizer(Path(ctx.inputs["model"])), ctx.inputs["data"]
-    domains: Mapping[str, Any] = ctx.params["domains"]
-    length = min(WINDOW, ctx.params["sequence_length"])
-    calibration = calibration_texts(tokenizer, data, domains, length)
-    held_out = held_out_texts(tokenizer, data, domains, length=length, most=ctx.params["max_tokens"])
-    return calibration, [text for texts in held_out.values() for text in texts]
+def _held_out(ctx: Context) -> list[Text]:
+    """Held-out text of all domains."""
+    found = held_out_texts(
+        load_tokenizer(Path(ctx.inputs["model"])), ctx.inputs["data"], ctx.params["domains"],
+        length=min(WINDOW, ctx.params["sequence_length"]), most=ctx.params["max_tokens"],
+    )  # fmt: skip
+    return [text for texts in found.values() for text in texts]
 
 
 def _stepper(ctx: Context, total: int) -> Step:

@@ -1,12 +1,15 @@
 """Package: the verified files of a phase, its routing data and a manifest, as one folder."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import core
 from core.catalog import Domain
+from core.catalog.examples import read_example_messages
 from core.deploy.manifest import FORMAT, NAME, write_manifest
+from core.encoder.client import Encoder
 from core.files import link_or_copy, sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.routing import build_routing_data
@@ -58,12 +61,7 @@ def run(ctx: Context) -> None:
                 | small_figures(name, checks),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
-        routing = build_routing_data(
-            [_domain(name, facts) for name, facts in params["domains"].items()],
-            {name: _prompts(ctx, Path(path)) for name, path in inputs["data"].items()},
-            {name: entry["measurements"] for name, entry in domains.items()},
-            {**params["routing"], "crisis": params["crisis"]},
-        )
+        routing = _routing(ctx, domains)
         (folder / "routing.json").write_text(json.dumps(routing, ensure_ascii=False) + "\n", "utf-8")
         ctx.progress(done := done + 1, total, unit="file", message="routing.json")
         manifest = {
@@ -97,6 +95,26 @@ def run(ctx: Context) -> None:
     ctx.measure("bundle_bytes", size, method="sum of the bundle's file sizes", unit="B")
     ctx.measure("compression_ratio", unquantized / quantized, method="bytes of the f16 bases over the quantized bases")
     ctx.result(bytes=size, domains=len(domains), quantization=params["quantization"])
+
+
+def _routing(ctx: Context, domains: dict[str, Any]) -> dict[str, Any]:
+    """The router's data: texts of the domains, and their vectors where there is an encoder."""
+    params, inputs = ctx.params, ctx.inputs
+    examples, general = read_example_messages({name: Path(path) for name, path in inputs.get("examples", {}).items()})
+    file = params.get("encoder")
+    with contextlib.ExitStack() as stack:
+        encoder = stack.enter_context(Encoder(Path(file))) if file is not None else None
+        if encoder is None:
+            print("there is no sentence encoder: messages are routed by keywords", flush=True)
+        return build_routing_data(
+            [_domain(name, facts) for name, facts in params["domains"].items()],
+            {name: _prompts(ctx, Path(path)) for name, path in inputs["data"].items()},
+            {name: entry["measurements"] for name, entry in domains.items()},
+            {**params["routing"], "crisis": params["crisis"]},
+            examples=examples,
+            general=general,
+            encoder=encoder,
+        )
 
 
 def _merge(params: dict[str, Any], verdicts: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -154,6 +172,7 @@ def _measured(name: str, evaluation: dict[str, Any], verification: dict[str, Any
     speed = verification.get("domains", {}).get(name, {})
     found = {key: evaluation.get(key) for key in ("base_loss", "tuned_loss", "base_accuracy")}
     found["quality"] = evaluation.get("tuned_accuracy")  # quality is the adapter's held-out token accuracy
+    found["quality_examples"] = evaluation.get("examples")
     found |= {key: speed.get(key) for key in ("tokens_per_s", "first_token_s", "load_s")}
     return {key: value for key, value in found.items() if value is not None}
 

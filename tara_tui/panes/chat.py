@@ -18,7 +18,7 @@ from textual.widgets import Input
 from core.errors import TaraError
 from core.text import clean
 from tara_tui import present
-from tara_tui.backend import Backend, Bundle, ChatEvent, ChatSession, Done, Notice, Routed, Token
+from tara_tui.backend import Backend, Bundle, ChatEvent, ChatSession, Compared, Done, Notice, Routed, Token
 from tara_tui.dialogs import line_input
 from tara_tui.widgets.transcript import Entry, Transcript
 
@@ -45,8 +45,9 @@ class ChatPane(Vertical):
     HELP = (
         "Chat with the release, or the newest bundle, of the selected phase. i goes to the question line, Enter asks, "
         "Esc stops the answer, Esc again leaves the line so that letter keys work; Enter then explains the routing. "
-        "f or F6 switches between the router and the selected domain, v or F7 between releases and bundles. The engine "
-        "is a process of its own and ends with the console."
+        "f or F6 switches between the router and the selected domain, v or F7 between releases and bundles, e or F9 "
+        "between speed and quality; C talks to a single model or adapter. The engine is a process of its own and ends "
+        "with the console."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "leave", show=False),
@@ -62,7 +63,10 @@ class ChatPane(Vertical):
         self.generating = False
         self.answer = ""
         self.speed = ""
+        self._compared = False  # two domains answered, and both answers are shown
         self.route: tuple[str, ...] = ()  # why the last answer came from whom it came
+        self.preference = ""  # chosen here; '' is the settings' own
+        self._working = threading.Lock()  # one at a time: the engine is started, or asked
         self._serial = 0
         self._session: ChatSession | None = None
         self._session_bundle: Bundle | None = None
@@ -133,7 +137,7 @@ class ChatPane(Vertical):
             self.notify("an answer is being made: Esc stops it", markup=False)
             return False
         self._serial += 1
-        self.generating, self.answer, self.speed = True, "", ""
+        self.generating, self.answer, self.speed, self._compared = True, "", "", False
         self._stop.clear()
         transcript = self.query_one(Transcript)
         transcript.add(Entry(f"> {clean(question)}", "head"))
@@ -143,6 +147,37 @@ class ChatPane(Vertical):
         work = partial(self._answer, self._serial, question, self.domain, self.bundle)
         self.run_worker(work, thread=True, group="chat", exit_on_error=False)
         return True
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Why the last answer came from whom it came, and what the caches knew so far."""
+        with self._lock:
+            session = self._session
+        return (*self.route, session.stats()) if session is not None and self.route else self.route
+
+    def warm(self) -> None:
+        """Have the engine of what is talked to started before the first question."""
+        if self.bundle is None or self.generating:
+            return
+        work = partial(self._warm, self.domain, self.bundle)
+        self.run_worker(work, thread=True, group="chat", exit_on_error=False)
+
+    def _warm(self, domain: str | None, bundle: Bundle) -> None:
+        with self._working:
+            try:
+                self._ready_session(bundle).prepare(domain)
+            except TaraError as error:
+                log.info("the engine was not started: %s", error.one_line())  # the question will say it
+                self._end_session()
+
+    def prefer(self, name: str) -> str:
+        """Speed, balanced or quality from the next question on; in a thread."""
+        from core.chat.preference import preference
+
+        self.preference = name
+        with self._lock:
+            session = self._session
+        return session.prefer(name) if session is not None else preference(name).line()
 
     def stop_answer(self) -> None:
         """Stop the answer that is being made."""
@@ -164,14 +199,15 @@ class ChatPane(Vertical):
     def _answer(self, serial: int, question: str, domain: str | None, bundle: Bundle) -> None:
         """Wait on the engine and hand on what it says; runs in a thread."""
         try:
-            ended = False
-            for event in self._ready_session(bundle).ask(question, domain):
-                ended = ended or isinstance(event, Done)
-                self._give(serial, event)
-                if self._stop.is_set() and not ended:
-                    self.stop_answer()
-            if not ended:
-                self._give(serial, Done(0, None, "cancelled"))
+            with self._working:
+                ended = False
+                for event in self._ready_session(bundle).ask(question, domain):
+                    ended = ended or isinstance(event, Done)
+                    self._give(serial, event)
+                    if self._stop.is_set() and not ended:
+                        self.stop_answer()
+                if not ended:
+                    self._give(serial, Done(0, None, "cancelled"))
         except TaraError as error:
             self._fail(serial, error.one_line())
         except Exception as error:  # noqa: BLE001 - whatever the engine does, the console stays and says so
@@ -203,6 +239,8 @@ class ChatPane(Vertical):
             return session
         self._end_session()
         session = self.backend.open_chat(bundle)
+        if self.preference:
+            session.prefer(self.preference)
         with self._lock:
             if not self._ended:
                 self._session, self._session_bundle = session, bundle
@@ -238,17 +276,31 @@ class ChatPane(Vertical):
             transcript.replace_last(Entry(present.one_line(event.explanation), "dim"))
             transcript.add(Entry(""))
         elif isinstance(event, Notice):
+            if event.anew and self.answer:  # what was said stays to be read; else the answer goes on below the notice
+                transcript.replace_last(Entry(clean_text(self.answer)))
+                transcript.add(Entry(""))
+                self.answer = ""
             transcript.replace_last(Entry(clean_text(event.text), "warn"))
             transcript.add(Entry(""))
+        elif isinstance(event, Compared):
+            transcript.replace_last(Entry(clean_text(self.answer)))
+            transcript.add(Entry(clean_text(event.line), "dim"))
+            transcript.add(Entry(clean_text(f"{event.other} would have said: {event.text}"), "dim"))
+            transcript.add(Entry(""))
+            self._compared = True
         elif isinstance(event, Token):
             self.answer += event.text
             if self._events.empty():
                 transcript.replace_last(Entry(clean_text(self.answer)))
         elif isinstance(event, Done):
-            transcript.replace_last(Entry(clean_text(self.answer)))
             self.speed = f"{event.tokens_per_s:.0f} tok/s" if event.tokens_per_s else ""
             said = f"{event.tokens} tokens" + (f", {self.speed}" if self.speed else "") + f", ended by {event.reason}"
-            transcript.add(Entry(said, "dim"))
+            line = Entry(clean_text(event.told) or said, "dim")
+            if self._compared:  # the answer stands above what it was compared with
+                transcript.replace_last(line)
+            else:
+                transcript.replace_last(Entry(clean_text(self.answer)))
+                transcript.add(line)
         else:
             if self.answer:
                 transcript.replace_last(Entry(clean_text(self.answer)))

@@ -15,6 +15,7 @@ from tests.terminal.pseudo_terminal import Terminal
 
 TARA = Path(sys.executable).with_name("tara")
 LONGEST_S = 3600.0
+DOWN = "\x1b[B"
 CLEAR = "\x15"  # Ctrl-U: the line before the cursor goes
 
 
@@ -57,12 +58,12 @@ class ByConsole:
         self.workspace = workspace
         self.console = Terminal(str(TARA), "--root", str(workspace.root), columns=120, rows=36)
         self.console.shows("no phase")
-        self._fill("n", "domains, with commas", str(PHASE), DOMAIN)
+        self._fill("n", ("number", "domains, with commas"), (str(PHASE), DOMAIN))
         self.console.shows(DOMAIN)
 
     def build(self, quantization: str, technique: str) -> None:
         """Fill in the form and wait until nothing is left to do."""
-        self._fill("B", "compression: standard", quantization, technique)
+        self._fill("B", ("quantization: Q2_K", "compression: standard"), (quantization, technique))
         deadline = time.monotonic() + LONGEST_S
         while not self._built(quantization, technique):
             if select.select([self.console.master], [], [], 0.5)[0]:
@@ -74,11 +75,34 @@ class ByConsole:
         """What the terminal shows."""
         return "\n".join(self.console.screen.display)
 
-    def _fill(self, key: str, shows: str, *values: str) -> None:
+    def _fill(self, key: str, labels: tuple[str, ...], values: tuple[str, ...]) -> None:
+        """Open a form with its key, put values into its first fields and send it off. Each key waits for what the one
+        before did: a form handles a binding after the letters that came with it."""
         self.console.write(key)
-        self.console.shows(shows)
-        self.console.write("\x1b[B".join(CLEAR + value for value in values) + "\r")
-        self.console.read_until(lambda: shows not in self.screen())
+        self.console.shows(labels[0])
+        for number, (label, value) in enumerate(zip(labels, values, strict=True)):
+            if number:
+                before = self._cells(label)
+                self.console.write(DOWN)
+                self.console.read_until(lambda label=label, before=before: self._cells(label) != before)
+            if self._value(label):
+                self.console.write(CLEAR)
+                self.console.read_until(lambda label=label: self._value(label) == "")
+            self.console.write(value)
+            self.console.read_until(lambda label=label, value=value: self._value(label) == value)
+        self.console.write("\r")
+        self.console.read_until(lambda: labels[0] not in self.screen())
+
+    def _row(self, label: str) -> int:
+        """Where a field is: under its label, which moves when the form's notes grow."""
+        return next(at for at, line in enumerate(self.console.screen.display) if label in line) + 1
+
+    def _value(self, label: str) -> str:
+        return self.console.screen.display[self._row(label)].partition("|")[2].strip(" ┃")
+
+    def _cells(self, label: str) -> list[object]:
+        row = self.console.screen.buffer[self._row(label)]
+        return [row[column] for column in range(self.console.screen.columns)]
 
     def _built(self, quantization: str, technique: str) -> bool:
         with open_reader(self.workspace) as reader:

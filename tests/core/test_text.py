@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from core.text import clean
+from core.text import StreamCleaner, clean
 
 HARMFUL_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 BIDI = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -66,3 +66,44 @@ def test_lines_are_kept_apart() -> None:
 def test_printable_text_is_returned_as_it_is() -> None:
     text = "nothing to do " * 100
     assert clean(text) is text
+
+
+def pieces_of(text: str, rng: random.Random) -> list[str]:
+    """The text cut at random places."""
+    cuts = sorted(rng.randint(0, len(text)) for _ in range(rng.randint(0, 6)))
+    return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+
+
+def test_text_in_pieces_is_as_harmless_as_in_one_piece_and_reads_the_same() -> None:
+    rng = random.Random(8)
+    alphabet = [chr(code) for code in range(0xA0) if chr(code) != "\r"] + list("\x1b\x1b\x1b[]m;0\\\x07\n\u202eé😀") * 4
+    for _ in range(3000):
+        text = "".join(rng.choice(alphabet) for _ in range(rng.randint(0, 40)))
+        cleaner = StreamCleaner()
+        shown = [cleaner.feed(piece) for piece in pieces_of(text, rng)] + [cleaner.finish()]
+        assert all(harmless(piece) for piece in shown)
+        assert "".join(shown) == clean(text)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["a\x1b", "[3", "1mred"], ["a", "", "␛red", ""]),
+        (["\x1b]0;own", "ed\x07after"], ["", "␛after", ""]),
+        (["\x1b]8;;x\x1b", "\\link"], ["", "␛link", ""]),
+        (["end\x1b["], ["end", "␛"]),
+        (["\x9b", "2Jx"], ["", "␛x", ""]),
+        (["50%\r", "100%\r\n", "x"], ["50%", "100%\n", "x", ""]),
+    ],
+)
+def test_a_sequence_cut_in_two_is_held_back_until_it_is_whole(pieces: list[str], shown: list[str]) -> None:
+    cleaner = StreamCleaner()
+    assert [cleaner.feed(piece) for piece in pieces] + [cleaner.finish()] == shown
+
+
+def test_an_endless_sequence_is_not_waited_for() -> None:
+    cleaner = StreamCleaner()
+    shown = [cleaner.feed("\x1b]" + "a" * 3000), cleaner.feed("b" * 3000), cleaner.feed("\x07c")]
+    assert shown[0] == ""
+    assert shown[1].startswith("␛")
+    assert all(map(harmless, shown))

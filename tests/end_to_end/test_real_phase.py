@@ -13,7 +13,7 @@ import yaml
 
 from core.gguf.inspect import inspect_gguf
 from core.workspace import Workspace
-from tara_tui.backend import StoreBackend
+from tara_tui.store_backend import StoreBackend
 from tests.conftest import end_everything
 
 TARA = Path(sys.executable).with_name("tara")

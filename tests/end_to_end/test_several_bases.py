@@ -11,7 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from core.chat.client import PROCESS_BYTES, Done, Engine
+from core.chat.client import Done, Engine
+from core.chat.pool import PROCESS_BYTES
 from core.chat.protocol import SamplingOptions
 from core.chat.session import Conversation
 from core.deploy.manifest import check_files, read_manifest

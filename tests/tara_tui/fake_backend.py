@@ -81,6 +81,9 @@ class FakeChat:
         self.closed = threading.Event()
         self.go = threading.Event()
         self.questions: list[tuple[str, str | None]] = []
+        self.prepared: list[str | None] = []
+        self.preferences: list[str] = []
+        self.before: list[ChatEvent] = []  # said after the second word
         self.pause_s = 0.0
         if not hold:
             self.go.set()
@@ -100,7 +103,22 @@ class FakeChat:
                 break
             said += 1
             yield Token(word)
+            if said == 2:
+                yield from self.before
         yield Done(said, 31.4, "cancelled" if self.cancelled.is_set() else "stop")
+
+    def prepare(self, domain: str | None) -> None:
+        """Remember it."""
+        self.prepared.append(domain)
+
+    def prefer(self, name: str) -> str:
+        """Remember it."""
+        self.preferences.append(name)
+        return f"prefer {name}"
+
+    def stats(self) -> str:
+        """A line."""
+        return "caches: answers 1 of 3"
 
     def cancel(self) -> None:
         """Stop the answer."""
@@ -124,7 +142,9 @@ class FakeBackend:
         self.below: BelowThreshold | None = None
         self.words = ["Hello ", "there, ", "this ", "is ", "an ", "answer."]
         self.hold = False
+        self.said: list[ChatEvent] = []
         self.chats: list[FakeChat] = []
+        self.opened: list[Bundle] = []
         self.readers = 0
         self.chat_pause_s = 0.0
         (root / "runs").mkdir(parents=True, exist_ok=True)
@@ -298,5 +318,34 @@ class FakeBackend:
         """A chat that says `words`."""
         chat = FakeChat(self.words, self.hold)
         chat.pause_s = self.chat_pause_s
+        chat.before = self.said
         self.chats.append(chat)
+        self.opened.append(bundle)
         return chat
+
+    def artifacts(self) -> list[Bundle]:
+        """A model and an adapter."""
+        return [
+            Bundle("artifacts/gguf-adapter/legal-1a2b3c4d.gguf", "adapter legal-1a2b3c4d.gguf", file=True),
+            Bundle("artifacts/gguf/base-Q4_K_M-5e6f7a8b.gguf", "model base-Q4_K_M-5e6f7a8b.gguf", file=True),
+        ]
+
+    def talk_of(self, domain: str | None, job_id: int | None) -> Bundle:
+        """The adapter; job 12 made nothing yet."""
+        self.wishes.append(("talk of", domain, job_id))
+        if job_id == 12:
+            raise Refused("job 12 made nothing one can talk to", "choose another")
+        return self.artifacts()[0]
+
+    def smoke_phase(self, number: int, domain: str | None) -> list[str]:
+        """A report with one that failed."""
+        self.wishes.append(("smoke", number, domain))
+        return ["1 of 2 passed", " pass  business prices: 20 tokens", " FAIL  business invoice: 256 tokens"]
+
+    def history(self) -> list[str]:
+        """Two turns."""
+        return ["me: 2 turns", " 2026-01-01 10:00  business: one", " 2026-01-01 10:01  base model: two"]
+
+    def erase_history(self) -> str:
+        """Remember it."""
+        return self._wish("erase history")

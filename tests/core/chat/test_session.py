@@ -1,14 +1,20 @@
-"""Conversations: routing, history, crisis resources, guidance, and the protocol's lines."""
+"""Conversations: routing, history, caches, fallback, crisis resources, guidance, and the protocol's lines."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.chat.client import Done, Engine, Token
 from core.chat.guidance import CRISIS, TONES
+from core.chat.memory import Memory
+from core.chat.preference import PREFERENCES
 from core.chat.protocol import (
     Ask,
     Cancel,
@@ -16,23 +22,27 @@ from core.chat.protocol import (
     Event,
     Failed,
     Finished,
+    Judge,
+    Judged,
     Load,
+    LowMemory,
     Piece,
+    PromptRefused,
     Ready,
     Request,
-    SamplingOptions,
     decode_event,
     decode_request,
     encode,
 )
 from core.chat.session import Conversation, Notice
 from core.errors import InvalidInput
-from tests.core.chat.conftest import GREEDY
+from core.routing.past import MOST_INFLUENCE, Moment, Past
+from tests.core.chat.conftest import FIVE, GREEDY, LONG, SEEDED, write_bundle
 
 
 @pytest.fixture
-def conversation(bundle: Path, engine: Engine) -> Conversation:
-    return Conversation(bundle, engine=engine, sampling=GREEDY)
+def conversation(tiny_bundle: Path, tiny: Engine) -> Conversation:
+    return Conversation(tiny_bundle, engine=tiny, sampling=SEEDED)
 
 
 def test_a_question_is_routed_answered_and_remembered(conversation: Conversation) -> None:
@@ -78,12 +88,178 @@ def test_crisis_resources_come_before_the_answer_and_override_a_named_domain(con
     assert not any(isinstance(event, Notice) for event in events[1:])
 
 
-def test_crisis_resources_are_shown_even_when_the_engine_fails(bundle: Path) -> None:
-    with Engine(bundle, available=lambda: 0) as engine:
-        events = Conversation(bundle, engine=engine).ask("I want to kill myself").events()
+def test_of_a_crisis_nothing_is_cached_or_remembered_of_the_person(conversation: Conversation) -> None:
+    before = conversation.figures()
+    for _ in range(2):
+        turn = conversation.ask("I want to kill myself")
+        list(turn.events())
+        assert turn.done is not None
+        assert not turn.done.cached
+        conversation.reset()
+    after = conversation.figures()
+    assert after["routing"].held == before["routing"].held
+    assert after["answers"].held == before["answers"].held
+    assert conversation.memory.past() == Past().rounded()
+
+
+def test_crisis_resources_are_shown_even_when_the_engine_fails(tiny_bundle: Path) -> None:
+    with Engine(tiny_bundle, available=lambda: 0) as engine:
+        events = Conversation(tiny_bundle, engine=engine).ask("I want to kill myself").events()
         assert isinstance(next(events), Notice)
-        with pytest.raises(EngineError):
+        told = next(events)
+        assert isinstance(told, Notice)
+        assert told.anew
+        with pytest.raises(LowMemory):
             next(events)
+
+
+# -- the same question again -----------------------------------------------------------------------------------------
+
+
+def test_an_answer_and_its_routing_come_from_the_caches_the_second_time(tiny_bundle: Path, tiny: Engine) -> None:
+    tiny.answers.clear()
+    conversation = Conversation(tiny_bundle, engine=tiny, sampling=SEEDED, memory=Memory(now=lambda: 0.0))
+    first = conversation.ask("How should I lead my team?")
+    said = "".join(first.pieces())
+    conversation.reset()
+    conversation.memory.forget()  # what is known of the person is part of what routes
+    again = conversation.ask("How should I lead my team?")
+    assert again.decision is first.decision
+    assert "".join(again.pieces()) == said
+    assert again.done is not None
+    assert again.done.cached
+    assert (again.done.tokens, again.done.first_token_s) == (first.done.tokens if first.done else None, None)
+    assert conversation.figures()["routing"].hits == 1
+    conversation.reset()
+    conversation.memory.forget()
+    hotter = conversation.ask("How should I lead my team?", sampling=replace(SEEDED, seed=6))
+    list(hotter.events())
+    assert hotter.done is not None
+    assert not hotter.done.cached
+
+
+def test_with_other_weights_or_another_history_a_decision_is_made_anew(tiny_bundle: Path, tiny: Engine) -> None:
+    conversation = Conversation(tiny_bundle, engine=tiny, sampling=SEEDED, memory=Memory(now=lambda: 0.0))
+    first = conversation.route("How should I lead my team?")
+    assert conversation.route("How should I lead my team?") is first
+    conversation.set_preference(PREFERENCES["speed"])
+    fast = conversation.route("How should I lead my team?")
+    assert fast is not first
+    assert fast.weights["speed"] == pytest.approx(0.3)
+    assert fast.weights["quality"] == 0
+    conversation.set_preference(PREFERENCES["balanced"])
+    list(conversation.ask("I am so happy about my garden", domain="creative").events())
+    assert conversation.route("How should I lead my team?") is not first
+    assert conversation.figures()["emotion"].hits >= 2  # the same text is read once, whatever is decided of it
+
+
+def test_a_person_who_asked_a_domain_before_leans_to_it_within_the_cap(tiny_bundle: Path, tiny: Engine) -> None:
+    def emotion_terms(memory: Memory) -> dict[str, float]:
+        decision = Conversation(tiny_bundle, engine=tiny, memory=memory).route("Which is the second step?")
+        for candidate in decision.candidates:
+            assert candidate.recompute(decision.weights) == pytest.approx(candidate.total, abs=1e-9)
+        return {candidate.domain: candidate.emotion for candidate in decision.candidates}
+
+    glad = {"joy": 0.9, "anticipation": 0.6}
+    known = Memory([Moment(0.0, "creative", glad)] * 8, now=lambda: 60.0)
+    fresh, leaning = emotion_terms(Memory()), emotion_terms(known)
+    assert max(leaning, key=leaning.__getitem__) == "creative"
+    assert len(set(fresh.values())) == 1
+    for name, term in leaning.items():
+        assert abs(term - fresh[name]) <= MOST_INFLUENCE
+
+
+# -- speed or quality --------------------------------------------------------------------------------------------------
+
+
+def test_a_preference_decides_context_history_and_length(tiny_bundle: Path) -> None:
+    with Conversation(tiny_bundle, prefer=PREFERENCES["speed"]) as conversation:
+        assert conversation.engine.n_ctx == 1024
+        conversation._history = [{"role": role, "content": f"{n}"} for n in range(9) for role in ("user", "assistant")]
+        assert len(conversation.messages_for("hello", None, None)) == 7  # six of eighteen, and the question
+        conversation.set_preference(PREFERENCES["quality"])
+        assert conversation.engine.n_ctx == 4096
+        assert len(conversation.messages_for("hello", None, None)) == 19
+        turn = conversation.ask("hello")
+        events = turn.events()
+        next(events)
+        conversation.cancel()
+        list(events)
+
+
+# -- one domain fails --------------------------------------------------------------------------------------------------
+
+
+def test_a_domain_whose_files_are_broken_is_stood_in_for_once(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle, folder, symlinks=True)
+    (folder / "adapters" / "leadership.gguf").unlink()
+    with Conversation(folder, engine=Engine(folder, n_ctx=512, threads=1), sampling=SEEDED) as conversation:
+        turn = conversation.ask("How should I lead my team?")
+        assert turn.domain == "leadership"
+        told, *rest = turn.events()
+        assert isinstance(told, Notice)
+        assert told.anew
+        assert "the general model answers instead" in told.text
+        assert turn.domain is None
+        assert turn.done is rest[-1]
+        assert turn.fallback is not None
+        assert "leadership.gguf cannot be read" in turn.fallback
+        assert conversation.history[1]["content"] == turn.done.text
+
+
+def test_a_domain_that_takes_too_long_is_stood_in_for(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("core.chat.watchdog.GRACE_S", 0.2)
+    with Engine(tiny_bundle, n_ctx=512, threads=1, limit_s=30.0) as engine:
+        conversation = Conversation(tiny_bundle, engine=engine, sampling=SEEDED)
+        engine.prepare()
+        (pid,) = engine.pids().values()
+        os.kill(pid, signal.SIGSTOP)
+        engine._limit_s = 0.2
+        turn = conversation.ask("How should I lead my team?")
+        events = turn.events()
+        told = next(events)
+        engine._limit_s = 30.0
+        assert isinstance(told, Notice)
+        assert isinstance(list(events)[-1], Done)
+        assert "said nothing for 0.2 s" in (turn.fallback or "")
+
+
+def test_a_base_that_does_not_fit_is_stood_in_for_by_another(tiny_model: Path, tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "two", ("first", "second"), FIVE, tiny_model)
+    free = {"bytes": 10**12}
+    with Engine(folder, n_ctx=512, threads=1, available=lambda: free["bytes"]) as engine:
+        conversation = Conversation(folder, engine=engine, sampling=SEEDED)
+        list(conversation.ask("hello", domain="business").events())  # on the first
+        free["bytes"] = 0
+        turn = conversation.ask("hello", domain="creative")  # on the second
+        assert isinstance(list(turn.events())[-1], Done)
+        assert "creative could not answer: base-second.gguf needs" in (turn.fallback or "")
+        assert set(engine.pids()) == {"first"}
+
+
+def test_a_conversation_that_is_too_long_is_nobodys_fault(conversation: Conversation) -> None:
+    turn = conversation.ask("word " * 3000, domain="leadership")
+    with pytest.raises(PromptRefused):
+        list(turn.events())
+    assert turn.fallback is None
+
+
+def test_an_engine_killed_in_an_answer_is_told_and_the_conversation_goes_on(conversation: Conversation) -> None:
+    list(conversation.ask("hello", domain="creative").events())
+    turn = conversation.ask("How should I lead my team?", sampling=LONG)
+    events = turn.events()
+    next(events)
+    os.kill(next(iter(conversation.engine.pids().values())), signal.SIGKILL)
+    rest = list(events)
+    (told,) = [event for event in rest if isinstance(event, Notice)]
+    assert "it was started again and the answer goes on" in told.text
+    assert turn.done is rest[-1]
+    assert turn.done.restarts == 1
+    assert [message["content"] for message in conversation.history[::2]] == ["hello", "How should I lead my team?"]
+    assert isinstance(list(conversation.ask("And that?").events())[-1], Done)
 
 
 def test_the_system_prompt_is_the_domains_with_a_sentence_of_guidance(conversation: Conversation) -> None:
@@ -100,7 +276,7 @@ def test_the_system_prompt_is_the_domains_with_a_sentence_of_guidance(conversati
 
 
 def test_an_answer_that_was_left_is_remembered_as_far_as_it_was_seen(conversation: Conversation) -> None:
-    events = conversation.ask("How should I lead my team?", sampling=SamplingOptions(300, 0)).events()
+    events = conversation.ask("How should I lead my team?", sampling=LONG).events()
     first = next(events)
     assert isinstance(first, Token)
     events.close()  # type: ignore[attr-defined]
@@ -108,7 +284,7 @@ def test_an_answer_that_was_left_is_remembered_as_far_as_it_was_seen(conversatio
 
 
 def test_a_cancelled_answer_ends_with_done(conversation: Conversation) -> None:
-    turn = conversation.ask("How should I lead my team?", sampling=SamplingOptions(300, 0))
+    turn = conversation.ask("How should I lead my team?", sampling=LONG)
     events = turn.events()
     next(events)
     conversation.cancel()
@@ -117,8 +293,8 @@ def test_a_cancelled_answer_ends_with_done(conversation: Conversation) -> None:
     assert turn.done.stopped_by == "cancelled"
 
 
-def test_a_failed_question_is_not_kept(bundle: Path) -> None:
-    with Conversation(bundle, engine=Engine(bundle, available=lambda: 0)) as conversation:
+def test_a_failed_question_is_not_kept(tiny_bundle: Path) -> None:
+    with Conversation(tiny_bundle, engine=Engine(tiny_bundle, available=lambda: 0)) as conversation:
         with pytest.raises(EngineError):
             list(conversation.ask("How should I lead my team?").events())
         assert conversation.history == ()
@@ -131,7 +307,13 @@ def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [Load("/a b/c.gguf", 512, 2), Ask(3, [{"role": "user", "content": "a\nb 😀"}], None, None, GREEDY), Cancel(3)],
+    [
+        Load("/a b/c.gguf", 512, 2),
+        Ask(3, [{"role": "user", "content": "a\nb 😀"}], None, None, GREEDY),
+        Ask(3, [{"role": "user", "content": "a"}], "b", "c", GREEDY, [1, 2], 512),
+        Judge(4, [{"role": "user", "content": "a"}], "b"),
+        Cancel(3),
+    ],
 )
 def test_requests_survive_the_protocol(request_: Request) -> None:
     line = encode(request_)
@@ -145,7 +327,10 @@ def test_requests_survive_the_protocol(request_: Request) -> None:
     [
         Ready(0.5, 512),
         Piece(1, "\u2028\x1b[31m\n"),
+        Piece(1, "b", [3, 4]),
         Finished(1, "a", 2, 3, None, 0.1, "eos"),
+        Finished(1, "a", 2, 3, 4.5, 0.1, "stop", 2, 0.01, 64, [5, 6]),
+        Judged(1, -0.5, -1.5, 9),
         Failed(None, "no", "do this"),
     ],
 )

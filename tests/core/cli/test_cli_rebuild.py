@@ -15,9 +15,9 @@ from core.store.engine import open_store
 from core.store.tables import ChatTurn
 from core.store.version import SCHEMA
 from core.workspace import Workspace
-from tara_tui.backend import StoreBackend
 from tara_tui.feed import watch_store
 from tara_tui.messages import SnapshotArrived, StoreFailed
+from tara_tui.store_backend import StoreBackend
 from tests.core.cli.command import assert_one_line, tara
 from tests.core.rebuild import looking
 from tests.core.runner.watch import add_job, frozen, kill_runner, over, source_folder, until

@@ -179,12 +179,12 @@ def test_a_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_setting(tmp_path: Path, encoder_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TARA_ENCODER", raising=False)
     assert find_encoder("none") is None
-    assert find_encoder(encoder_file.name, encoder_file.parent) == encoder_file
+    assert find_encoder(str(encoder_file)) == encoder_file
     with pytest.raises(EnvironmentLacks, match=r"there is no sentence encoder .*gone\.gguf"):
-        find_encoder("gone.gguf", tmp_path)
+        find_encoder(str(tmp_path / "gone.gguf"))
     (tmp_path / "text.gguf").write_text("not one")
     with pytest.raises(InvalidInput, match="no GGUF"):
-        find_encoder("text.gguf", tmp_path)
+        find_encoder(str(tmp_path / "text.gguf"))
     monkeypatch.setenv("TARA_ENCODER", "none")
     assert find_encoder(str(encoder_file)) is None
 

@@ -10,7 +10,18 @@ import pytest
 
 from core.files import sha256_of, write_manifest
 from core.gguf.toolchain import install_toolchain
-from core.tasks import adapter_convert, convert, hybrid, imatrix, measure, quantize, repair, repair_adapter, verify
+from core.tasks import (
+    adapter_convert,
+    convert,
+    hybrid,
+    imatrix,
+    measure,
+    quantize,
+    repair,
+    repair_adapter,
+    type_costs,
+    verify,
+)
 from core.tasks.context import Context
 
 TASKS = {
@@ -20,6 +31,7 @@ TASKS = {
     "verify": verify,
     "imatrix": imatrix,
     "measure": measure,
+    "type-costs": type_costs,
     "hybrid": hybrid,
     "repair": repair,
     "repair-adapter": repair_adapter,

@@ -1,5 +1,6 @@
 """A type per tensor: solved within the budget, of the size predicted, kept only where it loses less."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from core.gguf.header import TensorInfo
 from core.gguf.imatrix import ImportanceMatrix, Statistic, read_imatrix
 from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
-from core.gguf.mixture import build, file_type_of, matrices_of, peer_of, solve_file
+from core.gguf.mixture import build, file_type_of, matrices_of, peer_of, solve_file, types_of
 from core.gguf.paired import paired
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.gguf.rounding import rounding_error
@@ -29,7 +30,8 @@ from tests.models import build_tiny
 DATA = Path("configs/starter_data/healthcare.jsonl")
 SHAPING = {"system_prompt": "You are a careful health guide.", "seed": 42, "held_out_fraction": 0.2}
 DOMAINS = {"domains": {"healthcare": SHAPING}, "sequence_length": 128}
-PARAMS = {**DOMAINS, "name": "tiny", "type": "Q4_K_M", "target_bytes": None, "seed": 7, "max_tokens": 60}
+COSTS = {**DOMAINS, "name": "tiny", "target_bytes": None, "seed": 7}
+PARAMS = {**COSTS, "type": "Q4_K_M", "max_tokens": 60}
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +44,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     inputs = {"base": model, "gguf": folder / "F16.gguf", "data": data}
     params = {**DOMAINS, "name": "tiny", "tokens": 200}
     run_task(folder / "runs" / "2", "imatrix", folder / "imatrix.gguf", params, inputs)
-    return {"gguf": folder / "F16.gguf", "imatrix": folder / "imatrix.gguf", "model": model, "data": data}
+    found = {"gguf": folder / "F16.gguf", "imatrix": folder / "imatrix.gguf", "model": model, "data": data}
+    costs = folder / "costs" / "tiny.json"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.gguf.candidates.SAMPLE", 1 << 16)
+        patch.setattr("core.tasks.held_out.PROBED", 32)
+        patch.setattr("core.tasks.type_costs.groups_of", lambda tensors: [tuple(tensors[:5]), tuple(tensors[5:])])
+        made = run_task(folder / "runs" / "3", "type-costs", costs, COSTS, found)
+    assert made.progress[-1]["step"] == made.progress[-1]["total"]
+    assert [path.name for path in costs.parent.iterdir()] == [costs.name]
+    return {**found, "costs": costs}
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Less text, two groups, errors from fewer rows: nearly all of a tiny model is its vocabulary's matrices."""
+    """Errors from fewer rows: nearly all of a tiny model is its vocabulary's matrices."""
     monkeypatch.setattr("core.gguf.candidates.SAMPLE", 1 << 16)
-    monkeypatch.setattr("core.tasks.hybrid.PROBED", 32)
-    monkeypatch.setattr("core.tasks.hybrid.groups_of", lambda tensors: [tuple(tensors[:5]), tuple(tensors[5:])])
 
 
 def test_rows_get_only_types_that_hold_them() -> None:
@@ -112,7 +121,7 @@ def test_a_mixture_has_the_types_and_the_size_it_was_solved_for(
     imatrix = read_imatrix(tiny["imatrix"])
     quantize(tiny["gguf"], tmp_path / "plain.gguf", quantization, threads=2, imatrix=imatrix)
     source, plain = inspect_gguf(tiny["gguf"]), inspect_gguf(tmp_path / "plain.gguf")
-    tensors = matrices_of(source, plain)
+    tensors = matrices_of(source, types_of(plain))
     assert {tensor.name for tensor in tensors} == {tensor.name for tensor in source.tensors if len(tensor.shape) == 2}
     errors = errors_of(Weights(tiny["gguf"]), tensors, imatrix, threads=2)
     solved = solve_file(plain, tensors, errors, plain.bytes)
@@ -141,7 +150,7 @@ def test_too_small_a_budget_names_the_least_size(tiny: dict[str, Any], tmp_path:
     imatrix = read_imatrix(tiny["imatrix"])
     quantize(tiny["gguf"], tmp_path / "plain.gguf", "Q2_K", threads=2, imatrix=imatrix)
     plain = inspect_gguf(tmp_path / "plain.gguf")
-    tensors = matrices_of(inspect_gguf(tiny["gguf"]), plain)
+    tensors = matrices_of(inspect_gguf(tiny["gguf"]), types_of(plain))
     errors = errors_of(Weights(tiny["gguf"]), tensors, imatrix, threads=2)
     with pytest.raises(Refused, match="too small") as refused:
         solve_file(plain, tensors, errors, 1_000_000)
@@ -228,16 +237,21 @@ def test_a_target_is_a_budget(tiny: dict[str, Any], task: Task, tmp_path: Path) 
         task("hybrid", tmp_path / "none.gguf", {**PARAMS, "type": None, "target_bytes": 1_000_000}, tiny)
     assert refused.value.hint is not None
     assert not (tmp_path / "none.gguf").exists()
+    with pytest.raises(TaskError) as before:  # the same, before the costs are measured
+        task("type-costs", tmp_path / "none.json", {**COSTS, "target_bytes": 1_000_000}, tiny)
+    assert (before.value.message, before.value.hint) == (refused.value.message, refused.value.hint)
 
 
 def test_a_mixture_that_is_not_better_gives_way_to_the_plain_file(
-    tiny: dict[str, Any], task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: dict[str, Any], task: Task, tmp_path: Path
 ) -> None:
     """The worst the solver could do: every tensor in the type that errs most."""
-    worst = {"Q4_0": 0.0, "Q8_0": 1.0}
-    monkeypatch.setattr("core.tasks.hybrid.weighted", lambda errors, _: dict.fromkeys(errors, worst))
+    wrong = json.loads(tiny["costs"].read_text("utf-8"))
+    wrong["errors"] = {key: {"Q4_0": 0.0, "Q8_0": 1.0} for key in wrong["errors"]}
+    costs = tmp_path / "wrong.json"
+    costs.write_text(json.dumps(wrong), "utf-8")
     out = tmp_path / "tiny.gguf"
-    made = task("hybrid", out, {**PARAMS, "type": "Q8_0"}, tiny)
+    made = task("hybrid", out, {**PARAMS, "type": "Q8_0"}, {**tiny, "costs": costs})
     judged(made, out)
     assert made.measurements["kept", ""] == "Q8_0"
     quantize(tiny["gguf"], tmp_path / "plain.gguf", "Q8_0", threads=2, imatrix=read_imatrix(tiny["imatrix"]))
@@ -249,7 +263,9 @@ def test_the_embedded_base(f16: Path, base_folder: Path, tmp_path: Path) -> None
     info = inspect_gguf(f16)
     quantize(f16, tmp_path / "plain.gguf", "Q2_K", threads=2)
     plain = inspect_gguf(tmp_path / "plain.gguf")
-    layers = [tensor for tensor in matrices_of(info, plain) if tensor.name.startswith(("blk.0.", "blk.1.", "token"))]
+    layers = [
+        tensor for tensor in matrices_of(info, types_of(plain)) if tensor.name.startswith(("blk.0.", "blk.1.", "token"))
+    ]
     flat = ImportanceMatrix({
         tensor.name: Statistic(np.ones(tensor.shape[0], np.float32), 1)
         for tensor in layers if tensor.name.startswith("blk")

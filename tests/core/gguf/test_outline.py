@@ -12,7 +12,7 @@ from core.gguf.candidates import errors_of
 from core.gguf.header import read_header
 from core.gguf.imatrix import ImportanceMatrix, Statistic
 from core.gguf.inspect import inspect_gguf
-from core.gguf.mixture import build, matrices_of, solve_file
+from core.gguf.mixture import build, matrices_of, solve_file, types_of
 from core.gguf.outline import outline
 from core.gguf.quantizer import QUANTIZATIONS, quantize
 from core.gguf.skeleton import skeleton_of
@@ -61,7 +61,7 @@ def test_a_folder_is_outlined_without_its_weights(llama: Made, tmp_path: Path) -
     sizes = {name: one["bytes"] for name, one in llama.told["sizes"].items()}
     rest = [llama.told[name] for name in ("least_bytes", "parameters", "cache_bytes_a_token", "context_length")]
     told = Outline(llama.told["f16_bytes"], sizes, *rest)
-    tensors = matrices_of(inspect_gguf(llama.gguf), plain)
+    tensors = matrices_of(inspect_gguf(llama.gguf), types_of(plain))
     imatrix = ImportanceMatrix({one.name: Statistic(np.ones(one.shape[0], np.float32), 1) for one in tensors})
     errors = errors_of(Weights(llama.gguf), tensors, imatrix, threads=2)
     # Two matrices hold nearly all of its weights, so that a step to the next type is up to a tenth of the file, and

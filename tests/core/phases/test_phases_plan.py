@@ -97,17 +97,17 @@ def test_changed_data_makes_only_that_domain_stale(built: Workspace) -> None:
 
 
 def test_hybrid_takes_the_place_of_quantization_and_is_remembered(built: Workspace) -> None:
-    stale = Counter([("hybrid", None), *TAIL])
+    stale = Counter([("type-costs", None), ("hybrid", None), *TAIL])
     hybrid = service.plan_build(built, 1, service.Asked(compression_type="hybrid"))
     assert missing(hybrid) == stale
     assert not plan(built)
     job = next(job for job in hybrid.jobs.values() if job.kind == "hybrid")
-    assert {hybrid.jobs[key].kind for key in job.needs} == {"base", "convert", "imatrix"}
+    assert {hybrid.jobs[key].kind for key in job.needs} == {"base", "convert", "imatrix", "type-costs"}
     assert (job.params["type"], job.params["target_bytes"]) == ("Q4_K_M", None)
     assert job.need.memory > 0
     with pytest.raises(InvalidInput, match="above 0"):
         service.build_phase(built, 1, service.Asked(compression_type="hybrid", target_size_mb=-1.0))
-    assert len(service.build_phase(built, 1, service.Asked(compression_type="hybrid"))) == 3
+    assert len(service.build_phase(built, 1, service.Asked(compression_type="hybrid"))) == 4
     do_all(built)
     assert not plan(built)
     with open_reader(built) as reader:
@@ -116,7 +116,8 @@ def test_hybrid_takes_the_place_of_quantization_and_is_remembered(built: Workspa
     assert (phase.compression_type, phase.target_size_mb, phase.state) == ("hybrid", None, "compressing")
     assert (made["why"], made["kept"]) == (WHY, "mixture")
     # The budget is the type's size, so another type is another budget; a target in bytes is one whatever the type.
-    assert plan(built, "Q8_0") == stale
+    # Costs are of the model, for any budget.
+    assert plan(built, "Q8_0") == Counter([("hybrid", None), *TAIL])
     assert len(service.build_phase(built, 1, service.Asked(target_size_mb=100.25))) == 3
     do_all(built)
     assert not set(plan(built, "Q8_0")) & {("hybrid", None)}

@@ -1,13 +1,16 @@
 """Routing data of the five phase-1 domains, built from what ships: the catalog and the starter data's prompts."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from core.catalog import load_catalog
-from core.routing import Router, build_routing_data
+from core.catalog.examples import example_files, read_example_messages
+from core.encoder import Encoder, find_encoder
+from core.routing import Desk, Router, build_routing_data
 from core.workspace import Workspace
 
 REPOSITORY = Path(__file__).parents[3]
@@ -46,3 +49,39 @@ def data(built: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def router(built: dict[str, Any]) -> Router:
     return Router.from_data(built)
+
+
+SMALL = ("education", "healthcare", "leadership")
+FEW = 14  # examples of each that the tests read: an encoder on one core takes some milliseconds a text
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Iterator[Encoder]:
+    """The installed sentence encoder, running."""
+    file = find_encoder()
+    assert file is not None, "TARA_ENCODER switches the encoder off"
+    with Encoder(file) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def small(catalog: Any, encoder: Encoder) -> dict[str, Any]:
+    """Routing data of three domains with few examples each, and the encoder's vectors."""
+    examples, general = read_example_messages(example_files(Workspace(REPOSITORY)))
+    few = {name: examples[name][:FEW] for name in (*SMALL, "automobile", "travel_tourism")}
+    return build_routing_data(
+        [catalog.domains[name] for name in SMALL],
+        {},
+        {},
+        {**catalog.settings.routing_dict(), "crisis": catalog.settings.crisis_dict()},
+        examples=few,
+        general=general[:40],
+        encoder=encoder,
+    )
+
+
+@pytest.fixture(scope="session")
+def desk(small: dict[str, Any]) -> Iterator[Desk]:
+    """A desk for the small set."""
+    with Desk(small) as open_desk:
+        yield open_desk

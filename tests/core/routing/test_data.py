@@ -14,7 +14,7 @@ from core.routing import Router, build_routing_data
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda d: d.update(version=2), "version"),
+        (lambda d: d.update(version=3), "version"),
         (lambda d: d.pop("settings"), "settings"),
         (lambda d: d["settings"]["weights"].update(speed=0.5), "settings.weights"),
         (lambda d: d["settings"]["weights"].update(speed=-0.2), "settings.weights.speed"),

@@ -6,10 +6,11 @@ import pytest
 
 from core.chat.guidance import MIXED, TONES, tone_for
 from core.routing.complexity import complexity_of
+from core.routing.content import Calibration, ContentModel
 from core.routing.emotion import EMOTIONS, LOW_CONFIDENCE, Emotion, read_emotion, similarity
 from core.routing.lexicon import WORDS
 from core.routing.urgency import urgency_of
-from core.routing.words import content_stems, holds_phrase, normalise, split_words, stem, stem_phrase
+from core.routing.words import content_stems, normalise, split_words, stem, stem_phrase
 
 
 def read(text: str) -> Emotion:
@@ -33,9 +34,12 @@ def test_words_keep_their_boundaries() -> None:
     stems = [stem(word.text) for word in split_words(normalise("I don’t know the MARKETplace's cash-flow"))]
     assert "now" not in stems
     assert "don't" in stems
-    assert holds_phrase(stems, stem_phrase("cash flow"))
-    assert not holds_phrase(stems, stem_phrase("market"))
-    assert not holds_phrase(stems, ())
+    model = ContentModel(
+        {"a": {}, "b": {}}, {"a": [stem_phrase("cash flow")], "b": [stem_phrase("market")]}, Calibration()
+    )
+    found = model.evidence(split_words(normalise("I don’t know the MARKETplace's cash-flow")))
+    assert found.keywords["a"] > 0
+    assert found.keywords["b"] == 0
     assert content_stems(split_words("I know that you do 12 things")) == []
 
 

@@ -17,6 +17,7 @@ from core.routing.router import rank
 from tests.core.routing.conftest import PHASE_1, starter_prompts
 
 QUERIES = [json.loads(line) for line in Path(__file__).with_name("queries.jsonl").read_text("utf-8").splitlines()]
+HURRIED = "Which price should I ask? This is urgent, right now!"
 WEIGHTS = {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
 
 
@@ -192,7 +193,7 @@ def test_speed_and_quality_come_from_measurements(data: dict[str, Any]) -> None:
         business={"tokens_per_s": 50.0, "first_token_s": 0.4, "quality": 0.5},
         education={"tokens_per_s": 100.0, "first_token_s": 0.2, "quality": 0.6},
     )
-    decision = router.route("Which price should I ask?")
+    decision = router.route(HURRIED)
     assert term(decision, "healthcare", "speed") == term(decision, "education", "speed") == 1.0
     assert 0.4 < term(decision, "business", "speed") < 0.6
     assert term(decision, "business", "quality") == 0.5
@@ -203,28 +204,55 @@ def test_speed_and_quality_come_from_measurements(data: dict[str, Any]) -> None:
     assert by_name["creative"].quality == pytest.approx(0.6)
 
 
+def test_few_examples_say_little_of_quality(data: dict[str, Any]) -> None:
+    router = with_measured(
+        data,
+        healthcare={"quality": 0.9, "quality_examples": 2},
+        business={"quality": 0.6, "quality_examples": 200},
+        education={"quality": 0.3},
+    )
+    decision = router.route("Which price should I ask?")
+    assert 0.6 < term(decision, "healthcare", "quality") < 0.66  # two lucky answers: near the mean of the three
+    assert term(decision, "business", "quality") == pytest.approx(0.6)
+    assert term(decision, "education", "quality") == 0.3  # of how many is not known: as it is
+
+
+def test_whoever_prefers_speed_is_in_a_hurry(data: dict[str, Any]) -> None:
+    router = with_measured(
+        data,
+        healthcare={"tokens_per_s": 100.0, "first_token_s": 0.2},
+        business={"tokens_per_s": 50.0, "first_token_s": 0.4},
+    )
+    calm = router.route("Which price should I ask?")
+    fast = router.route("Which price should I ask?", weights={**WEIGHTS, "speed": 0.3, "quality": 0.0})
+    assert term(calm, "business", "speed") == 1.0
+    assert term(fast, "business", "speed") < 0.6
+
+
 def test_slowness_costs_more_when_urgent_and_less_when_complex(data: dict[str, Any]) -> None:
     router = with_measured(
         data,
         healthcare={"tokens_per_s": 100.0, "first_token_s": 0.2},
         business={"tokens_per_s": 50.0, "first_token_s": 0.4},
     )
-    plain = term(router.route("Which price should I ask?"), "business", "speed")
-    urgent = term(router.route("Which price should I ask? This is urgent, right now!"), "business", "speed")
+    calm = term(router.route("Which price should I ask?"), "business", "speed")
+    soon = term(router.route("Which price should I ask today?"), "business", "speed")
+    urgent = term(router.route(HURRIED), "business", "speed")
+    assert urgent < soon < calm == 1.0
     long = "Which price should I ask, because costs rose, and if I raise it, who leaves, and when do I tell them? "
-    complex_ = term(router.route(long * 3 + "And what then? Why?"), "business", "speed")
-    assert urgent < plain < complex_
+    complex_ = term(router.route(long * 3 + "This is urgent, right now! And what then? Why?"), "business", "speed")
+    assert urgent < complex_ < 1.0
 
 
 def test_a_domain_that_must_be_loaded_first_is_slower(data: dict[str, Any]) -> None:
     router = with_measured(
         data, **{name: {"tokens_per_s": 100.0, "first_token_s": 0.2, "load_s": 3.0} for name in PHASE_1}
     )
-    cold = router.route("Which price should I ask?", resident={"business"})
+    cold = router.route(HURRIED, resident={"business"})
     assert term(cold, "business", "speed") == 1.0
     assert term(cold, "creative", "speed") < 0.5
-    unknown = router.route("Which price should I ask?")
-    assert {candidate.speed for candidate in unknown.candidates} == {1.0}
+    for unknown in (router.route(HURRIED), router.route("Which price should I ask?", resident={"business"})):
+        assert {candidate.speed for candidate in unknown.candidates} == {1.0}
 
 
 # -- conversations, odd input, other sets of domains -------------------------------------------------------------------

@@ -341,11 +341,18 @@ def test_every_released_schema_is_brought_up_with_what_is_in_it(bare: Workspace,
             "INSERT INTO job_attempt (job_id, number, run_dir, started_at, outcome)"
             " VALUES (7, 1, 'runs/7', 5.0, 'succeeded')"
         )
+        connection.exec_driver_sql(
+            "INSERT INTO chat_turn (session, message, answer, decision, at) VALUES"
+            " ('s', 'how?', 'so', '{\"domain\": null}', 6.0), ('s', NULL, NULL, '{}', 7.0)"
+        )
     before.dispose()
     open_store(bare).close()
     assert schema_of(bare.state_db) == SCHEMA
     with open_reader(bare) as reader:
         assert (reader.job(7).state, reader.job(7).smaller, reader.job(7).failure) == ("succeeded", 0, None)
+        # Of a crisis nothing but that it was one was ever kept.
+        turns = [(turn["message"], turn["user"], turn["crisis"]) for turn in reader.chat_turns("s")]
+        assert turns == [("how?", None, False), (None, None, True)]
     assert len(contents(bare)["job_attempt"]) == 1
 
 

@@ -1,0 +1,163 @@
+"""Makes core/routing/blend.json: the weights with which the router blends its signs.
+
+Rows are, each left out in turn, the shipped examples and starter prompts of the 28 first domains and of all domains,
+and the texts of no domain; and the development set (benchmarks/data/routing_develop.jsonl), whose figures are shown
+cross-validated. The test sets are not read. Usage: PYTHONPATH=. python benchmarks/fit_router.py [--write]
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from core.catalog import load_catalog
+from core.encoder import Encoder, find_encoder
+from core.encoder.remembered import RememberingEncoder
+from core.routing.blend import FILE, NONE_SIGNS, SIGNS, Blend
+from core.routing.content import ContentModel
+from core.routing.fit_blend import Cases, case_of, chances_of, fit, left_out_cases, with_curves
+from core.routing.likeness import LikenessModel
+from core.routing.router import Router
+from core.routing.rows import rows_from
+from core.routing.sets import routing_set
+from core.workspace import Workspace
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVELOP = ROOT / "benchmarks" / "data" / "routing_develop.jsonl"
+SHARE_28, SHARE_ALL, SHARE_OUTSIDE = 0.3, 0.1, 0.6  # weight of a left-out row beside one of the development set
+SHARE_IN_CURVES = 0.01  # in the calibration curves, for which left-out rows are too hard: they were written to differ
+OUTSIDE_EXPECTED = 0.2  # share of messages that belong to no domain, for the calibration of confidence
+FOLDS = 5
+START = Blend(dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0), (0.0, 1.0), "", "", 0, None)
+
+
+class Set:
+    """A set of domains with its vectors."""
+
+    def __init__(self, names: list[str], workspace: Workspace, encoder: RememberingEncoder) -> None:
+        self.data = routing_set(workspace, load_catalog(workspace), names).build()
+        self.rows = rows_from(self.data)
+        self.model = LikenessModel(self.rows, encoder.embed(self.rows.texts()))
+        self.words = ContentModel.from_data(self.data)
+        self.habits = {name: entry["habits"] for name, entry in self.data["domains"].items()}
+        self.router = Router.from_data(self.data)
+        self.encoder = encoder
+
+    def left_out(self) -> Cases:
+        """Its own rows, each as if it were not known."""
+        said = {name: self.rows.domains[name].said for name in self.rows.names}
+        return left_out_cases(self.model, said, [text for _, text in self.rows.outside], self.words, self.habits)
+
+    def cases(self, messages: list[dict[str, Any]]) -> Cases:
+        """Messages with their right domain, None for none."""
+        texts = [self.router.readable(row["text"]) for row in messages]
+        vectors = self.encoder.embed(texts)
+        signs = [
+            case_of(self.model.compare(vector), self.model.names, text, self.words, self.habits)
+            for vector, text in zip(vectors, texts, strict=True)
+        ]
+        names = self.model.names
+        right = [names.index(row["domain"]) if row["domain"] in names else len(names) for row in messages]
+        return Cases(np.stack(signs), np.array(right), np.ones(len(right)))
+
+
+def weighed(cases: Cases, inside: float, outside: float) -> Cases:
+    """The cases with these weights."""
+    own = cases.right < cases.signs.shape[1] - 1
+    return replace(cases, weights=np.where(own, inside, outside))
+
+
+def part(cases: Cases, keep: Any) -> Cases:
+    """Some of the cases."""
+    return Cases(cases.signs[keep], cases.right[keep], cases.weights[keep])
+
+
+def area(inside: Any, outside: Any) -> float:
+    """Area under the ROC curve: how often a message inside has the higher value than one outside."""
+    pairs = (inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean()
+    return float(pairs)
+
+
+def calibration_error(confidence: Any, right: Any, bins: int = 10) -> float:
+    """Expected calibration error in equal bins."""
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(confidence[place == b].mean() - right[place == b].mean()) * (place == b).mean() for b in set(place)]
+    return float(sum(gaps))
+
+
+def confidences(blend: Blend, cases: Cases) -> tuple[Any, Any, Any]:
+    """For each case the confidence, whether the best domain is right, and the probability of being inside."""
+    values = np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
+    chances = chances_of(cases, values)
+    none = chances[:, -1]
+    share = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
+    odds = lambda x: np.log(np.clip(x, 1e-9, 1 - 1e-9) / (1 - np.clip(x, 1e-9, 1 - 1e-9)))  # noqa: E731
+    curve = lambda pair, x: 1 / (1 + np.exp(-(pair[0] + pair[1] * x)))  # noqa: E731
+    inside = curve(blend.inside, -odds(none))
+    return inside * curve(blend.right, odds(share)), chances[:, :-1].argmax(1) == cases.right, inside
+
+
+def main() -> int:
+    """Fit, show figures on the development set, and write the file if asked to."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true")
+    arguments = parser.parse_args()
+    workspace = Workspace(ROOT)
+    file = find_encoder()
+    assert file is not None
+    messages = [json.loads(line) for line in DEVELOP.read_text("utf-8").splitlines()]
+    catalog = load_catalog(workspace)
+    first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
+    with Encoder(file) as running:
+        encoder = RememberingEncoder(running)
+        small, whole = Set(first, workspace, encoder), Set(list(catalog.domains), workspace, encoder)
+        develop = small.cases(messages)
+        left = weighed(small.left_out(), SHARE_28, SHARE_OUTSIDE)
+        left_all = weighed(whole.left_out(), SHARE_ALL, SHARE_OUTSIDE / 3)
+        identity = encoder.identity
+
+    def made(seen: Cases) -> Blend:
+        blend = fit(START, [left, left_all, seen], prior_rows=1.0)
+        own = int((seen.right < len(first)).sum())
+        share = OUTSIDE_EXPECTED / (1 - OUTSIDE_EXPECTED) * own / max(1, len(seen.right) - own)
+        return with_curves(blend, [weighed(seen, 1.0, share), weighed(left, SHARE_IN_CURVES, SHARE_IN_CURVES)])
+
+    order = np.random.default_rng(0).permutation(len(messages))
+    sure, right, inside = np.zeros(len(messages)), np.zeros(len(messages), bool), np.zeros(len(messages))
+    for fold in range(FOLDS):
+        held = np.zeros(len(messages), bool)
+        held[order[fold::FOLDS]] = True
+        blend = made(part(develop, ~held))
+        sure[held], right[held], inside[held] = confidences(blend, part(develop, held))
+    own = develop.right < len(first)
+    final = replace(
+        made(develop),
+        encoder=identity,
+        method="left-out rows of the shipped examples and the development set: benchmarks/fit_router.py",
+        accuracy=round(float(right[own].mean()), 4),
+        n=int(own.sum()),
+    )
+    print(json.dumps(final.as_dict(), indent=1))
+    print(
+        f"development set, cross-validated: accuracy {right[own].mean():.3f} of {own.sum()}, calibration error"
+        f" {calibration_error(sure[own], right[own]):.3f}, area outside by confidence {area(sure[own], sure[~own]):.3f}"
+        f" and by inside {area(inside[own], inside[~own]):.3f}"
+    )
+    for least in (0.25, 0.3, 0.35, 0.4, 0.45):
+        kept = sure >= least
+        print(
+            f"  from {least}: answered {kept[own].mean():.3f}, right of all {(right & kept)[own].mean():.3f}, outside"
+            f" abstained {(~kept[~own]).mean():.3f}"
+        )
+    if arguments.write:
+        FILE.write_text(json.dumps(final.as_dict(), indent=1) + "\n", "utf-8")
+        print(f"written: {FILE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""From signs to probabilities: likeness by an encoder, keywords, complexity and urgency as one score a domain.
+
+The score of a domain is a weighted sum of its signs (a conditional logit: the weights are the same for every domain, so
+they hold for sets they were not fitted on); the probabilities are a softmax over the domains and one more, "none of
+these", whose score comes from how near the nearest texts are, of the domains and of those outside. Plain Python.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from operator import mul
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from core.routing.likeness import Likeness
+
+FILE = Path(__file__).with_name("blend.json")
+LIKENESS = ("centre", "nearest", "about", "topic", "topics")
+SIGNS = (*LIKENESS, "words", "complexity", "urgency")
+NONE_SIGNS = ("bias", "outside", "best")
+MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
+COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Weights by sign, and two curves on log-odds, each an intercept and a slope: `right` for that the best of the
+    domains is the right one, `inside` for that any of them is. `encoder` is the identity it was fitted with."""
+
+    weights: Mapping[str, float]
+    none: Mapping[str, float]
+    right: tuple[float, float]
+    inside: tuple[float, float]
+    encoder: str
+    method: str
+    n: int
+    accuracy: float | None  # share of the fitted rows whose right domain came first, each left out in turn
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON data; `blend_from` reads it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a message seems to be about. `scores` are log-odds against nothing, `none` that of "none of these"."""
+
+    scores: dict[str, float]
+    none: float
+    probabilities: dict[str, float]  # by domain; the rest to 1 is "none of these"
+    inside: float  # calibrated probability that one of the domains is meant
+    blend: Blend
+
+    def confidence(self, domain: str) -> float:
+        """Calibrated probability that `domain` is right: that it is among the domains, times that any of them is."""
+        among = math.fsum(self.probabilities.values())
+        share = self.probabilities[domain] / among if among > 0 else 1 / len(self.probabilities)
+        return self.inside * _curve(self.blend.right, log_odds(share))
+
+
+def read(
+    blend: Blend,
+    signs: Mapping[str, Sequence[float]],
+    outside: float,
+    best: float,
+    previous: str | None = None,
+    tie: float = 0.0,
+) -> Reading:
+    """The reading of a message: `signs` by domain in the order of SIGNS; `outside` and `best` as in Likeness. `tie`
+    log-odds speak for the domain `previous`, as many as against "none of these": the conversation's."""
+    factors = [blend.weights[name] for name in SIGNS]
+    scores = {
+        name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
+        for name, values in signs.items()
+    }
+    none = blend.none["bias"] + blend.none["outside"] * outside + blend.none["best"] * best - tie
+    top = max(none, *scores.values())
+    total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
+    found = {name: math.exp(score - top) / total for name, score in scores.items()}
+    return Reading(scores, none, found, _curve(blend.inside, -log_odds(math.exp(none - top) / total)), blend)
+
+
+def domain_signs(
+    likeness: "Likeness",
+    names: Sequence[str],
+    words: Mapping[str, float],
+    habits: Mapping[str, Mapping[str, float]],
+    complexity: float,
+    urgency: int,
+) -> dict[str, list[float]]:
+    """The signs of each domain, in the order of SIGNS. `words` are the keywords' log-odds, `habits` what is usual."""
+    rows = likeness.signs().tolist()
+    return {
+        name: [
+            *rows[at],
+            min(MOST_WORDS, words[name]),
+            complexity_sign(complexity, habits[name]["complexity"]),
+            urgency_sign(urgency, habits[name]["urgent"]),
+        ]
+        for at, name in enumerate(names)
+    }
+
+
+def complexity_sign(complexity: float, usual: float) -> float:
+    """How well a message's complexity fits what is usual for a domain, from -1 to 0."""
+    return -min(1.0, abs(complexity - usual) / COMPLEXITY_WIDTH)
+
+
+def urgency_sign(urgency: int, usual: float) -> float:
+    """The share of a domain's messages that are urgent, for an urgent message; 0 for others."""
+    return usual if urgency >= 2 else 0.0
+
+
+def log_odds(share: float) -> float:
+    """The logarithm of a share over the rest of it, of shares from 1e-9 to 1 - 1e-9."""
+    held = min(1 - 1e-9, max(1e-9, share))
+    return math.log(held / (1 - held))
+
+
+def _curve(coefficients: tuple[float, float], value: float) -> float:
+    exponent = coefficients[0] + coefficients[1] * value
+    return 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
+
+
+@cache
+def shipped_blend() -> Blend:
+    """The weights TARA ships, made by `benchmarks/fit_router.py`."""
+    return blend_from(json.loads(FILE.read_text("utf-8")), str(FILE))
+
+
+def blend_from(data: Any, source: str) -> Blend:
+    """A blend from JSON data. Raises InvalidInput naming the source and the key."""
+
+    def fail(key: str) -> None:
+        raise InvalidInput(f"{source}: {key} cannot be used", "package the phase again, or restore the file")
+
+    if not isinstance(data, dict):
+        fail("blend")
+    for table, names in (("weights", SIGNS), ("none", NONE_SIGNS)):
+        values = data.get(table)
+        if not isinstance(values, dict) or any(not _number(values.get(name)) for name in names):
+            fail(f"blend.{table}")
+    for curve in ("right", "inside"):
+        pair = data.get(curve)
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_number, pair)):
+            fail(f"blend.{curve}")
+    accuracy = data.get("accuracy")
+    return Blend(
+        {name: float(data["weights"][name]) for name in SIGNS},
+        {name: float(data["none"][name]) for name in NONE_SIGNS},
+        (float(data["right"][0]), float(data["right"][1])),
+        (float(data["inside"][0]), float(data["inside"][1])),
+        str(data.get("encoder", "")),
+        str(data.get("method", "")),
+        int(data["n"]) if _number(data.get("n")) else 0,
+        float(accuracy) if _number(accuracy) else None,
+    )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

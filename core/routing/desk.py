@@ -1,0 +1,215 @@
+"""The router together with an encoder: reads a message once, and decides by keywords where the encoder fails."""
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from core.encoder.client import Encoder, EncoderError
+from core.encoder.place import find_encoder
+from core.errors import TaraError
+from core.routing.conversation import Before
+from core.routing.data import load_routing_data, validate
+from core.routing.decision import ENCODER, KEYWORDS, Decision
+from core.routing.emotion import Emotion
+from core.routing.past import Past
+from core.routing.router import Router
+from core.routing.vectors import Embedding
+from core.routing.words import Word
+
+MOST_READ = 64  # messages whose vectors are kept
+log = logging.getLogger(__name__)
+
+
+class Desk:
+    """Routes messages as `Router` does, with the vectors of an encoder it holds. Close it, or use it in a `with`.
+
+    The encoder is looked for at the first message: `setting` is `routing.encoder` of the workspace. Where the data's
+    vectors are of another encoder, or it has none, its texts are read then, once. `note` says why messages are routed
+    by keywords, where they are. May be used from several threads.
+    """
+
+    def __init__(self, data: dict[str, Any], setting: str = "", source: str = "routing data") -> None:
+        """Raises InvalidInput for data that cannot be routed with, naming `source`."""
+        self._data = validate(data, source)
+        self._setting = setting
+        self._encoder: Encoder | None = None
+        self._looked = False
+        self._read: OrderedDict[str, Embedding] = OrderedDict()
+        self._using = threading.RLock()
+        self._closing = False
+        self.router = Router(self._data)
+        self.note = ""
+
+    @classmethod
+    def open(cls, path: Path, setting: str = "") -> "Desk":
+        """A desk for a `routing.json`. Raises InvalidInput for a file that cannot be routed with."""
+        return cls(load_routing_data(path), setting, str(path))
+
+    def use(self, setting: str) -> None:
+        """Take another encoder from now on, as `routing.encoder` names it."""
+        with self._using:
+            if setting != self._setting:
+                self.close()
+                self._setting, self._looked, self.note = setting, False, ""
+                self._read.clear()
+
+    def start(self) -> None:
+        """Find and start the encoder now, so that the first message does not wait for it."""
+        self.router.speller.warm()
+        self.route("warm up")
+
+    @property
+    def method(self) -> str:
+        """By what messages are compared: looks for the encoder."""
+        return KEYWORDS if self._found() is None else ENCODER
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The routing data, with the vectors of the encoder there is."""
+        self._found()
+        return self._data
+
+    @property
+    def encoder_pid(self) -> int | None:
+        """The process of the encoder; None where none runs."""
+        return self._encoder.pid if self._encoder is not None else None
+
+    def _found(self) -> Encoder | None:
+        with self._using:
+            if not self._looked:
+                self._looked = True
+                try:
+                    path = find_encoder(self._setting)
+                    if path is None:
+                        self.note = "the encoder is switched off"
+                    else:
+                        encoder = Encoder(path)
+                        ready = _made_ready(self._data, encoder)
+                        if ready is not self._data:
+                            self._data = ready
+                            self.router = self.router.with_data(ready)
+                        self._encoder = encoder
+                except TaraError as error:
+                    log.warning("messages are routed by keywords: %s", error.one_line())
+                    self.note = error.one_line()
+            return self._encoder
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains messages are routed among."""
+        return self.router.domains
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The configured weights of the four terms."""
+        return self.router.weights
+
+    @property
+    def read_emotion(self) -> Callable[[str, list[Word]], Emotion]:
+        """What reads a message's emotion; may be replaced."""
+        return self.router.read_emotion
+
+    @read_emotion.setter
+    def read_emotion(self, reader: Callable[[str, list[Word]], Emotion]) -> None:
+        self.router.read_emotion = reader
+
+    @property
+    def emotion_method(self) -> str:
+        """What `read_emotion` is, with its version."""
+        return self.router.emotion_method
+
+    @emotion_method.setter
+    def emotion_method(self, name: str) -> None:
+        self.router.emotion_method = name
+
+    def embedding(self, text: str) -> Embedding | None:
+        """The vector of a message as it is compared; None without an encoder, or where it fails."""
+        with self._using:
+            encoder = self._found()
+            if encoder is None:
+                return None
+            readable = self.router.readable(text)
+            if readable in self._read:
+                self._read.move_to_end(readable)
+                return self._read[readable]
+            try:
+                found = Embedding(encoder.embed([readable])[0], encoder.identity)
+            except EncoderError as error:
+                log.warning("a message is routed by keywords: %s", error.one_line())
+                self.note = error.one_line()
+                return None
+            self.note = ""
+            self._read[readable] = found
+            while len(self._read) > MOST_READ:
+                self._read.popitem(last=False)
+            return found
+
+    def route(
+        self,
+        text: str,
+        previous_domain: str | None = None,
+        resident: Collection[str] | None = None,
+        *,
+        weights: Mapping[str, float] | None = None,
+        past: Past | None = None,
+        previous: str | None = None,
+        seconds: float | None = None,
+        unavailable: Mapping[str, str] | None = None,
+    ) -> Decision:
+        """Where `text` goes, as `Router.route`. `previous` is the message before, `seconds` how long ago it was."""
+        with self._using:
+            before = Before(previous, seconds, self.embedding(previous)) if previous is not None else None
+            embedding = self.embedding(text)
+            if self._closing:
+                self._end()
+        decision = self.router.route(
+            text,
+            previous_domain,
+            resident,
+            weights=weights,
+            past=past,
+            embedding=embedding,
+            before=before,
+            unavailable=unavailable,
+        )
+        return replace(decision, note=self.note) if embedding is None and self.note else decision
+
+    def close(self) -> None:
+        """End the encoder's process, now or after the message it reads; a later message starts it again."""
+        self._closing = True
+        if self._using.acquire(blocking=False):
+            try:
+                self._end()
+            finally:
+                self._using.release()
+
+    def _end(self) -> None:
+        self._closing = False
+        if self._encoder is not None:
+            self._encoder.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _made_ready(data: dict[str, Any], encoder: Encoder) -> dict[str, Any]:
+    """The data with vectors of this encoder. Raises EncoderError."""
+    vectors = data["vectors"]
+    if vectors is not None and vectors["encoder"] == encoder.identity:
+        return data
+    if not all(entry["about"] for entry in data["domains"].values()):
+        raise EncoderError("the release is of a version without texts to compare with", "build and deploy it again")
+    from core.encoder.remembered import RememberingEncoder
+    from core.routing.prepare import with_vectors
+
+    return with_vectors(data, RememberingEncoder(encoder))

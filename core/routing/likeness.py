@@ -1,0 +1,119 @@
+"""How like a message is to each domain, by vectors of a sentence encoder. Loads numpy: import it where it is used."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from core.errors import InvalidInput
+from core.routing.rows import Rows
+
+NEAREST = 3  # texts whose mean likeness counts
+SIGNS = ("centre", "nearest", "about", "topic", "topics")
+
+Vector = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """Cosines of a message, by domain in the order of `LikenessModel.names`, each [domains].
+
+    `centre` is that with the mean of what was said, `nearest` the mean of the three nearest texts said, `about` that of
+    title and description, `topic` that of the nearest group of keywords and `topics` the mean of the three nearest.
+    `outside` is the nearest text that belongs to none, `best` the nearest text of all domains, said or about.
+    """
+
+    centre: Numbers
+    nearest: Numbers
+    about: Numbers
+    topic: Numbers
+    topics: Numbers
+    outside: float
+    best: float
+
+    def signs(self) -> Numbers:
+        """[domains, SIGNS]."""
+        return np.stack([self.centre, self.nearest, self.about, self.topic, self.topics], 1)
+
+
+class LikenessModel:
+    """The vectors of a set of domains, ready to be compared with."""
+
+    def __init__(self, rows: Rows, vectors: Vector) -> None:
+        """`vectors` is [rows.texts(), dimension], rows of length 1. Raises InvalidInput for other numbers."""
+        if vectors.shape[0] != len(rows.texts()) or not np.isfinite(vectors).all():
+            raise InvalidInput("the routing data's vectors do not fit its texts", "package the phase again")
+        self.names = rows.names
+        self.dimension = int(vectors.shape[1])
+        said, about, topics, at = [], [], [], 0
+        for name in self.names:
+            own = rows.domains[name]
+            said.append(vectors[at : at + len(own.said)])
+            about.append(vectors[at + len(own.said)])
+            topics.append(vectors[at + len(own.said) + 1 : at + len(own.said) + 1 + len(own.topics)])
+            at += len(own.said) + 1 + len(own.topics)
+        self._about = np.stack(about)
+        # A domain to which nobody has said anything yet is known by its description and keywords.
+        described = [np.concatenate([about[k][None], topics[k]]) for k in range(len(self.names))]
+        self._said, self._said_at = _stacked([s if len(s) else described[k] for k, s in enumerate(said)])
+        self._topics, self._topics_at = _stacked([t if len(t) else about[k][None] for k, t in enumerate(topics)])
+        self._sums = np.stack([block.sum(0) for block in _blocks(self._said, self._said_at)])
+        self._outside = vectors[at:]
+        self._groups = np.array([group for group, _ in rows.outside], dtype=object)
+
+    def compare(self, vector: Vector) -> Likeness:
+        """How like a unit vector is to each domain."""
+        return self._compare(vector, self._said @ vector, self._sums, self._outside @ vector)
+
+    def compare_said(self, domain: int, at: int) -> Likeness:
+        """How like the text said to the domain at this place of `names`, as its text number `at`, is to each domain if
+        it had not been said."""
+        row = int(self._said_at[domain]) + at
+        vector = self._said[row]
+        likes = self._said @ vector
+        sums = self._sums.copy()
+        sums[domain] -= vector
+        likes[row] = -1.0
+        return self._compare(vector, likes, sums, self._outside @ vector)
+
+    def compare_outside(self, row: int) -> Likeness:
+        """How like a text of no domain is to each, if it and all of its group were not known."""
+        vector = self._outside[row]
+        likes = self._outside @ vector
+        group = self._groups[row]
+        likes[row] = -1.0
+        if group:
+            likes[self._groups == group] = -1.0
+        return self._compare(vector, self._said @ vector, self._sums, likes)
+
+    def _compare(self, vector: Vector, said: Vector, sums: Vector, outside: Vector) -> Likeness:
+        lengths = np.linalg.norm(sums, axis=1)
+        centre = (sums @ vector) / np.where(lengths > 0, lengths, 1)
+        about = self._about @ vector
+        topics = self._topics @ vector
+        nearest = np.array([_top(block) for block in _blocks(said, self._said_at)])
+        return Likeness(
+            centre.astype(float),
+            nearest,
+            about.astype(float),
+            np.maximum.reduceat(topics, self._topics_at).astype(float),
+            np.array([_top(block) for block in _blocks(topics, self._topics_at)]),
+            float(outside.max()) if len(outside) else 0.0,
+            float(max(said.max(), about.max())),
+        )
+
+
+def _top(values: Vector) -> float:
+    """The mean of the largest values, NEAREST of them where there are so many."""
+    count = min(NEAREST, len(values))
+    return float(np.partition(values, len(values) - count)[-count:].mean())
+
+
+def _stacked(blocks: list[Vector]) -> tuple[Vector, npt.NDArray[np.int64]]:
+    counts = [len(block) for block in blocks]
+    return np.concatenate(blocks), np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
+
+
+def _blocks(values: Vector, starts: npt.NDArray[np.int64]) -> list[Vector]:
+    return np.split(values, starts[1:])

@@ -1,0 +1,120 @@
+"""`tara chat`, `history`, `smoke` and `route --prefer` as processes, on the tiny model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.workspace import Workspace
+from tests.conftest import new_workspace
+from tests.core.chat.conftest import FIVE, write_bundle
+from tests.core.chat.stored import store_bundle
+from tests.core.chat.tiny import write_model
+from tests.core.cli.command import assert_one_line, tara
+
+QUOKKAS = "Zanzibar has quokkas everywhere today"  # nobody's domain, and no follow-up
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace with a built phase on the tiny model."""
+    folder = tmp_path_factory.mktemp("talk")
+    bundle = write_bundle(folder / "bundle", ("tiny",), FIVE, write_model(folder / "tiny.gguf"))
+    workspace = store_bundle(new_workspace(folder / "workspace"), bundle)
+    (workspace.configs / "smoke.yaml").write_text("general:\n  words: {prompt: Say something., max_tokens: 8}\n")
+    return workspace
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects of a text, one after the other."""
+    found, decoder = [], json.JSONDecoder()
+    while text.strip():
+        one, end = decoder.raw_decode(text.lstrip())
+        found.append(one)
+        text = text.lstrip()[end:]
+    return found
+
+
+def test_a_conversation_by_pipe_has_its_figures_and_goes_into_the_history(stored: Workspace) -> None:
+    said = "How should I lead my team?\nI want to kill myself\n" + QUOKKAS + "\n"
+    words = ("chat", "--json", "--user", "anna", "--prefer", "speed", "--max-tokens", "12", "--seed", "3")
+    answer = tara(*words, cwd=stored.root, stdin=said)
+    assert answer.status == 0, answer
+    lead, crisis, base = objects(answer.out)
+    assert (lead["domain"], lead["user"], lead["cached"], lead["restarts"]) == ("leadership", "anna", False, 0)
+    assert lead["tokens"] == 12
+    assert lead["load_s"] > 0
+    assert lead["switch_s"] > 0
+    assert lead["waited_s"] >= lead["load_s"]
+    assert lead["decision"]["weights"]["speed"] == pytest.approx(0.3)
+    assert (crisis["domain"], bool(crisis["resources"])) == ("healthcare", True)
+    assert base["domain"] is None
+    assert base["load_s"] is None
+    assert base["stats"]["routing"] == {"hits": 0, "misses": 3, "held": 2, "rate": 0.0}
+    assert base["stats"]["answers"]["misses"] == 2  # a crisis does not ask
+    history = tara("history", "--user", "anna", "--json", cwd=stored.root).json()
+    assert [turn["message"] for turn in history["turns"]] == [
+        "How should I lead my team?",
+        None,
+        QUOKKAS,
+    ]
+    assert [turn["crisis"] for turn in history["turns"]] == [False, True, False]
+    assert history["domains"] == {"leadership": pytest.approx(1, abs=0.01)}
+    text = tara("history", "--user", "anna", cwd=stored.root)
+    assert "anna: 3 turns" in text.out
+    assert "kill" not in text.out
+    refused = tara("history", "erase", "--user", "anna", cwd=stored.root, stdin="n\n")
+    assert refused.status == 4
+    assert tara("history", "erase", "--user", "anna", "--yes", "--json", cwd=stored.root).json() == {
+        "user": "anna", "erased": 3,
+    }  # fmt: skip
+    assert_one_line(tara("history", "erase", "--user", "anna", "--yes", cwd=stored.root), 4)
+    assert tara("history", "--user", "anna", "--json", cwd=stored.root).json()["turns"] == []
+
+
+def test_what_the_caches_knew_is_told_at_the_end(stored: Workspace) -> None:
+    """Not its answer, for the conversation before it is part of the prompt; its routing once the engine is loaded."""
+    answer = tara("chat", "--max-tokens", "6", cwd=stored.root, stdin="hello\nhello\nhello\n")
+    assert answer.status == 0, answer
+    assert "[caches: answers 0 of 3, routing 1 of 3, emotion 1 of 2]" in answer.err
+    assert answer.err.count("6 tokens") == 3
+    assert "first after" in answer.err
+    assert "engine started in" in answer.err
+
+
+def test_an_artifact_is_talked_to_with_or_without_a_workspace(stored: Workspace, outside: Path) -> None:
+    once = ("chat", "--once", "hello there", "--json", "--max-tokens", "6")
+    adapter = tara(*once, "--artifact", "5", cwd=stored.root).json()
+    assert adapter["domain"] == "creative"
+    model = tara(*once, "--artifact", "2", cwd=stored.root).json()
+    assert model["domain"] is None
+    assert model["answer"] != adapter["answer"]
+    inside = stored.root / "artifacts" / "bundle" / "phase-1-0000abcd" / "adapters" / "creative.gguf"
+    path = tara(*once, "--artifact", str(inside), cwd=outside).json()
+    assert path["domain"] == "creative"
+    assert_one_line(tara(*once, "--artifact", "nowhere", cwd=outside), 3)
+    assert_one_line(tara(*once, "--artifact", "1", cwd=stored.root), 4)
+    assert_one_line(tara(*once, "--artifact", "5", "--phase", "1", cwd=stored.root), 3)
+    assert_one_line(tara("chat", "hello", "--once", "hello", cwd=stored.root), 3)
+    assert_one_line(tara("chat", "hello", "--domain", "cooking", cwd=stored.root), 1)
+
+
+def test_a_smoke_test_that_fails_leaves_with_1_and_is_shown_with_the_phase(stored: Workspace) -> None:
+    assert "smoke test: not measured" in tara("show-phase", "1", cwd=stored.root).out
+    failed = tara("smoke", "1", "--domain", "business", cwd=stored.root)
+    assert failed.status == 1, failed
+    assert failed.out.startswith("0 of 1 passed; failed: business words (business only)\n")
+    assert "it does not end within 8 tokens" in failed.out
+    assert "smoke test: 0 of 1 passed; failed: business words" in tara("show-phase", "1", cwd=stored.root).out
+    shown = tara("show-phase", "1", "--json", cwd=stored.root).json()["smoke"]
+    assert (shown["passed"], shown["results"][0]["broken"]) == (False, ["it does not end within 8 tokens"])
+    assert_one_line(tara("smoke", "1", "--domain", "cooking", cwd=stored.root), 3)
+    assert_one_line(tara("smoke", "7", cwd=stored.root), 3)
+
+
+def test_a_preference_changes_the_weights_of_a_route(stored: Workspace) -> None:
+    plain = tara("route", "lead my team", "--json", cwd=stored.root).json()
+    fast = tara("route", "lead my team", "--prefer", "speed", "--json", cwd=stored.root).json()
+    best = tara("route", "lead my team", "--prefer", "quality", "--json", cwd=stored.root).json()
+    assert [one["weights"]["quality"] for one in (plain, fast, best)] == [0.1, 0, pytest.approx(0.3)]
