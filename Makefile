@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat bench-routing bench-emotion
+	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat bench-routing bench-emotion bench-crisis
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -80,6 +80,9 @@ bench-chat: setup
 
 bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
+
+bench-crisis: setup
+	@PYTHONPATH=. $(BIN)/python benchmarks/crisis.py
 
 bench-routing: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py

@@ -4,7 +4,8 @@ from collections.abc import Collection, Mapping
 
 from core.routing import Decision
 from core.routing.complexity import complexity_of
-from core.routing.crisis import find_crisis
+from core.routing.crisis import Crisis
+from core.routing.crisis_reader import CrisisReader
 from core.routing.data import DEFAULT_SETTINGS
 from core.routing.emotion import EmotionReader, read_emotion
 from core.routing.past import Past
@@ -18,6 +19,7 @@ class OnlyOne:
     def __init__(self, domain: str | None, resources: Mapping[str, str]) -> None:
         self._domain = domain
         self._resources = resources
+        self._gate = CrisisReader()
         self.read_emotion: EmotionReader = read_emotion
 
     @property
@@ -35,11 +37,14 @@ class OnlyOne:
         past: Past | None = None,
         previous: str | None = None,
         seconds: float | None = None,
+        crisis_before: Crisis | None = None,
     ) -> Decision:
         """The one there is; of a crisis the kind and what to show."""
         plain = normalise(text)
         words = split_words(plain)
-        found = find_crisis(plain)
+        if crisis_before is None and previous is not None:
+            crisis_before = self._gate.find(normalise(previous))
+        found = self._gate.find(plain, crisis_before)
         return Decision(
             domain=self._domain,
             confidence=1.0,
@@ -55,7 +60,9 @@ class OnlyOne:
         )
 
     def use(self, setting: str) -> None:
-        """No encoder is needed."""
+        """Take the encoder the crisis gate reads with."""
+        self._gate.use(setting)
 
     def close(self) -> None:
-        """Nothing was started."""
+        """End the encoder's process."""
+        self._gate.close()

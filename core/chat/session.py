@@ -19,6 +19,7 @@ from core.chat.preference import BALANCED, Preference
 from core.chat.protocol import EngineClosed, EngineError, PromptRefused, SamplingOptions
 from core.chat.subject import Subject
 from core.routing import Decision
+from core.routing.crisis import Crisis
 from core.routing.past import Past
 from core.routing.words import normalise
 
@@ -106,6 +107,7 @@ class Conversation:
         self._consensus_limit_s = consensus_limit_s
         self._history: list[dict[str, str]] = []
         self._previous: str | None = None
+        self._crisis: Crisis | None = None  # of the message before
         self._answered_at = 0.0
         self._stopped = threading.Event()
 
@@ -138,6 +140,7 @@ class Conversation:
         """Begin anew; the engine stays loaded, and so does what is known of the person."""
         self._history = []
         self._previous = None
+        self._crisis = None
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -149,13 +152,20 @@ class Conversation:
         resident, weights = self.engine.resident(), self.prefer.weights(self.router.weights)
         before = self._history[-2]["content"] if self._history else None
         minutes = int((time.monotonic() - self._answered_at) // 60) if before is not None else 0
-        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key())
+        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), self._crisis)
         key = (normalise(message), self.subject.routing_sha256, *context)
         known = self.routes.get(key)
         if known is not None:
             return known
         decision = self.router.route(
-            message, self._previous, resident, weights=weights, past=past, previous=before, seconds=60.0 * minutes
+            message,
+            self._previous,
+            resident,
+            weights=weights,
+            past=past,
+            previous=before,
+            seconds=60.0 * minutes,
+            crisis_before=self._crisis,
         )
         if decision.crisis is None:
             self.routes.put(key, decision)
@@ -331,6 +341,7 @@ class Conversation:
         if text:
             self._history += [{"role": "user", "content": turn.message}, {"role": "assistant", "content": text}]
             self._previous = turn.domain
+            self._crisis = turn.decision.crisis
             self._answered_at = time.monotonic()
             self.memory.add(turn.decision, turn.domain)
 

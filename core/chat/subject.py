@@ -9,6 +9,7 @@ from core.chat.holdings import Holdings
 from core.deploy.manifest import has_general_model, read_manifest
 from core.files import sha256_of
 from core.routing import Decision, Desk
+from core.routing.crisis import Crisis
 from core.routing.emotion import EmotionReader
 from core.routing.past import Past
 
@@ -32,8 +33,10 @@ class Routing(Protocol):
         past: Past | None = None,
         previous: str | None = None,
         seconds: float | None = None,
+        crisis_before: Crisis | None = None,
     ) -> Decision:
-        """Where a message goes. `previous` is the message before, `seconds` how long ago it was."""
+        """Where a message goes. `previous` is the message before, `seconds` how long ago it was, `crisis_before` the
+        crisis of its decision."""
 
     def use(self, setting: str) -> None:
         """Take the sentence encoder that `routing.encoder` of the settings names."""

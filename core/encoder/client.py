@@ -75,18 +75,30 @@ class Encoder:
         What is longer than the encoder's context is cut. Raises EncoderError, after one new start where the child
         ended.
         """
+        return self._ask(texts, {}).reshape(len(texts), self.dimension)
+
+    def embed_adapted(self, texts: Sequence[str], adapters: Sequence[Path | None]) -> "npt.NDArray[np.float32]":
+        """As `embed` under each of some GGUF adapters of this encoder, None for none: [n, adapters, dimension].
+
+        A text's rows are computed at the same time, each by its own thread. Raises EncoderError, also for a file that
+        is no adapter of this encoder.
+        """
+        named = [None if one is None else str(one.resolve()) for one in adapters]
+        return self._ask(texts, {"adapters": named}).reshape(len(texts), len(adapters), self.dimension)
+
+    def _ask(self, texts: Sequence[str], how: dict[str, Any]) -> "npt.NDArray[np.float32]":
         import numpy as np
 
         rows = []
         with self._using:
             for at in range(0, len(texts), TEXTS_AT_ONCE):
-                request = {"texts": list(texts[at : at + TEXTS_AT_ONCE])}
+                request = {"texts": list(texts[at : at + TEXTS_AT_ONCE]), **how}
                 try:
                     answer = self._running().ask(request)
                 except _Ended:
                     answer = self._running().ask(request)
                 rows.append(base64.b64decode(answer["vectors"]))
-        return np.frombuffer(b"".join(rows), "<f4").reshape(len(texts), self.dimension)
+        return np.frombuffer(b"".join(rows), "<f4")
 
     def _running(self) -> "_Child":
         if self._child is not None and not self._child.alive:

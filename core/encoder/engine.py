@@ -1,7 +1,10 @@
 """Sentence vectors by llama.cpp. Imports llama_cpp, whose faults end the process: for the encoder's process only."""
 
+import ctypes
 import os
 import re
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from core.gguf.inspect import inspect_gguf
 from core.gguf.llama import llama_cpp
 
 MOST_TOKENS = 256  # of a text, the rest is not read: what all-MiniLM-L6-v2 was trained on; a context costs memory
+# What is read at once under an adapter: a context's memory grows with it. Longer texts are read piece by piece, and
+# their vector is the mean, as it would be of all their tokens.
+PIECE_TOKENS = 56
 MOST_CHARACTERS = 20_000  # of a text that are looked at: more than MOST_TOKENS words
 # BERT's tokenizer takes a word of more than 100 characters for unknown, llama.cpp's spells it out.
 _LONG_WORD = re.compile(r"[^\W_\u2e80-\u9fff\uf900-\ufaff]{101,}")
@@ -22,7 +28,7 @@ _UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
 
 
 class Engine:
-    """A loaded sentence encoder. One text at a time, one thread at a time.
+    """A loaded sentence encoder. One call at a time. Adapters share the weights and have a context of their own.
 
     Raises InvalidInput for a file that is no model, EncoderError when llama.cpp refuses it.
     """
@@ -46,56 +52,92 @@ class Engine:
         self.dimension = int(llama_cpp.llama_model_n_embd(self._model))
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context_length = min(MOST_TOKENS, trained) if trained > 0 else MOST_TOKENS
-        self._context: Any = self._make_context(threads, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED)
+        self._threads, self._pooling = threads, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED
+        self._context: Any = self._make_context(self.context_length)
         pooling = llama_cpp.llama_pooling_type(self._context)
         if pooling == llama_cpp.LLAMA_POOLING_TYPE_NONE:  # the file does not say how: the usual way
             llama_cpp.llama_free(self._context)
-            self._context = self._make_context(threads, llama_cpp.LLAMA_POOLING_TYPE_MEAN)
+            self._pooling = llama_cpp.LLAMA_POOLING_TYPE_MEAN
+            self._context = self._make_context(self.context_length)
         elif pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK:
             raise InvalidInput(f"{gguf} compares pairs of texts; it is not a sentence encoder", "name another file")
+        self._adapted: dict[Path, tuple[Any, Any]] = {}  # adapter and context, by the adapter's file
+        self._pool = ThreadPoolExecutor(thread_name_prefix="encoder")  # starts nothing before it is used
 
-    def _make_context(self, threads: int, pooling: int) -> Any:
+    def _make_context(self, tokens: int) -> Any:
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx = options.n_batch = options.n_ubatch = self.context_length
+        options.n_ctx = options.n_batch = options.n_ubatch = tokens
         options.n_seq_max = 1
         options.embeddings = True
-        options.pooling_type = pooling
-        options.n_threads = options.n_threads_batch = threads
+        options.pooling_type = self._pooling
+        options.n_threads = options.n_threads_batch = self._threads
         context = llama_cpp.llama_init_from_model(self._model, options)
         if not context:
             raise EncoderError(f"llama.cpp has no room for the encoder: {last_error() or 'no reason given'}")
         return context
 
-    def embed(self, text: str) -> npt.NDArray[np.float32]:
-        """The text's vector, [dimension] float32 of length 1. What is longer than the context is left out.
+    def embed(self, text: str, adapters: Sequence[Path | None] = (None,)) -> npt.NDArray[np.float32]:
+        """The text's vector under each adapter, None for none: [adapters, dimension] float32, rows of length 1.
 
-        Raises EncoderError where llama.cpp fails or the vector has no length.
+        The vectors are computed at the same time. What is longer than the context is left out. Raises EncoderError
+        where llama.cpp fails or a vector has no length, InvalidInput for a file that is no adapter of this encoder.
         """
         tokens = self.tokenize(text)
         if not tokens:  # an encoder without begin and end tokens, and nothing to read
             tokens = self.tokenize(" .")
         if len(tokens) > self.context_length:
             tokens = [*tokens[: self.context_length - 1], tokens[-1]]  # the last one says that the text ends
+        readings = [
+            (self._context, [tokens]) if one is None else (self._adapt(one), _pieces(tokens)) for one in adapters
+        ]
+        if len(readings) == 1:
+            return self._vector(*readings[0])[None]
+        return np.stack(list(self._pool.map(lambda reading: self._vector(*reading), readings)))
+
+    def _adapt(self, path: Path) -> Any:
+        """The context with an adapter on it; made at its first text."""
+        if path not in self._adapted:
+            info = inspect_gguf(path)
+            if info.kind != "adapter":
+                raise InvalidInput(f"{path} is a GGUF file of kind {info.kind}, not an adapter", "name another file")
+            last_error()
+            handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
+            if not handle:
+                raise InvalidInput(f"{path.name} is no adapter of this encoder: {last_error() or 'no reason given'}")
+            context = self._make_context(PIECE_TOKENS)
+            one = (llama_cpp.llama_adapter_lora_p_ctypes * 1)(handle)
+            if llama_cpp.llama_set_adapters_lora(context, one, 1, (ctypes.c_float * 1)(1.0)):
+                raise EncoderError(f"llama.cpp could not put {path.name} on: {last_error() or 'no reason given'}")
+            self._adapted[path] = handle, context
+        return self._adapted[path][1]
+
+    def _vector(self, context: Any, pieces: Sequence[list[int]]) -> npt.NDArray[np.float32]:
+        """The mean over the pieces' tokens, at length 1."""
+        vector = np.zeros(self.dimension, np.float32)
+        for tokens in pieces:
+            vector += np.float32(len(tokens) / len(pieces[0])) * self._pooled(context, tokens)
+        length = float(np.linalg.norm(vector))
+        if not np.isfinite(length) or length == 0:
+            raise EncoderError("the encoder made a vector without a length", "name another encoder")
+        return vector / np.float32(length)
+
+    def _pooled(self, context: Any, tokens: list[int]) -> npt.NDArray[np.float32]:
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
         try:
             batch.n_tokens = len(tokens)
             for at, token in enumerate(tokens):
                 batch.token[at], batch.pos[at], batch.logits[at] = token, at, 1
                 batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
-            memory = llama_cpp.llama_get_memory(self._context)
+            memory = llama_cpp.llama_get_memory(context)
             if memory:  # an encoder made of a language model has a cache
                 llama_cpp.llama_memory_clear(memory, True)
-            failed = llama_cpp.llama_decode(self._context, batch)
+            failed = llama_cpp.llama_decode(context, batch)
         finally:
             llama_cpp.llama_batch_free(batch)
-        found = None if failed else llama_cpp.llama_get_embeddings_seq(self._context, 0)
+        found = None if failed else llama_cpp.llama_get_embeddings_seq(context, 0)
         if not found:
             raise EncoderError(f"llama.cpp could not read a text of {len(tokens)} tokens: {last_error() or failed}")
-        vector = np.ctypeslib.as_array(found, (self.dimension,)).astype(np.float32)  # a copy: the engine's is reused
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or length == 0:
-            raise EncoderError("the encoder made a vector without a length", "name another encoder")
-        return vector / np.float32(length)
+        return np.ctypeslib.as_array(found, (self.dimension,)).astype(np.float32)  # a copy: the engine's is reused
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids, with the begin and end the encoder was trained with; no special token is read from the text."""
@@ -116,6 +158,18 @@ class Engine:
         return list(buffer[:count])
 
     def close(self) -> None:
-        """Free the context and the model."""
+        """Free the contexts, the adapters and the model."""
+        self._pool.shutdown()
+        for handle, context in self._adapted.values():
+            llama_cpp.llama_free(context)
+            llama_cpp.llama_adapter_lora_free(handle)
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
+
+
+def _pieces(tokens: list[int]) -> list[list[int]]:
+    """Tokens in pieces of at most PIECE_TOKENS, each between the first and the last, which begin and end a text."""
+    if len(tokens) <= PIECE_TOKENS:
+        return [tokens]
+    inside, size = tokens[1:-1], PIECE_TOKENS - 2
+    return [[tokens[0], *inside[at : at + size], tokens[-1]] for at in range(0, len(inside), size)]

@@ -29,7 +29,8 @@ def serve(requests: IO[bytes], out: IO[bytes]) -> None:
                     "ready": {"dimension": engine.dimension, "context_length": engine.context_length}
                 }
             else:
-                rows = b"".join(engine.embed(text).astype("<f4").tobytes() for text in request["texts"])
+                adapters = [None if one is None else Path(one) for one in request.get("adapters", [None])]
+                rows = b"".join(engine.embed(text, adapters).astype("<f4").tobytes() for text in request["texts"])
                 answer = {"vectors": base64.b64encode(rows).decode("ascii")}
         except TaraError as error:
             answer = {"error": error.message, "hint": error.hint}

@@ -1,9 +1,11 @@
 """Crisis wording, found before any weighting: self-harm, suicide, abuse, and medical emergencies going on now.
 
-A false alarm is cheap (help is shown above an ordinary answer), a miss is not; yet expressions know only the wordings
-someone thought of: of 80 wordings written without a look at them, they found about half. Figures of speech are taken
-out first ("kill the process", "dying to try it"). No diagnosis is made, and only the kind and the wording that matched
-are kept. The expressions are in `crisis.txt` beside this file.
+Two stages. Expressions know the wordings someone thought of; some of them are certain and decide whatever stands beside
+them, the others give way to figures of speech, a look from outside ("statistics of") and a time long past. A
+classifier reads the message as a whole: with a sentence encoder from its vector under the gate's adapter, without one
+from words and letters alone, which finds far less (`docs/routing.md` has both figures). No diagnosis is made, and only
+the kind and the wording that matched are kept. The expressions are in `crisis.txt`, the classifier in
+`crisis_model.py`.
 """
 
 import re
@@ -11,6 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from core.routing.crisis_model import load_model
+from core.routing.words import STOPWORDS, split_words
 
 SUICIDE, SELF_HARM, ABUSE, MEDICAL = "suicide", "self-harm", "abuse", "medical emergency"
 
@@ -38,8 +43,14 @@ HELP_LINES = (
 )
 
 KINDS = (SUICIDE, SELF_HARM, ABUSE, MEDICAL)
-_FIGURE, _OUTSIDE, _PERSONAL = "figure of speech", "from outside", "personal"
+_FIGURE, _OUTSIDE, _PERSONAL, _PAST, _NOW = "figure of speech", "from outside", "personal", "long past", "now"
+_CERTAIN = "certain "
 _EXPRESSIONS = Path(__file__).with_name("crisis.txt")
+
+WHOLE = "the message as a whole"  # in place of a wording, where the classifier found it
+FOLLOWING = "a short message after a crisis"
+# A message after a crisis goes on with it up to so many words, of which so many say something.
+_SHORT, _SHORT_CONTENT = 12, 2
 
 
 @cache  # compiled at the first message, not when the console starts
@@ -71,17 +82,51 @@ class Crisis:
     matched: str
 
 
-def find_crisis(text: str) -> Crisis | None:
-    """The first crisis wording in a text that `words.normalise` has been through, by kind: suicide, self-harm, abuse,
-    medical emergency."""
+def find_crisis(
+    text: str, embedding: Sequence[float] | None = None, previous: "Crisis | None" = None
+) -> "Crisis | None":
+    """What crisis speaks from a text that `words.normalise` has been through; None where none is found.
+
+    `embedding` is the text's vector under the gate's adapter (`crisis_model.adapter_of`); without it much less is
+    found. `previous` is the crisis of the message before, which a short message goes on with. Same arguments, same
+    answer; adding a certain wording to a text never hides a crisis.
+    """
+    lower = " ".join(text.lower().split())
+    for kind in KINDS:
+        if match := _expressions()[_CERTAIN + kind].search(lower):
+            return Crisis(kind, match.group())
+    worded = expressions_match(text)
+    if embedding is None and worded is not None:
+        return worded
+    if read := load_model().read(text, embedding, worded is not None):
+        return worded or Crisis(read, WHOLE)
+    return follow_up(text, previous)
+
+
+def expressions_match(text: str) -> "Crisis | None":
+    """The first uncertain expression that matches, by kind: suicide, self-harm, abuse, medical emergency."""
     found = _expressions()
     plain = found[_FIGURE].sub(" ~ ", " ".join(text.lower().split()))
     if found[_OUTSIDE].search(plain) and not found[_PERSONAL].search(plain):
+        return None
+    if found[_PAST].search(plain) and not found[_NOW].search(plain):
         return None
     for kind in KINDS:
         if match := found[kind].search(plain):
             return Crisis(kind, match.group())
     return None
+
+
+def follow_up(text: str, previous: "Crisis | None") -> "Crisis | None":
+    """`previous` again where `text` is a short message without a subject of its own ("I don't know", "what should I
+    do"), else None. What it returns is the `previous` of the next message, so a person who says little stays."""
+    if previous is None:
+        return None
+    words = split_words(text)
+    content = [word for word in words if word.text not in STOPWORDS]
+    if len(words) > _SHORT or len(content) > _SHORT_CONTENT:
+        return None
+    return Crisis(previous.kind, FOLLOWING)
 
 
 def safest_domain(kind: str, tiers: Sequence[tuple[str, str]]) -> str | None:

@@ -3,8 +3,8 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,15 +13,27 @@ from core.encoder.client import Encoder, EncoderError
 from core.encoder.place import find_encoder
 from core.errors import TaraError
 from core.routing.conversation import Before
+from core.routing.crisis import Crisis, find_crisis
+from core.routing.crisis_model import adapter_of
 from core.routing.data import load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Decision
 from core.routing.emotion import EmotionReader
 from core.routing.past import Past
 from core.routing.router import Router
 from core.routing.vectors import Embedding
+from core.routing.words import normalise
 
 MOST_READ = 64  # messages whose vectors are kept
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A message as the encoder reads it: `topic` of its readable form, `crisis` of its plain one under the gate's
+    adapter; without an adapter None."""
+
+    topic: Embedding
+    crisis: Sequence[float] | None
 
 
 class Desk:
@@ -38,7 +50,7 @@ class Desk:
         self._setting = setting
         self._encoder: Encoder | None = None
         self._looked = False
-        self._read: OrderedDict[str, Embedding] = OrderedDict()
+        self._read: OrderedDict[str, _Read] = OrderedDict()
         self._using = threading.RLock()
         self._closing = False
         self.router = Router(self._data)
@@ -119,25 +131,30 @@ class Desk:
 
     def embedding(self, text: str) -> Embedding | None:
         """The vector of a message as it is compared; None without an encoder, or where it fails."""
+        read = self._reading(text)
+        return read.topic if read is not None else None
+
+    def _reading(self, text: str) -> _Read | None:
+        """Both vectors of a message, asked for at once where nothing is misspelled; None as `embedding`."""
         with self._using:
             encoder = self._found()
             if encoder is None:
                 return None
-            readable = self.router.readable(text)
-            if readable in self._read:
-                self._read.move_to_end(readable)
-                return self._read[readable]
+            plain = normalise(text)
+            if plain in self._read:
+                self._read.move_to_end(plain)
+                return self._read[plain]
             try:
-                found = Embedding(encoder.embed([readable])[0], encoder.identity)
+                read = _both(encoder, plain, self.router.readable(text))
             except EncoderError as error:
                 log.warning("a message is routed by keywords: %s", error.one_line())
                 self.note = error.one_line()
                 return None
             self.note = ""
-            self._read[readable] = found
+            self._read[plain] = read
             while len(self._read) > MOST_READ:
                 self._read.popitem(last=False)
-            return found
+            return read
 
     def route(
         self,
@@ -150,13 +167,24 @@ class Desk:
         previous: str | None = None,
         seconds: float | None = None,
         unavailable: Mapping[str, str] | None = None,
+        crisis_before: Crisis | None = None,
     ) -> Decision:
-        """Where `text` goes, as `Router.route`. `previous` is the message before, `seconds` how long ago it was."""
+        """Where `text` goes, as `Router.route`. `previous` is the message before, `seconds` how long ago it was.
+
+        `crisis_before` is the `crisis` of the decision before; where it is not given, the message before is looked at
+        again, alone. What was read of a crisis is not kept.
+        """
         with self._using:
-            before = Before(previous, seconds, self.embedding(previous)) if previous is not None else None
-            embedding = self.embedding(text)
+            earlier = self._reading(previous) if previous is not None else None
+            read = self._reading(text)
             if self._closing:
                 self._end()
+        before = None
+        if previous is not None:
+            before = Before(previous, seconds, earlier.topic if earlier is not None else None)
+            if crisis_before is None:
+                crisis_before = find_crisis(normalise(previous), earlier.crisis if earlier is not None else None)
+        embedding = read.topic if read is not None else None
         decision = self.router.route(
             text,
             previous_domain,
@@ -166,8 +194,18 @@ class Desk:
             embedding=embedding,
             before=before,
             unavailable=unavailable,
+            crisis_vector=read.crisis if read is not None else None,
+            crisis_before=crisis_before,
         )
+        if decision.crisis is not None:
+            self._forget(text)
+        if crisis_before is not None and previous is not None:
+            self._forget(previous)
         return replace(decision, note=self.note) if embedding is None and self.note else decision
+
+    def _forget(self, text: str) -> None:
+        with self._using:
+            self._read.pop(normalise(text), None)
 
     def close(self) -> None:
         """End the encoder's process, now or after the message it reads; a later message starts it again."""
@@ -190,6 +228,18 @@ class Desk:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _both(encoder: Encoder, plain: str, readable: str) -> _Read:
+    """The vectors for what a message is about and for the crisis gate. Raises EncoderError."""
+    adapter = adapter_of(encoder.gguf)
+    if adapter is None:
+        return _Read(Embedding(encoder.embed([readable])[0], encoder.identity), None)
+    if readable == plain:
+        topic, crisis = encoder.embed_adapted([plain], [None, adapter])[0]
+    else:
+        topic, crisis = encoder.embed([readable])[0], encoder.embed_adapted([plain], [adapter])[0, 0]
+    return _Read(Embedding(topic, encoder.identity), crisis)
 
 
 def _made_ready(data: dict[str, Any], encoder: Encoder) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
 from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, WEIGHT, Before, goes_on
-from core.routing.crisis import find_crisis, safest_domain
+from core.routing.crisis import FOLLOWING, Crisis, find_crisis, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Candidate, Decision, rank
 from core.routing.emotion import Emotion, EmotionReader, read_emotion
@@ -84,24 +84,29 @@ class Router:
         embedding: Embedding | None = None,
         before: Before | None = None,
         unavailable: Mapping[str, str] | None = None,
+        crisis_vector: Sequence[float] | None = None,
+        crisis_before: Crisis | None = None,
     ) -> Decision:
         """Where `text` goes. `previous_domain` answered the message `before`, and a short follow-up stays with it;
         `resident` names the domains whose base is loaded, None where that is not known; `weights` takes the place of
         the configured ones; `past` is what the person's earlier messages left, with its capped share in the emotion
         term; `embedding` is of `readable(text)`: without one, or with one of another encoder than the data's, keywords
         alone tell what it is about; `unavailable` gives domains that cannot answer now, each with the reason: they are
-        no candidates. Same arguments, same decision; no text makes it raise."""
+        no candidates; `crisis_vector` is of `normalise(text)` under the crisis gate's adapter, and without it far less
+        is found; `crisis_before` is the crisis of the message before, which a short message goes on with. Same
+        arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
         emotion = self.read_emotion(plain, words, embedding)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
         weights = dict(weights) if weights is not None else self.weights
-        if found := find_crisis(plain):
+        if found := find_crisis(plain, crisis_vector, crisis_before):
+            how = FOLLOWING if found.matched == FOLLOWING else "crisis wording"
             return Decision(
                 domain=safest_domain(found.kind, self._tiers),
                 confidence=1.0,
                 unsure=False,
-                reason=f"crisis wording ({found.kind}): the safest domain, by rule",
+                reason=f"{how} ({found.kind}): the safest domain, by rule",
                 crisis=found,
                 resources=self._resources[found.kind],
                 urgency=urgency,

@@ -105,6 +105,18 @@ def test_of_a_crisis_nothing_is_cached_or_remembered_of_the_person(conversation:
     assert conversation.memory.past() == Past().rounded()
 
 
+def test_short_messages_after_a_crisis_stay_on_the_safe_path(conversation: Conversation) -> None:
+    list(conversation.ask("I want to end my life tonight").events())
+    for message in ("I don't know", "what should I do"):
+        turn = conversation.ask(message)
+        assert turn.private
+        assert turn.domain == "healthcare"
+        assert turn.resources
+        list(turn.events())
+    conversation.reset()
+    assert not conversation.ask("what should I do").private
+
+
 def test_crisis_resources_are_shown_even_when_the_engine_fails(tiny_bundle: Path) -> None:
     with Engine(tiny_bundle, available=lambda: 0) as engine:
         events = Conversation(tiny_bundle, engine=engine).ask("I want to kill myself").events()

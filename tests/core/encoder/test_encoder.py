@@ -17,6 +17,7 @@ from core.encoder import Encoder, EncoderError, find_encoder
 from core.encoder.install import install_encoder
 from core.encoder.place import file_name, folder_identity, package_folder
 from core.errors import EnvironmentLacks, InvalidInput
+from core.routing.crisis_model import ADAPTER
 from tests.conftest import ROOT
 from tests.core.cli.command import tara
 
@@ -77,12 +78,25 @@ def test_a_text_has_the_same_vector_in_any_company(encoder: Encoder) -> None:
     assert np.array_equal(encoder.embed([*TEXTS, *reversed(TEXTS)])[: len(TEXTS)], alone)
 
 
+def test_an_adapter_has_vectors_beside_the_plain_ones(encoder: Encoder, encoder_file: Path) -> None:
+    both = encoder.embed_adapted(TEXTS, [None, ADAPTER])
+    assert both.shape == (len(TEXTS), 2, 384)
+    assert np.array_equal(both[:, 0], encoder.embed(TEXTS))
+    assert np.allclose(np.linalg.norm(both[:, 1], axis=1), 1, atol=1e-5)
+    assert (both[:, 0] * both[:, 1]).sum(1).max() < 0.99
+    assert np.array_equal(encoder.embed_adapted(TEXTS, [ADAPTER])[:, 0], both[:, 1])
+    assert np.array_equal(encoder.embed(TEXTS), both[:, 0])  # the adapter is on no other context
+    with pytest.raises(EncoderError, match="not an adapter"):
+        encoder.embed_adapted(["hello"], [encoder_file])
+    assert np.array_equal(encoder.embed(TEXTS), both[:, 0])
+
+
 def test_no_texts(encoder: Encoder) -> None:
     assert encoder.embed([]).shape == (0, 384)
 
 
 def test_memory(encoder: Encoder) -> None:
-    encoder.embed(HOSTILE)  # the longest it reads
+    encoder.embed_adapted(HOSTILE, [None, ADAPTER])  # the longest it reads
     assert encoder.pid is not None
     assert psutil.Process(encoder.pid).memory_info().rss < MOST_MEMORY
 

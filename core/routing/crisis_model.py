@@ -1,0 +1,144 @@
+"""The classifier of the crisis gate: a message as a whole, from a sentence encoder's vector and from its letters.
+
+Two linear readings, both of weights shipped beside this file, trained by `python -m core.training.crisis_gate`:
+
+- *meaning*: a softmax over four kinds of crisis and ten kinds of harmless message, on the vector that the shipped
+  sentence encoder makes of the message with the gate's adapter (`crisis_adapter.gguf`, a LoRA of a few hundred
+  kilobytes) on it. The adapter matters: plain sentence vectors hold what a message is about, and here it is about the
+  same in "it was my last day, the cake was lovely" and "it is my last day".
+- *letters*: a softmax over four kinds and none, on hashed words, pairs of words and letters within words. All there is
+  where there is no encoder.
+
+Pure Python at run time: some thousand multiplications.
+"""
+
+import base64
+import json
+import math
+import zlib
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from operator import mul
+from pathlib import Path
+from typing import Any
+
+from core.encoder.place import NAME, SOURCE_SHA256, file_name
+from core.routing.words import normalise, split_words, stem
+
+WEIGHTS = Path(__file__).with_name("crisis_weights.json")
+ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
+CASES = Path(__file__).with_name("crisis_cases.txt")
+VERSION = 1
+BUCKETS = 8192
+MOST_CHARACTERS = 4000  # of a text that letters are read from
+_LENGTHS = (3, 4, 5)  # of runs of letters
+
+
+def adapter_of(encoder_file: Path | None) -> Path | None:
+    """The gate's adapter where it fits the encoder: the shipped one, whose file is called by its source's hash."""
+    fits = encoder_file is not None and encoder_file.name == file_name(NAME, SOURCE_SHA256)
+    return ADAPTER if fits else None
+
+
+def letters(text: str) -> dict[int, float]:
+    """Hashed features of a text, a vector of length 1: stems, pairs of them next to and two apart, runs of letters."""
+    words = split_words(normalise(text[:MOST_CHARACTERS]))
+    stems = ["<", *(stem(word.text) for word in words), ">"]
+    features = set(stems[1:-1])
+    features.update(f"{one} {other}" for one, other in pairwise(stems))
+    features.update(f"{one} _ {other}" for one, other in zip(stems, stems[2:], strict=False))
+    for word in {f"^{word.text}$" for word in words}:
+        features.update("#" + word[at : at + size] for size in _LENGTHS for at in range(len(word) - size + 1))
+    found: dict[int, float] = {}
+    for feature in features:
+        value = zlib.crc32(feature.encode("utf-8", "replace"))
+        found[value % BUCKETS] = found.get(value % BUCKETS, 0.0) + (1.0 if value >> 31 else -1.0)
+    length = math.sqrt(sum(value * value for value in found.values())) or 1.0
+    return {bucket: value / length for bucket, value in found.items()}
+
+
+@dataclass(frozen=True)
+class Model:
+    """The weights. Kinds come first among the classes."""
+
+    kinds: tuple[str, ...]
+    meaning: tuple[Sequence[float], ...]  # a row a class: the weights of the vector, then the bias
+    letters: tuple[Sequence[float], ...]  # a row a class: the weights of the buckets, then the bias
+    fitted: dict[str, Any]  # how the two and the expressions come together, and the thresholds
+
+    def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
+        """The logit of each class of the first reading."""
+        vector = [float(value) for value in embedding]
+        return [sum(map(mul, row, vector)) + row[-1] for row in self.meaning]
+
+    def letter_scores(self, text: str) -> list[float]:
+        """The logit of each class of the second reading."""
+        found = letters(text)
+        return [sum(row[bucket] * value for bucket, value in found.items()) + row[-1] for row in self.letters]
+
+    def probability(self, text: str, embedding: Sequence[float] | None, worded: bool) -> tuple[float, str]:
+        """The calibrated probability that a text is a crisis, and the kind it would be.
+
+        `worded` says that an uncertain expression matched.
+        """
+        by_letters = self.letter_scores(text)
+        if embedding is None:
+            fitted, scores = self.fitted["without_encoder"], by_letters
+            total = fitted["letters"] * self._margin(by_letters)
+        else:
+            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(embedding)
+            total = fitted["meaning"] * self._margin(scores) + fitted["letters"] * self._margin(by_letters)
+        total += fitted["worded"] * worded + fitted["bias"]
+        likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
+        return _sigmoid(total), self.kinds[likeliest]
+
+    def threshold(self, with_encoder: bool) -> float:
+        """The probability from which a message is a crisis."""
+        return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
+
+    def read(self, text: str, embedding: Sequence[float] | None, worded: bool) -> str | None:
+        """The kind of crisis, None where the probability is below the threshold."""
+        probability, kind = self.probability(text, embedding, worded)
+        return kind if probability >= self.threshold(embedding is not None) else None
+
+    def _margin(self, scores: Sequence[float]) -> float:
+        """The log-odds of any kind of crisis against any other class, of a softmax's logits."""
+        return _log_sum(scores[: len(self.kinds)]) - _log_sum(scores[len(self.kinds) :])
+
+
+@cache  # read at the first message
+def load_model() -> Model:
+    """The shipped classifier."""
+    data = json.loads(WEIGHTS.read_text("utf-8"))
+    if data["version"] != VERSION:
+        raise ValueError(f"{WEIGHTS.name} is of version {data['version']}, this program reads {VERSION}")
+    return Model(
+        kinds=tuple(data["kinds"]),
+        meaning=tuple(_unpacked(row) for row in data["meaning"]),
+        letters=tuple(_unpacked(row) for row in data["letters"]),
+        fitted=data["fitted"],
+    )
+
+
+def packed(row: Sequence[float]) -> dict[str, Any]:
+    """A row of weights as 8-bit numbers, their scale, and the last number, the bias, as it is."""
+    most = max(abs(value) for value in row[:-1]) or 1.0
+    numbers = array("b", (round(value / most * 127) for value in row[:-1]))
+    return {"scale": most / 127, "bias": row[-1], "weights": base64.b64encode(numbers.tobytes()).decode("ascii")}
+
+
+def _unpacked(row: dict[str, Any]) -> list[float]:
+    numbers = array("b", base64.b64decode(row["weights"]))
+    return [*(number * row["scale"] for number in numbers), row["bias"]]
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    most = max(values)
+    return most + math.log(sum(math.exp(value - most) for value in values))
+
+
+def _sigmoid(value: float) -> float:
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

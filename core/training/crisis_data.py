@@ -1,0 +1,78 @@
+"""What the crisis gate is trained on: the shipped cases and the development set, divided by a hash of the text."""
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.errors import InvalidInput
+from core.routing.crisis import KINDS
+from core.routing.crisis_model import CASES
+from core.routing.words import normalise
+
+_PARTS = 10  # one of which is held out
+
+
+@dataclass(frozen=True)
+class Case:
+    """A message, as `words.normalise` leaves it, and its class: a kind of crisis or of harmless message.
+
+    `label` is None where it is only known to be harmless, as in the development set.
+    """
+
+    text: str
+    label: str | None
+    developed: bool = False  # of the development set
+
+    @property
+    def crisis(self) -> bool:
+        return self.label in KINDS
+
+    @property
+    def held_out(self) -> bool:
+        """Whether thresholds are chosen on it: all of the development set, and a tenth of the shipped cases."""
+        number = int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+        return self.developed or number % _PARTS == 0
+
+
+def shipped_cases(path: Path = CASES) -> list[Case]:
+    """The cases of `crisis_cases.txt`. Raises InvalidInput for a line before the first section."""
+    cases: list[Case] = []
+    label: str | None = None
+    for line in path.read_text("utf-8").splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        if line.startswith("[") and line.endswith("]"):
+            label = line[1:-1]
+        elif label is None:
+            raise InvalidInput(f"{path.name} has a case before its first section: {line!r}")
+        else:
+            cases.append(Case(normalise(line.strip()), label))
+    return cases
+
+
+def development_cases(path: Path) -> list[Case]:
+    """The rows of `benchmarks/data/crisis_develop.jsonl`."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [Case(normalise(row["text"]), row["kind"], developed=True) for row in rows]
+
+
+def classes_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    """All classes: the kinds of crisis, then the others by name."""
+    labels = {case.label for case in cases if case.label is not None}
+    return (*KINDS, *sorted(labels - set(KINDS)))
+
+
+def mistyped(text: str, seed: random.Random) -> str:
+    """`text` in small letters and without punctuation, with a slip of the keyboard in about every eighth word."""
+    words = "".join(letter for letter in text.lower() if letter.isalnum() or letter in " '").split()
+    for at, word in enumerate(words):
+        if len(word) > 3 and seed.random() < 0.125:
+            where = seed.randrange(1, len(word) - 1)
+            swapped = word[:where] + word[where + 1] + word[where] + word[where + 2 :]
+            words[at] = seed.choice(
+                (swapped, word[:where] + word[where + 1 :], word[:where] + word[where] + word[where:])
+            )
+    return " ".join(words)
