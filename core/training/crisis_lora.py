@@ -89,7 +89,7 @@ class CrisisEncoder:
         """Train on cases whose label is one of the classes, or None for harmless, from where it stands.
 
         `pace` is a share of the usual rates. `state` is a file to which every finished epoch is written, and from which
-        training goes on if it was made by the same cases and settings; with it and without, what is learned is the same.
+        training goes on if it was made by the same cases and settings; with it and without, the outcome is the same.
         """
         optimiser = torch.optim.AdamW(
             [
