@@ -49,8 +49,8 @@ _EXPRESSIONS = Path(__file__).with_name("crisis.txt")
 
 WHOLE = "the message as a whole"  # in place of a wording, where the classifier found it
 FOLLOWING = "a short message after a crisis"
-# A message after a crisis goes on with it up to so many words, of which so many say something.
-_SHORT, _SHORT_CONTENT = 12, 2
+# A message after a crisis goes on with it up to so many words, of which so many say something of their own.
+_SHORT, _SHORT_CONTENT = 12, 1
 
 
 @cache  # compiled at the first message, not when the console starts
