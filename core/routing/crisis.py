@@ -49,8 +49,8 @@ _EXPRESSIONS = Path(__file__).with_name("crisis.txt")
 
 WHOLE = "the message as a whole"  # in place of a wording, where the classifier found it
 FOLLOWING = "a short message after a crisis"
-# A message after a crisis goes on with it up to so many words, of which so many say something.
-_SHORT, _SHORT_CONTENT = 12, 2
+# A message after a crisis goes on with it up to so many words, of which so many say something of their own.
+_SHORT, _SHORT_CONTENT = 12, 1
 
 
 @cache  # compiled at the first message, not when the console starts
@@ -91,16 +91,33 @@ def find_crisis(
     found. `previous` is the crisis of the message before, which a short message goes on with. Same arguments, same
     answer; adding a certain wording to a text never hides a crisis.
     """
+    if certain := certain_match(text):
+        return certain
+    worded = expressions_match(text)
+    if embedding is None and worded is not None:
+        return worded
+    if read := load_model().read(text, embedding, worded is not None, excused(text)):
+        return worded or Crisis(read, WHOLE)
+    return follow_up(text, previous)
+
+
+def certain_match(text: str) -> "Crisis | None":
+    """The first expression that decides whatever stands beside it."""
     lower = " ".join(text.lower().split())
     for kind in KINDS:
         if match := _expressions()[_CERTAIN + kind].search(lower):
             return Crisis(kind, match.group())
-    worded = expressions_match(text)
-    if embedding is None and worded is not None:
-        return worded
-    if read := load_model().read(text, embedding, worded is not None):
-        return worded or Crisis(read, WHOLE)
-    return follow_up(text, previous)
+    return None
+
+
+def excused(text: str) -> bool:
+    """Whether something in the text speaks for harmlessness: a figure of speech, a look from outside, a time past."""
+    found, lower = _expressions(), " ".join(text.lower().split())
+    return bool(
+        found[_FIGURE].search(lower)
+        or (found[_OUTSIDE].search(lower) and not found[_PERSONAL].search(lower))
+        or (found[_PAST].search(lower) and not found[_NOW].search(lower))
+    )
 
 
 def expressions_match(text: str) -> "Crisis | None":

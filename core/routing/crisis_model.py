@@ -31,7 +31,7 @@ from core.routing.words import normalise, split_words, stem
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
 CASES = Path(__file__).with_name("crisis_cases.txt")
-VERSION = 1
+VERSION = 2
 BUCKETS = 8192
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
@@ -79,10 +79,12 @@ class Model:
         found = letters(text)
         return [sum(row[bucket] * value for bucket, value in found.items()) + row[-1] for row in self.letters]
 
-    def probability(self, text: str, embedding: Sequence[float] | None, worded: bool) -> tuple[float, str]:
+    def probability(
+        self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool
+    ) -> tuple[float, str]:
         """The calibrated probability that a text is a crisis, and the kind it would be.
 
-        `worded` says that an uncertain expression matched.
+        `worded` says that an uncertain expression matched, `excused` that one matched which speaks for harmlessness.
         """
         by_letters = self.letter_scores(text)
         if embedding is None:
@@ -91,7 +93,7 @@ class Model:
         else:
             fitted, scores = self.fitted["with_encoder"], self.meaning_scores(embedding)
             total = fitted["meaning"] * self._margin(scores) + fitted["letters"] * self._margin(by_letters)
-        total += fitted["worded"] * worded + fitted["bias"]
+        total += fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"]
         likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
         return _sigmoid(total), self.kinds[likeliest]
 
@@ -99,9 +101,9 @@ class Model:
         """The probability from which a message is a crisis."""
         return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
 
-    def read(self, text: str, embedding: Sequence[float] | None, worded: bool) -> str | None:
+    def read(self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool) -> str | None:
         """The kind of crisis, None where the probability is below the threshold."""
-        probability, kind = self.probability(text, embedding, worded)
+        probability, kind = self.probability(text, embedding, worded, excused)
         return kind if probability >= self.threshold(embedding is not None) else None
 
     def _margin(self, scores: Sequence[float]) -> float:

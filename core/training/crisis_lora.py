@@ -4,6 +4,7 @@ Hu et al. 2021 (LoRA), on every linear layer from the second on; the head is a l
 learned is the log-odds of any kind of crisis against any harmless class, and the classes beside it.
 """
 
+import hashlib
 import math
 import os
 import random
@@ -27,7 +28,7 @@ from core.routing.crisis import KINDS
 from core.training.crisis_data import Case, mistyped
 
 RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
-EPOCHS, BATCH, RATE, HEAD_RATE = 5, 32, 2e-3, 3e-2
+BATCH, RATE, HEAD_RATE = 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long
 _CLASS_WEIGHT, _SMOOTHING = 0.3, 0.05  # of the loss of the classes
@@ -76,11 +77,19 @@ class CrisisEncoder:
                 self._low[f"blk.{at}.{name}"] = low
         self._head = torch.nn.Linear(self._model.config.hidden_size, len(classes))
 
-    def fit(self, cases: Sequence[Case], say: Callable[[str], None], state: Path | None = None) -> None:
-        """Train on cases whose label is one of the classes, or None for harmless.
+    def fit(
+        self,
+        cases: Sequence[Case],
+        say: Callable[[str], None],
+        state: Path | None = None,
+        *,
+        epochs: int,
+        pace: float = 1.0,
+    ) -> None:
+        """Train on cases whose label is one of the classes, or None for harmless, from where it stands.
 
-        `state` is a file to which every finished epoch is written, and from which training goes on if it was made by
-        the same cases and settings; with it and without, what is learned is the same.
+        `pace` is a share of the usual rates. `state` is a file to which every finished epoch is written, and from which
+        training goes on if it was made by the same cases and settings; with it and without, the outcome is the same.
         """
         optimiser = torch.optim.AdamW(
             [
@@ -89,19 +98,19 @@ class CrisisEncoder:
             ],
             weight_decay=0.01,
         )
-        rates = [group["lr"] for group in optimiser.param_groups]
+        rates = [pace * group["lr"] for group in optimiser.param_groups]
         each = len(self._batches([0] * len(cases), random.Random(0)))
         crisis = torch.tensor([float(case.crisis) for case in cases])
         label = torch.tensor([self.classes.index(case.label) if case.label else -100 for case in cases])
-        about = self._about(cases)
-        for epoch in range(_resume(state, self._named(), optimiser, about), EPOCHS):
+        about = self._about(cases, [epochs, pace])
+        for epoch in range(_resume(state, self._named(), optimiser, about), epochs):
             started, lost = time.monotonic(), 0.0
             torch.manual_seed(1000 * self._seed + epoch)
             chance = random.Random(1000 * self._seed + epoch)
             tokens = self._tokens(_varied(cases, chance))
             self._model.train()
             for at, batch in enumerate(self._batches([len(one) for one in tokens], chance), epoch * each):
-                slower = min(1.0, at / 30) * max(0.02, (1 + math.cos(math.pi * at / (EPOCHS * each))) / 2)
+                slower = min(1.0, at / 30) * max(0.02, (1 + math.cos(math.pi * at / (epochs * each))) / 2)
                 for group, rate in zip(optimiser.param_groups, rates, strict=True):
                     group["lr"] = rate * slower
                 optimiser.zero_grad()
@@ -112,7 +121,7 @@ class CrisisEncoder:
                 loss.backward()
                 optimiser.step()
                 lost += loss.item() * len(batch)
-            say(f"epoch {epoch + 1} of {EPOCHS}: loss {lost / len(cases):.3f}, {time.monotonic() - started:.0f} s")
+            say(f"epoch {epoch + 1} of {epochs}: loss {lost / len(cases):.3f}, {time.monotonic() - started:.0f} s")
             if state is not None:
                 _keep(state, self._named(), optimiser, {**about, "epoch": str(epoch + 1)})
 
@@ -120,10 +129,11 @@ class CrisisEncoder:
         named = {f"{name}.{part}": getattr(low, part) for name, low in self._low.items() for part in ("a", "b")}
         return {**named, "head.weight": self._head.weight, "head.bias": self._head.bias}
 
-    def _about(self, cases: Sequence[Case]) -> dict[str, str]:
+    def _about(self, cases: Sequence[Case], how: Sequence[float]) -> dict[str, str]:
         """What a state must have been made by, as a hash."""
-        settings = [self._seed, RANK, FIRST_LAYER, SCALE, EPOCHS, BATCH, RATE, HEAD_RATE, self.classes]
-        return {"made_by": hash_json([settings, [[case.text, case.label] for case in cases]])}
+        settings = [self._seed, RANK, FIRST_LAYER, SCALE, BATCH, RATE, HEAD_RATE, *how, self.classes]
+        stands = hashlib.sha256(b"".join(one.detach().numpy().tobytes() for one in self._named().values())).hexdigest()
+        return {"made_by": hash_json([settings, stands, [[case.text, case.label] for case in cases]])}
 
     def margins(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """The log-odds of a crisis of each text, [n]."""

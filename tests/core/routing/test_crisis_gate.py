@@ -79,7 +79,7 @@ What was on Beethoven's medical record?
 What is Dumbledore's cause of death?
 What is Batman's blood group?""".splitlines()
 
-FOLLOW_UPS = ("I don't know", "what should I do", "ok", "no, nobody", "he is still here", "yes", "can you help me?")
+FOLLOW_UPS = ("I don't know", "what should I do", "ok", "no, nobody", "and then?", "yes", "can you help me?")
 NEW_SUBJECTS = (
     "How do I merge two branches in git without losing the history?",
     "thank you, it was a false alarm. Now let's get back to my cover letter for the bakery",

@@ -1,0 +1,132 @@
+"""The crisis gate where messages are routed: both vectors at once, before everything else, and nothing of it kept."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.chat.only import OnlyOne
+from core.encoder import Encoder
+from core.routing import Desk, build_routing_data, explain, headline
+from core.routing.crisis import FOLLOWING, KINDS, WHOLE, Crisis, expressions_match
+from core.routing.crisis_model import ADAPTER
+from core.routing.crisis_reader import CrisisReader
+from core.routing.words import normalise
+
+MARK = "quinceblossom"
+MEANT = "I gave my cat away this morning and wrote to everyone. After tonight none of it will matter."
+TEAM = "How should I lead my team?"
+# The messages that the original program misrouted (`docs/routing.md`), and where they belong among all five.
+MISROUTED = {
+    TEAM: "leadership",
+    "help me now": None,
+    "hello": None,
+    "What is a good market strategy for a small company?": "business",
+    "I have a medical emergency and need help": "healthcare",
+}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[Path | None]]]:
+    """What encoders are asked for from now on: how many texts, under which adapters."""
+    requests: list[tuple[int, list[Path | None]]] = []
+    plain, adapted = Encoder.embed, Encoder.embed_adapted
+
+    def embed(self: Encoder, texts: Any) -> Any:
+        requests.append((len(texts), [None]))
+        return plain(self, texts)
+
+    def embed_adapted(self: Encoder, texts: Any, adapters: Any) -> Any:
+        requests.append((len(texts), list(adapters)))
+        return adapted(self, texts, adapters)
+
+    monkeypatch.setattr(Encoder, "embed", embed)
+    monkeypatch.setattr(Encoder, "embed_adapted", embed_adapted)
+    return requests
+
+
+@pytest.mark.parametrize(("text", "domain"), MISROUTED.items())
+def test_what_the_original_misrouted_goes_right(router: Any, text: str, domain: str | None) -> None:
+    decision = router.route(text)
+    assert decision.domain == domain
+    assert (decision.crisis is not None) == ("emergency" in text)
+
+
+def test_a_happy_message_is_no_health_matter(desk: Desk) -> None:
+    decision = desk.route("I am so happy about my new job")
+    assert decision.crisis is None
+    assert decision.domain != "healthcare"
+
+
+def test_both_vectors_are_asked_for_at_once(desk: Desk, asked: list[Any]) -> None:
+    desk.route("How do I share the work out in a team of nine?")
+    assert asked == [(1, [None, ADAPTER])]
+    desk.route("How do I share the work out in a team of nine?")
+    assert len(asked) == 1
+    desk.route("my throte hurts and i hav a feever")  # what it is about is read as it was meant, a crisis as written
+    assert asked[1:] == [(1, [None]), (1, [ADAPTER])]
+
+
+def test_a_crisis_of_no_known_wording_goes_to_the_safest_domain(desk: Desk) -> None:
+    assert expressions_match(MEANT) is None
+    decision = desk.route(MEANT)
+    assert decision.crisis == Crisis("suicide", WHOLE)
+    assert (decision.domain, decision.candidates, decision.consensus) == ("healthcare", (), None)
+    assert decision.resources is not None
+
+
+def test_a_short_message_after_a_crisis_stays_for_as_long_as_they_are_short(desk: Desk) -> None:
+    assert desk.route("I don't know").crisis is None
+    once = desk.route("I don't know", "healthcare", previous=MEANT)
+    assert once.crisis == Crisis("suicide", FOLLOWING)
+    assert once.resources is not None
+    again = desk.route("yes", "healthcare", previous="I don't know", crisis_before=once.crisis)
+    assert again.crisis == Crisis("suicide", FOLLOWING)
+    assert desk.route(TEAM, "healthcare", previous="yes", crisis_before=again.crisis).crisis is None
+
+
+def test_nothing_of_a_crisis_is_kept_or_logged(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    text = f"I want to kill myself, {MARK}"
+    with caplog.at_level(logging.DEBUG):
+        found = desk.route(text)
+        desk.route("ok", "healthcare", previous=text, crisis_before=found.crisis)
+        desk.route("and now?", "healthcare", previous=text)
+    assert not any(MARK in key for key in desk._read)
+    assert MARK not in caplog.text + headline(found) + "\n".join(explain(found))
+
+
+@pytest.mark.parametrize("text", [TEAM, "hello", "In my novel:", "years ago", "", "😀", "x" * 3000, "kill the process"])
+def test_a_certain_sentence_beside_any_message_is_a_crisis(desk: Desk, text: str) -> None:
+    for whole in (f"{text} I want to kill myself", f"My husband beats me. {text}"):
+        assert desk.route(whole).crisis is not None
+
+
+@pytest.mark.parametrize("number", ["14 14 14", "70 70 70"])
+def test_the_help_lines_are_those_of_the_configured_region(catalog: Any, number: str) -> None:
+    crisis = {"region": "here", "resources": {"here": f"Call {number}.", "elsewhere": "Call 0."}}
+    data = build_routing_data([catalog.domains["healthcare"]], {}, {}, {"crisis": crisis})
+    assert set(data["resources"]) == set(KINDS)
+    assert all(number in text and "Call 0." not in text for text in data["resources"].values())
+
+
+def test_one_model_alone_is_guarded_as_well(encoder: Encoder) -> None:
+    only = OnlyOne(None, dict.fromkeys(KINDS, "call somebody"))
+    only.use(str(encoder.gguf))
+    try:
+        found = only.route(MEANT)
+        assert (found.crisis, found.resources) == (Crisis("suicide", WHOLE), "call somebody")
+        assert only.route("ok", previous=MEANT).crisis == Crisis("suicide", FOLLOWING)
+        assert only.route(TEAM).crisis is None
+    finally:
+        only.close()
+
+
+def test_without_the_encoder_the_reader_goes_by_wording_and_says_so(tmp_path: Path) -> None:
+    reader = CrisisReader(str(tmp_path / "gone.gguf"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("TARA_ENCODER", raising=False)
+        found = reader.find(normalise("I want to kill myself"))
+    assert found is not None
+    assert "gone.gguf" in reader.note
+    reader.close()
