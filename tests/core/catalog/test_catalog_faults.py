@@ -221,7 +221,7 @@ def test_a_missing_file_is_one_fault(workspace):
 
 
 def test_byte_order_marks_and_carriage_returns_are_no_fault(workspace):
-    for path in workspace.configs.iterdir():
+    for path in (path for path in workspace.configs.rglob("*") if path.is_file()):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     assert check_catalog(workspace) == []
 
@@ -236,6 +236,7 @@ def test_settings_left_out_have_their_defaults(workspace):
         == {
             "weights": {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1},
             "unsure_below": 0.35,
+            "consensus_band": 0.1,
         }
     )
     assert after.crisis_dict()["region"] in after.crisis_dict()["resources"]
