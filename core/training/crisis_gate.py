@@ -29,7 +29,7 @@ SEED = 1
 EPOCHS = 5
 MORE_EPOCHS, MORE_PACE = 2, 0.25  # with what was held out
 # Of the harmless held-out cases, most of them made to look like a crisis, the share a threshold may let through.
-FALSE_ALARMS = {"with_encoder": 0.045, "without_encoder": 0.05}
+FALSE_ALARMS = {"with_encoder": 0.03, "without_encoder": 0.05}
 MOST_EXCUSE = 2.0  # log-odds that a figure of speech takes off at most: a crisis may stand beside it
 
 
