@@ -20,17 +20,18 @@ if TYPE_CHECKING:
     from core.routing.likeness import Likeness
 
 FILE = Path(__file__).with_name("blend.json")
-LIKENESS = ("centre", "nearest", "about", "topic", "topics")
+LIKENESS = ("centre", "nearest", "about", "topic", "topics", "subject")
 SIGNS = (*LIKENESS, "words", "complexity", "urgency")
-NONE_SIGNS = ("bias", "outside", "best")
+NONE_SIGNS = ("bias", "outside", "outsides", "best", "general", "size")
+SHARE_COUNTS = 0.3  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
 MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
 COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights by sign, and two curves on log-odds, each an intercept and a slope: `right` for that the best of the
-    domains is the right one, `inside` for that any of them is. `encoder` is the identity it was fitted with."""
+    """Weights by sign, and two curves on log-odds, each an intercept and a slope: `inside` for that any of the domains
+    is meant, `right` for that the best of them is right. `encoder` is the identity it was fitted with."""
 
     weights: Mapping[str, float]
     none: Mapping[str, float]
@@ -54,35 +55,37 @@ class Reading:
     none: float
     probabilities: dict[str, float]  # by domain; the rest to 1 is "none of these"
     inside: float  # calibrated probability that one of the domains is meant
+    odds: float  # log-odds of that before calibration
     blend: Blend
 
     def confidence(self, domain: str) -> float:
-        """Calibrated probability that `domain` is right: that it is among the domains, times that any of them is."""
+        """Calibrated probability that `domain` is right: from the odds that any of the domains is meant, and from its
+        own among them. These count less, for which of two near domains answers matters less than whether either can."""
         among = math.fsum(self.probabilities.values())
         share = self.probabilities[domain] / among if among > 0 else 1 / len(self.probabilities)
-        return self.inside * _curve(self.blend.right, log_odds(share))
+        return _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(share))
 
 
 def read(
     blend: Blend,
     signs: Mapping[str, Sequence[float]],
-    outside: float,
-    best: float,
+    against: Sequence[float],
     previous: str | None = None,
     tie: float = 0.0,
 ) -> Reading:
-    """The reading of a message: `signs` by domain in the order of SIGNS; `outside` and `best` as in Likeness. `tie`
+    """The reading of a message: `signs` by domain in the order of SIGNS, `against` in that of NONE_SIGNS. `tie`
     log-odds speak for the domain `previous`, as many as against "none of these": the conversation's."""
     factors = [blend.weights[name] for name in SIGNS]
     scores = {
         name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
         for name, values in signs.items()
     }
-    none = blend.none["bias"] + blend.none["outside"] * outside + blend.none["best"] * best - tie
+    none = math.fsum(blend.none[name] * value for name, value in zip(NONE_SIGNS, against, strict=True)) - tie
     top = max(none, *scores.values())
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}
-    return Reading(scores, none, found, _curve(blend.inside, -log_odds(math.exp(none - top) / total)), blend)
+    odds = -log_odds(math.exp(none - top) / total)
+    return Reading(scores, none, found, _curve(blend.inside, odds), odds, blend)
 
 
 def domain_signs(

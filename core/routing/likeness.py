@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import InvalidInput
-from core.routing.rows import Rows
+from core.routing.rows import GENERAL, Rows
+from core.routing.subject import GENERAL as NO_SUBJECT
+from core.routing.subject import LeftOut, SubjectModel
 
 NEAREST = 3  # texts whose mean likeness counts
-SIGNS = ("centre", "nearest", "about", "topic", "topics")
+SIGNS = ("centre", "nearest", "about", "topic", "topics", "subject")
 
 Vector = npt.NDArray[np.float32]
 Numbers = npt.NDArray[np.float64]
@@ -17,11 +19,14 @@ Numbers = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Likeness:
-    """Cosines of a message, by domain in the order of `LikenessModel.names`, each [domains].
+    """Cosines of a message (`subject` and `general` apart), by domain in the order of `LikenessModel.names`, each
+    [domains].
 
     `centre` is that with the mean of what was said, `nearest` the mean of the three nearest texts said, `about` that of
     title and description, `topic` that of the nearest group of keywords and `topics` the mean of the three nearest.
-    `outside` is the nearest text that belongs to none, `best` the nearest text of all domains, said or about.
+    `subject` is the score of `core.routing.subject`, `general` its score of no subject at all. `outside` is the nearest
+    text that belongs to none, `outsides` the mean of the three nearest, `best` the nearest text of all domains, said or
+    about.
     """
 
     centre: Numbers
@@ -29,12 +34,19 @@ class Likeness:
     about: Numbers
     topic: Numbers
     topics: Numbers
+    subject: Numbers
     outside: float
+    outsides: float
     best: float
+    general: float
 
     def signs(self) -> Numbers:
         """[domains, SIGNS]."""
-        return np.stack([self.centre, self.nearest, self.about, self.topic, self.topics], 1)
+        return np.stack([self.centre, self.nearest, self.about, self.topic, self.topics, self.subject], 1)
+
+    def none_signs(self) -> tuple[float, ...]:
+        """What speaks for none of the domains, in the order of `blend.NONE_SIGNS`."""
+        return (1.0, self.outside, self.outsides, self.best, self.general, float(np.log(len(self.centre))))
 
 
 class LikenessModel:
@@ -61,10 +73,17 @@ class LikenessModel:
         self._sums = np.stack([block.sum(0) for block in _blocks(self._said, self._said_at)])
         self._outside = vectors[at:]
         self._groups = np.array([group for group, _ in rows.outside], dtype=object)
+        others = {group: len(self.names) + at for at, group in enumerate(dict.fromkeys(self._groups))}
+        others[GENERAL] = NO_SUBJECT
+        counts = np.diff([*self._said_at, len(self._said)])
+        owners = [np.repeat(np.arange(len(counts)), counts), [others[group] for group in self._groups]]
+        known = np.concatenate([self._said, self._outside]), np.concatenate(owners).astype(np.int64), len(counts)
+        self._subjects, self._left_out = SubjectModel(*known), LeftOut(*known)
 
     def compare(self, vector: Vector) -> Likeness:
         """How like a unit vector is to each domain."""
-        return self._compare(vector, self._said @ vector, self._sums, self._outside @ vector)
+        subject = self._subjects.compare(vector)
+        return self._compare(vector, self._said @ vector, self._sums, self._outside @ vector, subject)
 
     def compare_said(self, domain: int, at: int) -> Likeness:
         """How like the text said to the domain at this place of `names`, as its text number `at`, is to each domain if
@@ -75,7 +94,7 @@ class LikenessModel:
         sums = self._sums.copy()
         sums[domain] -= vector
         likes[row] = -1.0
-        return self._compare(vector, likes, sums, self._outside @ vector)
+        return self._compare(vector, likes, sums, self._outside @ vector, self._left_out.compare(row))
 
     def compare_outside(self, row: int) -> Likeness:
         """How like a text of no domain is to each, if it and all of its group were not known."""
@@ -85,9 +104,12 @@ class LikenessModel:
         likes[row] = -1.0
         if group:
             likes[self._groups == group] = -1.0
-        return self._compare(vector, self._said @ vector, self._sums, likes)
+        subject = self._left_out.compare(len(self._said) + row)
+        return self._compare(vector, self._said @ vector, self._sums, likes, subject)
 
-    def _compare(self, vector: Vector, said: Vector, sums: Vector, outside: Vector) -> Likeness:
+    def _compare(
+        self, vector: Vector, said: Vector, sums: Vector, outside: Vector, subject: tuple[Numbers, float]
+    ) -> Likeness:
         lengths = np.linalg.norm(sums, axis=1)
         centre = (sums @ vector) / np.where(lengths > 0, lengths, 1)
         about = self._about @ vector
@@ -99,8 +121,11 @@ class LikenessModel:
             about.astype(float),
             np.maximum.reduceat(topics, self._topics_at).astype(float),
             np.array([_top(block) for block in _blocks(topics, self._topics_at)]),
+            subject[0],
             float(outside.max()) if len(outside) else 0.0,
+            _top(outside) if len(outside) else 0.0,
             float(max(said.max(), about.max())),
+            subject[1],
         )
 
 

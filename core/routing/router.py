@@ -167,10 +167,11 @@ class Router:
         model = self._likeness
         likeness = model.compare(embedding.vector)
         signs = domain_signs(likeness, model.names, evidence.keywords, self._habits, complexity, urgency)
-        alone = read(self._blend, signs, likeness.outside, likeness.best)
+        against = likeness.none_signs()
+        alone = read(self._blend, signs, against)
         reading = alone
         if previous is not None:
-            reading = read(self._blend, signs, likeness.outside, likeness.best, previous, tie * WEIGHT)
+            reading = read(self._blend, signs, against, previous, tie * WEIGHT)
         return _Subject(
             ENCODER,
             reading.probabilities,
