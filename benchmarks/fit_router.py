@@ -33,9 +33,11 @@ SHARE_IN_CURVES = 0.01  # in the calibration curves, for which left-out rows are
 SMALLER = (7, 5)  # sizes of random sets of the first domains in which the development messages are looked at as well
 SHARE_SMALLER = 0.2  # weight of a message there: it is the same message in each set
 SHARE_ELSEWHERE = 0.2  # of that, for messages of domains that are not in the set: there are many more of them
-OUTSIDE_EXPECTED = 0.1  # share of messages that belong to no domain, for the calibration of confidence
+OUTSIDE_EXPECTED = 0.05  # share of messages that belong to no domain, for the calibration of confidence
 FOLDS = 5
-START = Blend(dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0), (0.0, 1.0), "", "", 0, None)
+START = Blend(
+    dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 0.0), "", "", 0, None
+)
 
 
 class Set:
@@ -92,17 +94,17 @@ def calibration_error(confidence: Any, right: Any, bins: int = 10) -> float:
     return float(sum(gaps))
 
 
-def curve(pair: tuple[float, float], odds: Any) -> Any:
+def curve(by: tuple[float, float, float], odds: Any, domains: int) -> Any:
     """Probabilities from log-odds by one of the blend's curves."""
-    return 1 / (1 + np.exp(-(pair[0] + pair[1] * odds)))
+    return 1 / (1 + np.exp(-(by[0] + by[1] * odds + by[2] * np.log(domains))))
 
 
 def shown(name: str, sure: Any, inside: Any, right: Any, own: Any) -> None:
     """Print a set's cross-validated figures."""
     print(
         f"{name}: accuracy {right[own].mean():.3f} of {own.sum()}, mean confidence {sure[own].mean():.3f}, calibration"
-        f" error {calibration_error(sure[own], right[own]):.3f}, area outside by confidence {area(sure[own], sure[~own]):.3f}"
-        f" and by inside {area(inside[own], inside[~own]):.3f}"
+        f" error {calibration_error(sure[own], right[own]):.3f}, area outside by confidence"
+        f" {area(sure[own], sure[~own]):.3f} and by inside {area(inside[own], inside[~own]):.3f}"
     )
 
 
@@ -160,7 +162,13 @@ def main() -> int:
         for name, one in seen.items():
             odds, sure, right, _ = odds_of(blend, part(one, held))
             for column, values in zip(
-                found[name], (curve(blend.right, sure), curve(blend.inside, odds), right), strict=True
+                found[name],
+                (
+                    curve(blend.right, sure, one.signs.shape[1] - 1),
+                    curve(blend.inside, odds, one.signs.shape[1] - 1),
+                    right,
+                ),
+                strict=True,
             ):
                 column[held] = values
     sure, within, right = found["28 domains"]
@@ -184,7 +192,7 @@ def main() -> int:
             columns[2] > 0,
             np.concatenate([inside(seen[name]) for name in some]),
         )
-    for least in (0.2, 0.25, 0.3, 0.35, 0.4, 0.45):
+    for least in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         kept = sure >= least
         print(
             f"  from {least}: answered {kept[own].mean():.3f}, right of all {(right & kept)[own].mean():.3f}, outside"

@@ -23,20 +23,21 @@ FILE = Path(__file__).with_name("blend.json")
 LIKENESS = ("centre", "nearest", "about", "topic", "topics", "subject")
 SIGNS = (*LIKENESS, "words", "complexity", "urgency")
 NONE_SIGNS = ("bias", "outside", "outsides", "best", "general", "size")
-SHARE_COUNTS = 0.3  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
+SHARE_COUNTS = 0.4  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
 MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
 COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights by sign, and two curves on log-odds, each an intercept and a slope: `inside` for that any of the domains
-    is meant, `right` for that the best of them is right. `encoder` is the identity it was fitted with."""
+    """Weights by sign, and two curves on log-odds, each an intercept, a slope and what the logarithm of the number of
+    domains counts: `inside` for that any of the domains is meant, `right` for that the best of them is right. `encoder`
+    is the identity it was fitted with."""
 
     weights: Mapping[str, float]
     none: Mapping[str, float]
-    right: tuple[float, float]
-    inside: tuple[float, float]
+    right: tuple[float, float, float]
+    inside: tuple[float, float, float]
     encoder: str
     method: str
     n: int
@@ -63,7 +64,7 @@ class Reading:
         own among them. These count less, for which of two near domains answers matters less than whether either can."""
         among = math.fsum(self.probabilities.values())
         share = self.probabilities[domain] / among if among > 0 else 1 / len(self.probabilities)
-        return _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(share))
+        return _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(share), len(self.probabilities))
 
 
 def read(
@@ -85,7 +86,7 @@ def read(
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}
     odds = -log_odds(math.exp(none - top) / total)
-    return Reading(scores, none, found, _curve(blend.inside, odds), odds, blend)
+    return Reading(scores, none, found, _curve(blend.inside, odds, len(scores)), odds, blend)
 
 
 def domain_signs(
@@ -125,8 +126,8 @@ def log_odds(share: float) -> float:
     return math.log(held / (1 - held))
 
 
-def _curve(coefficients: tuple[float, float], value: float) -> float:
-    exponent = coefficients[0] + coefficients[1] * value
+def _curve(coefficients: tuple[float, float, float], value: float, domains: int) -> float:
+    exponent = coefficients[0] + coefficients[1] * value + coefficients[2] * math.log(domains)
     return 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
 
 
@@ -150,14 +151,14 @@ def blend_from(data: Any, source: str) -> Blend:
             fail(f"blend.{table}")
     for curve in ("right", "inside"):
         pair = data.get(curve)
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_number, pair)):
+        if not isinstance(pair, list | tuple) or len(pair) != 3 or not all(map(_number, pair)):
             fail(f"blend.{curve}")
     accuracy = data.get("accuracy")
     return Blend(
         {name: float(data["weights"][name]) for name in SIGNS},
         {name: float(data["none"][name]) for name in NONE_SIGNS},
-        (float(data["right"][0]), float(data["right"][1])),
-        (float(data["inside"][0]), float(data["inside"][1])),
+        (float(data["right"][0]), float(data["right"][1]), float(data["right"][2])),
+        (float(data["inside"][0]), float(data["inside"][1]), float(data["inside"][2])),
         str(data.get("encoder", "")),
         str(data.get("method", "")),
         int(data["n"]) if _number(data.get("n")) else 0,

@@ -117,8 +117,9 @@ def with_curves(blend: Blend, cases: Sequence[Cases], held: float = 20.0) -> Ble
     seen = [odds_of(blend, one) for one in cases]
     right, inside = np.concatenate([one[2] for one in seen]), np.concatenate([one[3] for one in seen])
     weights = np.concatenate([one.weights for one in cases])
-    sure = _platt(np.concatenate([one[1] for one in seen]), right, weights, held)
-    within = _platt(np.concatenate([one[0] for one in seen]), inside, weights, held)
+    sizes = np.log(np.concatenate([np.full(len(one.right), one.signs.shape[1] - 1) for one in cases]))
+    sure = _platt(np.concatenate([one[1] for one in seen]), sizes, right, weights, held)
+    within = _platt(np.concatenate([one[0] for one in seen]), sizes, inside, weights, held)
     return replace(blend, right=sure, inside=within, accuracy=accuracy_of(blend, cases), n=int(inside.sum()))
 
 
@@ -140,19 +141,21 @@ def odds_of(blend: Blend, one: Cases) -> tuple[Numbers, Numbers, npt.NDArray[np.
     return inside, sure, chances[:, :-1].argmax(1) == one.right, one.right < chances.shape[1] - 1
 
 
-def _platt(odds: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: float) -> tuple[float, float]:
-    design = np.stack([np.ones(len(odds)), odds], 1)
-    start = np.array([0.0, 1.0])
+def _platt(
+    odds: Numbers, sizes: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: float
+) -> tuple[float, float, float]:
+    design = np.stack([np.ones(len(odds)), odds, sizes], 1)
+    start = np.array([0.0, 1.0, 0.0])
     values = start.copy()
     for _ in range(_STEPS):
         chances = 1 / (1 + np.exp(-np.clip(design @ values, -50, 50)))
         spread = weights * chances * (1 - chances)
-        bend = (design * spread[:, None]).T @ design + held * 0.1 * np.eye(2)
+        bend = (design * spread[:, None]).T @ design + held * 0.1 * np.eye(3)
         step = np.linalg.solve(bend, design.T @ (weights * (hit - chances)) - held * 0.1 * (values - start))
         values = values + step
         if np.abs(step).max() < 1e-9:
             break
-    return round(float(values[0]), 4), round(float(values[1]), 4)
+    return round(float(values[0]), 4), round(float(values[1]), 4), round(float(values[2]), 4)
 
 
 def chances_of(one: Cases, values: Numbers) -> Numbers:
