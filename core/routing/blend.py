@@ -24,6 +24,7 @@ LIKENESS = ("centre", "nearest", "about", "topic", "topics", "subject")
 SIGNS = (*LIKENESS, "words", "complexity", "urgency")
 NONE_SIGNS = ("bias", "outside", "outsides", "best", "general", "size")
 SHARE_COUNTS = 0.4  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
+TIE_AGAINST_NONE = 2.0  # a follow-up says little by itself, so that it is like nothing says little against it
 MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
 COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
 
@@ -60,11 +61,18 @@ class Reading:
     blend: Blend
 
     def confidence(self, domain: str) -> float:
-        """Calibrated probability that `domain` is right: from the odds that any of the domains is meant, and from its
-        own among them. These count less, for which of two near domains answers matters less than whether either can."""
+        """Calibrated probability that `domain` is right. That of the likeliest one comes from the odds that any of the
+        domains is meant, and from its own among them, which count less: which of two near domains answers matters less
+        than whether either can. What is left of `inside` is shared among the others as they are likely."""
         among = math.fsum(self.probabilities.values())
-        share = self.probabilities[domain] / among if among > 0 else 1 / len(self.probabilities)
-        return _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(share), len(self.probabilities))
+        likeliest = max(self.probabilities, key=lambda name: (self.probabilities[name], name))
+        highest = self.probabilities[likeliest] / among if among > 0 else 1 / len(self.probabilities)
+        curved = _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(highest), len(self.probabilities))
+        first = min(self.inside, curved)
+        if domain == likeliest:
+            return first
+        rest = among - self.probabilities[likeliest]
+        return min(first, (self.inside - first) * self.probabilities[domain] / rest) if rest > 0 else 0.0
 
 
 def read(
@@ -75,13 +83,14 @@ def read(
     tie: float = 0.0,
 ) -> Reading:
     """The reading of a message: `signs` by domain in the order of SIGNS, `against` in that of NONE_SIGNS. `tie`
-    log-odds speak for the domain `previous`, as many as against "none of these": the conversation's."""
+    log-odds speak for the domain `previous`, and more against "none of these": the conversation's."""
     factors = [blend.weights[name] for name in SIGNS]
     scores = {
         name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
         for name, values in signs.items()
     }
-    none = math.fsum(blend.none[name] * value for name, value in zip(NONE_SIGNS, against, strict=True)) - tie
+    none = math.fsum(blend.none[name] * value for name, value in zip(NONE_SIGNS, against, strict=True))
+    none -= tie * TIE_AGAINST_NONE
     top = max(none, *scores.values())
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}

@@ -67,8 +67,8 @@ class SubjectModel:
 
     def compare(self, vector: npt.NDArray[np.float32]) -> tuple[Numbers, float]:
         """The score of each domain, [domains], and that of belonging to no subject at all, for a unit vector."""
-        seen = (vector.astype(np.float64) - self._middle) @ self._turn
-        scores = self._constant + self._linear @ seen + self._square @ seen**2
+        seen = np.einsum("i,ij->j", vector.astype(np.float64) - self._middle, self._turn)  # not by BLAS: no threads
+        scores = self._constant + np.einsum("ij,j->i", self._linear, seen) + np.einsum("ij,j->i", self._square, seen**2)
         general = 0.0 if self._general is None else float(self._general @ seen - self._general @ self._general / 2)
         unit = _PER_DIMENSION / len(vector)
         return scores * unit, general * unit
