@@ -81,8 +81,8 @@ class LikenessModel:
         others = {group: len(self.names) + at for at, group in enumerate(dict.fromkeys(self._groups))}
         others[GENERAL] = NO_SUBJECT
         counts = np.diff([*self._said_at, len(self._said)])
-        owners = [np.repeat(np.arange(len(counts)), counts), [others[group] for group in self._groups]]
-        known = np.concatenate([self._said, self._outside]), np.concatenate(owners).astype(np.int64), len(counts)
+        owners = [*np.repeat(np.arange(len(counts)), counts), *(others[group] for group in self._groups)]
+        known = np.concatenate([self._said, self._outside]), np.array(owners, np.int64), len(counts)
         self._subjects, self._left_out = SubjectModel(*known), LeftOut(*known)
 
     def compare(self, vector: Vector) -> Likeness:
