@@ -19,7 +19,7 @@ from core.encoder import Encoder, find_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.routing.blend import FILE, NONE_SIGNS, SIGNS, Blend
 from core.routing.content import ContentModel
-from core.routing.fit_blend import Cases, case_of, chances_of, fit, left_out_cases, with_curves
+from core.routing.fit_blend import Cases, case_of, fit, left_out_cases, odds_of, with_curves
 from core.routing.likeness import LikenessModel
 from core.routing.router import Router
 from core.routing.rows import rows_from
@@ -30,9 +30,14 @@ ROOT = Path(__file__).resolve().parent.parent
 DEVELOP = ROOT / "benchmarks" / "data" / "routing_develop.jsonl"
 SHARE_28, SHARE_ALL, SHARE_OUTSIDE = 0.3, 0.1, 0.6  # weight of a left-out row beside one of the development set
 SHARE_IN_CURVES = 0.01  # in the calibration curves, for which left-out rows are too hard: they were written to differ
-OUTSIDE_EXPECTED = 0.2  # share of messages that belong to no domain, for the calibration of confidence
+SMALLER = (7, 5)  # sizes of random sets of the first domains in which the development messages are looked at as well
+SHARE_SMALLER = 0.2  # weight of a message there: it is the same message in each set
+SHARE_ELSEWHERE = 0.2  # of that, for messages of domains that are not in the set: there are many more of them
+OUTSIDE_EXPECTED = 0.05  # share of messages that belong to no domain, for the calibration of confidence
 FOLDS = 5
-START = Blend(dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0), (0.0, 1.0), "", "", 0, None)
+START = Blend(
+    dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 0.0), "", "", 0, None
+)
 
 
 class Set:
@@ -89,16 +94,18 @@ def calibration_error(confidence: Any, right: Any, bins: int = 10) -> float:
     return float(sum(gaps))
 
 
-def confidences(blend: Blend, cases: Cases) -> tuple[Any, Any, Any]:
-    """For each case the confidence, whether the best domain is right, and the probability of being inside."""
-    values = np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
-    chances = chances_of(cases, values)
-    none = chances[:, -1]
-    share = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
-    odds = lambda x: np.log(np.clip(x, 1e-9, 1 - 1e-9) / (1 - np.clip(x, 1e-9, 1 - 1e-9)))  # noqa: E731
-    curve = lambda pair, x: 1 / (1 + np.exp(-(pair[0] + pair[1] * x)))  # noqa: E731
-    inside = curve(blend.inside, -odds(none))
-    return inside * curve(blend.right, odds(share)), chances[:, :-1].argmax(1) == cases.right, inside
+def curve(by: tuple[float, float, float], odds: Any, domains: int) -> Any:
+    """Probabilities from log-odds by one of the blend's curves."""
+    return 1 / (1 + np.exp(-(by[0] + by[1] * odds + by[2] * np.log(domains))))
+
+
+def shown(name: str, sure: Any, inside: Any, right: Any, own: Any) -> None:
+    """Print a set's cross-validated figures."""
+    print(
+        f"{name}: accuracy {right[own].mean():.3f} of {own.sum()}, mean confidence {sure[own].mean():.3f}, calibration"
+        f" error {calibration_error(sure[own], right[own]):.3f}, area outside by confidence"
+        f" {area(sure[own], sure[~own]):.3f} and by inside {area(inside[own], inside[~own]):.3f}"
+    )
 
 
 def main() -> int:
@@ -112,42 +119,80 @@ def main() -> int:
     messages = [json.loads(line) for line in DEVELOP.read_text("utf-8").splitlines()]
     catalog = load_catalog(workspace)
     first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
+    rng = np.random.default_rng(0)
     with Encoder(file) as running:
         encoder = RememberingEncoder(running)
         small, whole = Set(first, workspace, encoder), Set(list(catalog.domains), workspace, encoder)
-        develop = small.cases(messages)
         left = weighed(small.left_out(), SHARE_28, SHARE_OUTSIDE)
         left_all = weighed(whole.left_out(), SHARE_ALL, SHARE_OUTSIDE / 3)
+        seen = {"28 domains": small.cases(messages)}
+        for size in SMALLER:
+            mixed = list(rng.permutation(first))
+            for at in range(0, len(mixed) - size + 1, size):
+                names = sorted(mixed[at : at + size])
+                seen[f"{size} domains, {names[0]} …"] = Set(names, workspace, encoder).cases(messages)
         identity = encoder.identity
 
-    def made(seen: Cases) -> Blend:
-        blend = fit(START, [left, left_all, seen], prior_rows=1.0)
-        own = int((seen.right < len(first)).sum())
-        share = OUTSIDE_EXPECTED / (1 - OUTSIDE_EXPECTED) * own / max(1, len(seen.right) - own)
-        return with_curves(blend, [weighed(seen, 1.0, share), weighed(left, SHARE_IN_CURVES, SHARE_IN_CURVES)])
+    def inside(one: Cases) -> Any:
+        return one.right < one.signs.shape[1] - 1
 
-    order = np.random.default_rng(0).permutation(len(messages))
-    sure, right, inside = np.zeros(len(messages)), np.zeros(len(messages), bool), np.zeros(len(messages))
+    def made(held: Any) -> Blend:
+        """Fitted to all but the messages held out."""
+        known = {name: part(one, ~held) for name, one in seen.items()}
+        fewer = [
+            weighed(one, SHARE_SMALLER, SHARE_SMALLER * SHARE_ELSEWHERE)
+            for name, one in known.items()
+            if name[:2] != "28"
+        ]
+        blend = fit(START, [left, left_all, known["28 domains"], *fewer], prior_rows=1.0)
+        curves = [weighed(left, SHARE_IN_CURVES, SHARE_IN_CURVES)]
+        for one in known.values():
+            own = int(inside(one).sum())
+            curves.append(
+                weighed(one, 1.0, OUTSIDE_EXPECTED / (1 - OUTSIDE_EXPECTED) * own / max(1, len(one.right) - own))
+            )
+        return with_curves(blend, curves)
+
+    order = rng.permutation(len(messages))
+    found = {name: [np.zeros(len(messages)) for _ in range(3)] for name in seen}
     for fold in range(FOLDS):
         held = np.zeros(len(messages), bool)
         held[order[fold::FOLDS]] = True
-        blend = made(part(develop, ~held))
-        sure[held], right[held], inside[held] = confidences(blend, part(develop, held))
-    own = develop.right < len(first)
+        blend = made(held)
+        for name, one in seen.items():
+            odds, sure, right, _ = odds_of(blend, part(one, held))
+            for column, values in zip(
+                found[name],
+                (
+                    curve(blend.right, sure, one.signs.shape[1] - 1),
+                    curve(blend.inside, odds, one.signs.shape[1] - 1),
+                    right,
+                ),
+                strict=True,
+            ):
+                column[held] = values
+    sure, within, right = found["28 domains"]
+    right, own = right > 0, inside(seen["28 domains"])
     final = replace(
-        made(develop),
+        made(np.zeros(len(messages), bool)),
         encoder=identity,
         method="left-out rows of the shipped examples and the development set: benchmarks/fit_router.py",
         accuracy=round(float(right[own].mean()), 4),
         n=int(own.sum()),
     )
     print(json.dumps(final.as_dict(), indent=1))
-    print(
-        f"development set, cross-validated: accuracy {right[own].mean():.3f} of {own.sum()}, calibration error"
-        f" {calibration_error(sure[own], right[own]):.3f}, area outside by confidence {area(sure[own], sure[~own]):.3f}"
-        f" and by inside {area(inside[own], inside[~own]):.3f}"
-    )
-    for least in (0.25, 0.3, 0.35, 0.4, 0.45):
+    print("development set, cross-validated")
+    shown("28 domains", sure, within, right, own)
+    for size in SMALLER:
+        some = [name for name in seen if name.startswith(f"{size} ")]
+        columns = [np.concatenate([found[name][at] for name in some]) for at in range(3)]
+        shown(
+            f"sets of {size}, the other domains' messages outside",
+            *columns[:2],
+            columns[2] > 0,
+            np.concatenate([inside(seen[name]) for name in some]),
+        )
+    for least in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         kept = sure >= least
         print(
             f"  from {least}: answered {kept[own].mean():.3f}, right of all {(right & kept)[own].mean():.3f}, outside"

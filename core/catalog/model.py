@@ -109,7 +109,7 @@ class Settings:
     routing_weights: Mapping[str, float] = field(
         default_factory=lambda: {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1}
     )
-    unsure_below: float = 0.35
+    unsure_below: float = 0.45
     consensus_band: float = 0.1  # of confidence below that, in which the two best domains may both answer
     encoder: str = ""  # empty: the shipped one; NO_ENCODER; or the path of a GGUF file or model folder
     crisis_region: str = "international"

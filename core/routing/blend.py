@@ -20,22 +20,25 @@ if TYPE_CHECKING:
     from core.routing.likeness import Likeness
 
 FILE = Path(__file__).with_name("blend.json")
-LIKENESS = ("centre", "nearest", "about", "topic", "topics")
+LIKENESS = ("centre", "nearest", "about", "topic", "topics", "subject")
 SIGNS = (*LIKENESS, "words", "complexity", "urgency")
-NONE_SIGNS = ("bias", "outside", "best")
+NONE_SIGNS = ("bias", "outside", "outsides", "best", "general", "size")
+SHARE_COUNTS = 0.4  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
+TIE_AGAINST_NONE = 2.0  # a follow-up says little by itself, so that it is like nothing says little against it
 MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
 COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
 
 
 @dataclass(frozen=True)
 class Blend:
-    """Weights by sign, and two curves on log-odds, each an intercept and a slope: `right` for that the best of the
-    domains is the right one, `inside` for that any of them is. `encoder` is the identity it was fitted with."""
+    """Weights by sign, and two curves on log-odds, each an intercept, a slope and what the logarithm of the number of
+    domains counts: `inside` for that any of the domains is meant, `right` for that the best of them is right. `encoder`
+    is the identity it was fitted with."""
 
     weights: Mapping[str, float]
     none: Mapping[str, float]
-    right: tuple[float, float]
-    inside: tuple[float, float]
+    right: tuple[float, float, float]
+    inside: tuple[float, float, float]
     encoder: str
     method: str
     n: int
@@ -54,35 +57,45 @@ class Reading:
     none: float
     probabilities: dict[str, float]  # by domain; the rest to 1 is "none of these"
     inside: float  # calibrated probability that one of the domains is meant
+    odds: float  # log-odds of that before calibration
     blend: Blend
 
     def confidence(self, domain: str) -> float:
-        """Calibrated probability that `domain` is right: that it is among the domains, times that any of them is."""
+        """Calibrated probability that `domain` is right. That of the likeliest one comes from the odds that any of the
+        domains is meant, and from its own among them, which count less: which of two near domains answers matters less
+        than whether either can. What is left of `inside` is shared among the others as they are likely."""
         among = math.fsum(self.probabilities.values())
-        share = self.probabilities[domain] / among if among > 0 else 1 / len(self.probabilities)
-        return self.inside * _curve(self.blend.right, log_odds(share))
+        likeliest = max(self.probabilities, key=lambda name: (self.probabilities[name], name))
+        highest = self.probabilities[likeliest] / among if among > 0 else 1 / len(self.probabilities)
+        curved = _curve(self.blend.right, self.odds + SHARE_COUNTS * log_odds(highest), len(self.probabilities))
+        first = min(self.inside, curved)
+        if domain == likeliest:
+            return first
+        rest = among - self.probabilities[likeliest]
+        return min(first, (self.inside - first) * self.probabilities[domain] / rest) if rest > 0 else 0.0
 
 
 def read(
     blend: Blend,
     signs: Mapping[str, Sequence[float]],
-    outside: float,
-    best: float,
+    against: Sequence[float],
     previous: str | None = None,
     tie: float = 0.0,
 ) -> Reading:
-    """The reading of a message: `signs` by domain in the order of SIGNS; `outside` and `best` as in Likeness. `tie`
-    log-odds speak for the domain `previous`, as many as against "none of these": the conversation's."""
+    """The reading of a message: `signs` by domain in the order of SIGNS, `against` in that of NONE_SIGNS. `tie`
+    log-odds speak for the domain `previous`, and more against "none of these": the conversation's."""
     factors = [blend.weights[name] for name in SIGNS]
     scores = {
         name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
         for name, values in signs.items()
     }
-    none = blend.none["bias"] + blend.none["outside"] * outside + blend.none["best"] * best - tie
+    none = math.fsum(blend.none[name] * value for name, value in zip(NONE_SIGNS, against, strict=True))
+    none -= tie * TIE_AGAINST_NONE
     top = max(none, *scores.values())
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}
-    return Reading(scores, none, found, _curve(blend.inside, -log_odds(math.exp(none - top) / total)), blend)
+    odds = -log_odds(math.exp(none - top) / total)
+    return Reading(scores, none, found, _curve(blend.inside, odds, len(scores)), odds, blend)
 
 
 def domain_signs(
@@ -122,8 +135,8 @@ def log_odds(share: float) -> float:
     return math.log(held / (1 - held))
 
 
-def _curve(coefficients: tuple[float, float], value: float) -> float:
-    exponent = coefficients[0] + coefficients[1] * value
+def _curve(coefficients: tuple[float, float, float], value: float, domains: int) -> float:
+    exponent = coefficients[0] + coefficients[1] * value + coefficients[2] * math.log(domains)
     return 1 / (1 + math.exp(-max(-700.0, min(700.0, exponent))))
 
 
@@ -147,14 +160,14 @@ def blend_from(data: Any, source: str) -> Blend:
             fail(f"blend.{table}")
     for curve in ("right", "inside"):
         pair = data.get(curve)
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_number, pair)):
+        if not isinstance(pair, list | tuple) or len(pair) != 3 or not all(map(_number, pair)):
             fail(f"blend.{curve}")
     accuracy = data.get("accuracy")
     return Blend(
         {name: float(data["weights"][name]) for name in SIGNS},
         {name: float(data["none"][name]) for name in NONE_SIGNS},
-        (float(data["right"][0]), float(data["right"][1])),
-        (float(data["inside"][0]), float(data["inside"][1])),
+        (float(data["right"][0]), float(data["right"][1]), float(data["right"][2])),
+        (float(data["inside"][0]), float(data["inside"][1]), float(data["inside"][2])),
         str(data.get("encoder", "")),
         str(data.get("method", "")),
         int(data["n"]) if _number(data.get("n")) else 0,

@@ -23,7 +23,7 @@ TERMS = ("content", "emotion", "speed", "quality")
 MEASURED = ("tokens_per_s", "first_token_s", "load_s", "quality", "quality_examples")
 DEFAULT_SETTINGS: dict[str, Any] = {
     "weights": {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1},
-    "unsure_below": 0.35,  # least confidence in the chosen domain
+    "unsure_below": 0.45,  # least confidence in the chosen domain
     "consensus_band": 0.1,  # so far below that, the two best domains may both be asked
     "near_best": 0.6,  # a domain is weighed if its content is at least this share of the best one's
     "answer_tokens": 128,  # length of answer the speed term reckons with

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from core.routing.blend import NONE_SIGNS, SIGNS, Blend, domain_signs
+from core.routing.blend import NONE_SIGNS, SHARE_COUNTS, SIGNS, Blend, domain_signs
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel
 from core.routing.likeness import Likeness, LikenessModel
@@ -48,7 +48,7 @@ def case_of(
     )
     case = np.zeros((len(names) + 1, len(SIGNS) + len(NONE_SIGNS)))
     case[:-1, : len(SIGNS)] = [found[name] for name in names]
-    case[-1, len(SIGNS) :] = (1.0, likeness.outside, likeness.best)
+    case[-1, len(SIGNS) :] = likeness.none_signs()
     return case
 
 
@@ -89,10 +89,11 @@ def fit(start: Blend, cases: Sequence[Cases], prior_rows: float = PRIOR_ROWS) ->
         slope -= hold * (values - before)
         for one in cases:
             chances = chances_of(one, values)
-            mean = np.einsum("nk,nkp->np", chances, one.signs)
+            mean = np.matmul(chances[:, None], one.signs)[:, 0]
             slope += one.weights @ (one.signs[np.arange(len(one.right)), one.right] - mean)
-            weighed = chances * one.weights[:, None]
-            bend += np.einsum("nk,nkp,nkq->pq", weighed, one.signs, one.signs) - (mean * one.weights[:, None]).T @ mean
+            flat = one.signs.reshape(-1, one.signs.shape[2])
+            weighed = (chances * one.weights[:, None]).reshape(-1, 1)
+            bend += (flat * weighed).T @ flat - (mean * one.weights[:, None]).T @ mean
         step = np.linalg.solve(bend, slope)
         size = 1.0
         while size > 1e-6 and _loss(values + size * step, cases, before, hold) > current:
@@ -113,38 +114,48 @@ def fit(start: Blend, cases: Sequence[Cases], prior_rows: float = PRIOR_ROWS) ->
 def with_curves(blend: Blend, cases: Sequence[Cases], held: float = 20.0) -> Blend:
     """The blend with its two calibration curves fitted (Platt scaling) to the cases, held to a straight curve as by
     `held` rows; and with the accuracy over the cases inside."""
+    seen = [odds_of(blend, one) for one in cases]
+    right, inside = np.concatenate([one[2] for one in seen]), np.concatenate([one[3] for one in seen])
+    weights = np.concatenate([one.weights for one in cases])
+    sizes = np.log(np.concatenate([np.full(len(one.right), one.signs.shape[1] - 1) for one in cases]))
+    sure = _platt(np.concatenate([one[1] for one in seen]), sizes, right, weights, held)
+    within = _platt(np.concatenate([one[0] for one in seen]), sizes, inside, weights, held)
+    return replace(blend, right=sure, inside=within, accuracy=accuracy_of(blend, cases), n=int(inside.sum()))
+
+
+def accuracy_of(blend: Blend, cases: Sequence[Cases]) -> float:
+    """The share of the cases inside whose right domain comes first."""
+    seen = [odds_of(blend, one) for one in cases]
+    return round(float(np.concatenate([one[2][one[3]] for one in seen]).mean()), 4)
+
+
+def odds_of(blend: Blend, one: Cases) -> tuple[Numbers, Numbers, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """For each case the log-odds of being inside and of the confidence in the best domain, both before calibration,
+    whether that domain is right, and whether the case is inside."""
     values = np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
-    odds_right, hit, hit_weights, odds_inside, inside, weights = [], [], [], [], [], []
-    for one in cases:
-        chances = chances_of(one, values)
-        none = chances[:, -1]
-        own = one.right < chances.shape[1] - 1
-        shares = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
-        odds_right.append(_log_odds(shares[own]))
-        hit.append((chances[:, :-1].argmax(1) == one.right)[own])
-        hit_weights.append(one.weights[own])
-        odds_inside.append(-_log_odds(none))
-        inside.append(own)
-        weights.append(one.weights)
-    hits = np.concatenate(hit)
-    right = _platt(np.concatenate(odds_right), hits, np.concatenate(hit_weights), held)
-    within = _platt(np.concatenate(odds_inside), np.concatenate(inside), np.concatenate(weights), held)
-    return replace(blend, right=right, inside=within, accuracy=round(float(hits.mean()), 4), n=len(hits))
+    chances = chances_of(one, values)
+    none = chances[:, -1]
+    shares = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
+    inside = -_log_odds(none)
+    sure = inside + SHARE_COUNTS * _log_odds(shares)
+    return inside, sure, chances[:, :-1].argmax(1) == one.right, one.right < chances.shape[1] - 1
 
 
-def _platt(odds: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: float) -> tuple[float, float]:
-    design = np.stack([np.ones(len(odds)), odds], 1)
-    start = np.array([0.0, 1.0])
+def _platt(
+    odds: Numbers, sizes: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: float
+) -> tuple[float, float, float]:
+    design = np.stack([np.ones(len(odds)), odds, sizes], 1)
+    start = np.array([0.0, 1.0, 0.0])
     values = start.copy()
     for _ in range(_STEPS):
         chances = 1 / (1 + np.exp(-np.clip(design @ values, -50, 50)))
         spread = weights * chances * (1 - chances)
-        bend = (design * spread[:, None]).T @ design + held * 0.1 * np.eye(2)
+        bend = (design * spread[:, None]).T @ design + held * 0.1 * np.eye(3)
         step = np.linalg.solve(bend, design.T @ (weights * (hit - chances)) - held * 0.1 * (values - start))
         values = values + step
         if np.abs(step).max() < 1e-9:
             break
-    return round(float(values[0]), 4), round(float(values[1]), 4)
+    return round(float(values[0]), 4), round(float(values[1]), 4), round(float(values[2]), 4)
 
 
 def chances_of(one: Cases, values: Numbers) -> Numbers:

@@ -5,7 +5,7 @@ from typing import Any
 
 from core.routing.blend import Blend, blend_from, shipped_blend
 from core.routing.content import ContentModel
-from core.routing.fit_blend import Cases, fit, left_out_cases, with_curves
+from core.routing.fit_blend import Cases, accuracy_of, fit, left_out_cases, with_curves
 from core.routing.likeness import LikenessModel
 from core.routing.rows import Rows, rows_from
 from core.routing.vectors import TextEncoder, packed, unpacked
@@ -35,7 +35,7 @@ def with_vectors(data: dict[str, Any], encoder: TextEncoder) -> dict[str, Any]:
         blend = with_curves(fit(blend, [cases]), [cases])
         blend = replace(blend, encoder=encoder.identity, method="fitted to this set's texts, each left out in turn")
     elif inside:
-        blend = replace(blend, accuracy=with_curves(blend, [cases]).accuracy, n=inside)
+        blend = replace(blend, accuracy=accuracy_of(blend, [cases]), n=inside)
     return {**data, "vectors": stored, "blend": blend.as_dict()}
 
 

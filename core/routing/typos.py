@@ -14,7 +14,8 @@ from pathlib import Path
 LEAST_WRONG = 2  # unknown words with a near known one, for a message to be corrected
 MOST_WRONG = 0.5  # share of the words that may be unknown
 MOST_CHARACTERS = 2000  # of a message that are looked at
-_FILE = Path(__file__).with_name("words.txt")  # common words, the commonest first: the whole words of BERT's vocabulary
+# Common words, the commonest first: the tokens of letters alone in BERT's vocabulary (Apache-2.0, see NOTICE).
+_FILE = Path(__file__).with_name("words.txt")
 _DOMAIN_RANK = 3000  # a word of the domains counts as common as the one at this place
 _OTHER_SOUND = 0.7  # cost, in edits, of not sounding the same
 _RARITY = 0.4  # cost of being ten times rarer

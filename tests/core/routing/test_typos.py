@@ -1,7 +1,11 @@
 """Misspelled messages are put right, and nothing else is touched."""
 
+from pathlib import Path
+
 import pytest
 
+from core.encoder.place import package_folder
+from core.routing import typos
 from core.routing.typos import Speller, edits, skeleton
 
 WORDS = ("gouache", "watercolour", "osmosis", "outliers")
@@ -60,3 +64,10 @@ def test_edits() -> None:
     assert edits("form", "from") == 1
     assert edits("kitten", "sitting") == 3
     assert edits("", "abc") == 3
+
+
+def test_the_list_of_words_is_the_encoders_vocabulary() -> None:
+    """So NOTICE says where it comes from and under which licence."""
+    tokens = (package_folder() / "vocab.txt").read_text("utf-8").splitlines()
+    words = [token for token in tokens if len(token) > 1 and token.isascii() and token.isalpha()]
+    assert Path(typos.__file__).with_name("words.txt").read_text("ascii").split() == words
