@@ -10,6 +10,7 @@ from core.catalog import Domain
 from core.catalog.examples import read_example_messages
 from core.deploy.manifest import FORMAT, NAME, write_manifest
 from core.encoder.client import Encoder
+from core.encoder.remembered import RememberingEncoder
 from core.files import link_or_copy, sha256_of
 from core.gguf.inspect import inspect_gguf
 from core.routing import build_routing_data
@@ -103,7 +104,7 @@ def _routing(ctx: Context, domains: dict[str, Any]) -> dict[str, Any]:
     examples, general = read_example_messages({name: Path(path) for name, path in inputs.get("examples", {}).items()})
     file = params.get("encoder")
     with contextlib.ExitStack() as stack:
-        encoder = stack.enter_context(Encoder(Path(file))) if file is not None else None
+        encoder = RememberingEncoder(stack.enter_context(Encoder(Path(file)))) if file is not None else None
         if encoder is None:
             print("there is no sentence encoder: messages are routed by keywords", flush=True)
         return build_routing_data(
