@@ -31,6 +31,7 @@ from core.routing.words import normalise, split_words, stem
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
 CASES = Path(__file__).with_name("crisis_cases.txt")
+ORDINARY = Path(__file__).with_name("crisis_ordinary.txt")
 VERSION = 2
 BUCKETS = 8192
 MOST_CHARACTERS = 4000  # of a text that letters are read from
