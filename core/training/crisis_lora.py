@@ -89,8 +89,9 @@ class CrisisEncoder:
     ) -> None:
         """Train on cases whose label is one of the classes, or None for harmless, from where it stands.
 
-        `pace` is a share of the usual rates; `stop` the epoch after which it ends, with the rates of that time. `state` is a file to which every finished epoch is written, and from which
-        training goes on if it was made by the same cases and settings; with it and without, the outcome is the same.
+        `pace` is a share of the usual rates; `stop` the epoch after which it ends, with the rates of that time. `state`
+        is a file to which every finished epoch is written, and from which training goes on if it was made by the same
+        cases and settings; with it and without, the outcome is the same.
         """
         optimiser = torch.optim.AdamW(
             [
