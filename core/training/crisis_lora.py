@@ -85,13 +85,11 @@ class CrisisEncoder:
         *,
         epochs: int,
         pace: float = 1.0,
-        stop: int | None = None,
     ) -> None:
         """Train on cases whose label is one of the classes, or None for harmless, from where it stands.
 
-        `pace` is a share of the usual rates; `stop` the epoch after which it ends, with the rates of that time. `state`
-        is a file to which every finished epoch is written, and from which training goes on if it was made by the same
-        cases and settings; with it and without, the outcome is the same.
+        `pace` is a share of the usual rates. `state` is a file to which every finished epoch is written, and from which
+        training goes on if it was made by the same cases and settings; with it and without, the outcome is the same.
         """
         optimiser = torch.optim.AdamW(
             [
@@ -105,7 +103,7 @@ class CrisisEncoder:
         crisis = torch.tensor([float(case.crisis) for case in cases])
         label = torch.tensor([self.classes.index(case.label) if case.label else -100 for case in cases])
         about = self._about(cases, [epochs, pace])
-        for epoch in range(_resume(state, self._named(), optimiser, about), stop or epochs):
+        for epoch in range(_resume(state, self._named(), optimiser, about), epochs):
             started, lost = time.monotonic(), 0.0
             torch.manual_seed(1000 * self._seed + epoch)
             chance = random.Random(1000 * self._seed + epoch)
