@@ -28,7 +28,7 @@ SEED = 1
 # Epochs, and the share of the usual rates.
 FIRST, SECOND = (5, 1.0), (2, 0.5)
 # Of the harmless held-out cases, most of them made to look like a crisis, the share a threshold may let through.
-FALSE_ALARMS = {"with_encoder": 0.02, "without_encoder": 0.03}
+FALSE_ALARMS = {"with_encoder": 0.015, "without_encoder": 0.03}
 MOST_EXCUSE = 2.0  # log-odds that a figure of speech takes off at most: a crisis may stand beside it
 
 
