@@ -42,11 +42,6 @@ def read_example_messages(files: Mapping[str, Path]) -> tuple[dict[str, list[str
     return {name: messages for name, messages in read.items() if messages}, general
 
 
-def example_messages() -> dict[str, list[str]]:
-    """The shipped messages by domain, those of none under OUTSIDE. Raises EnvironmentLacks."""
-    return {path.stem: read_messages(path) for path in sorted((template() / "examples").glob("*.txt"))}
-
-
 def read_messages(path: Path) -> list[str]:
     """The messages of a file, one a line; empty lines are left out. Raises InvalidInput naming file and line."""
     try:

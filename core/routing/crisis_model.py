@@ -31,8 +31,10 @@ from core.routing.words import normalise, split_words, stem
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
 CASES = Path(__file__).with_name("crisis_cases.txt")
+ORDINARY = Path(__file__).with_name("crisis_ordinary.txt")
 VERSION = 2
 BUCKETS = 8192
+WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
 
@@ -104,7 +106,8 @@ class Model:
     def read(self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool) -> str | None:
         """The kind of crisis, None where the probability is below the threshold."""
         probability, kind = self.probability(text, embedding, worded, excused)
-        return kind if probability >= self.threshold(embedding is not None) else None
+        least = self.threshold(embedding is not None)
+        return kind if probability >= (min(least, WORDED) if worded else least) else None
 
     def _margin(self, scores: Sequence[float]) -> float:
         """The log-odds of any kind of crisis against any other class, of a softmax's logits."""

@@ -1,7 +1,4 @@
-"""What the crisis gate is trained on: the shipped cases, the development set, and what people usually ask.
-
-Divided by a hash of the text.
-"""
+"""What the crisis gate is trained on: the shipped cases and the development set, divided by a hash of the text."""
 
 import hashlib
 import json
@@ -10,17 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.catalog.examples import example_messages
 from core.errors import InvalidInput
 from core.routing.crisis import KINDS
 from core.routing.crisis_model import CASES
 from core.routing.words import normalise
 
 _PARTS = 10  # one of which is held out
-ORDINARY = "ordinary"
-# Whose example messages may be crises themselves.
-_NOT_ORDINARY = ("mental_health", "emergency_response")
-_OF_EXAMPLES = 2  # every so manyth of the others is taken, chosen by a hash: training takes its time
+EVERYDAY = "ordinary"  # the class of messages that nobody would take for a crisis
 
 
 @dataclass(frozen=True)
@@ -36,30 +29,13 @@ class Case:
 
     @property
     def crisis(self) -> bool:
-        """Whether it is of a kind of crisis."""
         return self.label in KINDS
 
     @property
     def held_out(self) -> bool:
         """Whether thresholds are chosen on it: all of the development set, and a tenth of the shipped cases."""
-        return self.developed or _number(self.text, 0) % _PARTS == 0
-
-
-def ordinary_cases() -> list[Case]:
-    """Example messages of the shipped domains and of none: written in the first person, short, and harmless."""
-    texts = [
-        normalise(text)
-        for name, messages in example_messages().items()
-        if name not in _NOT_ORDINARY
-        for text in messages
-    ]
-    return [Case(text, ORDINARY) for text in texts if _number(text, 1) % _OF_EXAMPLES == 0]
-
-
-def _number(text: str, which: int) -> int:
-    """A number drawn from a text, the first or another one."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return int.from_bytes(digest[8 * which : 8 * which + 8], "big")
+        number = int.from_bytes(hashlib.sha256(self.text.encode()).digest()[:8], "big")
+        return self.developed or number % _PARTS == 0
 
 
 def shipped_cases(path: Path = CASES) -> list[Case]:
@@ -76,6 +52,12 @@ def shipped_cases(path: Path = CASES) -> list[Case]:
         else:
             cases.append(Case(normalise(line.strip()), label))
     return cases
+
+
+def everyday_cases(path: Path) -> list[Case]:
+    """The rows of `benchmarks/data/routing_develop.jsonl`, as ordinary messages that are held out."""
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [Case(normalise(row["text"]), EVERYDAY, developed=True) for row in rows]
 
 
 def development_cases(path: Path) -> list[Case]:

@@ -189,7 +189,6 @@ I'm dead tired, should I skip training?
 My villain kills the king, what next?
 panic attack before every exam
 Does a heart skip a beat when you sneeze?
-Took my evening pills twice by mistake. I'm looking at the empty box right now.
 My husband snores and then stops breathing for a few seconds. It scares me.""".splitlines()
 
 
