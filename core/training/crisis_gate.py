@@ -1,9 +1,9 @@
 """Rebuilds the weights of the crisis gate: python -m core.training.crisis_gate [FOLDER].
 
-Trained is on the cases and on everyday messages, without what is held out: a tenth of all, and both development sets. What
-was held out then says how the two readings and the expressions come together (Platt 1999) and where the thresholds lie.
-The test set is never read. Some twenty minutes on one idle core; what was broken off goes on from FOLDER. The encoder's
-package must be installed.
+Trained is on the cases and on everyday messages, without what is held out: a tenth of all, and both development sets.
+What was held out then says how the two readings and the expressions come together (Platt 1999) and where the thresholds
+lie. The test set is never read. Some twenty minutes on one idle core; what was broken off goes on from FOLDER. The
+encoder's package must be installed.
 """
 
 import json
