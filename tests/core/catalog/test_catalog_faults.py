@@ -236,6 +236,7 @@ def test_settings_left_out_have_their_defaults(workspace):
         == {
             "weights": {"content": 0.4, "emotion": 0.3, "speed": 0.2, "quality": 0.1},
             "unsure_below": 0.45,
+            "consensus_band": 0.1,
         }
     )
     assert after.crisis_dict()["region"] in after.crisis_dict()["resources"]
