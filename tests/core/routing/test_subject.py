@@ -47,7 +47,7 @@ def test_a_left_out_text_is_not_known() -> None:
     whole, left = SubjectModel(texts, owners, 3), LeftOut(texts, owners, 3)
     own = [(whole.compare(texts[row])[0][owners[row]], left.compare(row)[0][owners[row]]) for row in range(90)]
     differ = [one > other for one, other in own if one != other]  # equal are those at the cap
-    assert len(differ) > 20
+    assert len(differ) > 10
     assert np.mean(differ) > 0.9
 
 
