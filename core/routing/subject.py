@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SHRINKING = 0.2  # of the covariance within subjects towards a round one: there are fewer texts than would fill it
-MOST = 2.0  # a score is held to this: more comes from a set known by keywords alone, which are too much alike
+MOST = 3.0  # a score is held to this: more comes from a set known by keywords alone, which are too much alike
 GENERAL = -1  # owner of a text that belongs to no subject
 GENERAL_SHARE = 1 / 3  # of the texts of no subject in what messages as a whole are like; subjects share the rest alike
 _LEAST = 1e-3  # of a subject's own spread in any direction, in units of the spread within subjects
