@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 SHRINKING = 0.2  # of the covariance within subjects towards a round one: there are fewer texts than would fill it
+MOST = 3.0  # a score is held to this: more comes from a set known by keywords alone, which are too much alike
 GENERAL = -1  # owner of a text that belongs to no subject
 GENERAL_SHARE = 1 / 3  # of the texts of no subject in what messages as a whole are like; subjects share the rest alike
 _LEAST = 1e-3  # of a subject's own spread in any direction, in units of the spread within subjects
@@ -71,7 +72,7 @@ class SubjectModel:
         scores = self._constant + np.einsum("ij,j->i", self._linear, seen) + np.einsum("ij,j->i", self._square, seen**2)
         general = 0.0 if self._general is None else float(self._general @ seen - self._general @ self._general / 2)
         unit = _PER_DIMENSION / len(vector)
-        return scores * unit, general * unit
+        return np.clip(scores * unit, -MOST, MOST), general * unit
 
 
 class LeftOut:

@@ -35,7 +35,7 @@ def batch(workspace: Workspace, lines: str, *words: str) -> Answer:
 def test_a_batch_is_answered_line_by_line(bare: Workspace) -> None:
     asked = [
         {"text": "How should I lead my team?"},
-        {"text": "and the older ones among them?", "previous": "How should I lead my team?", "user": "ada"},
+        {"text": "and if that fails?", "previous": "How should I lead my team?", "user": "ada"},
         {"text": "I want to kill myself"},
         {"text": "what's the capital of Mongolia?", "user": None, "previous": None},
         {"text": "é😀\u2028 \ud83d", "other": 1},

@@ -80,7 +80,7 @@ def test_hand_written_queries(router: Router) -> None:
     assert len(outside) == 25
     answered = [(domain, decision) for domain, decision in inside if not decision.unsure]
     right = sum(domain == decision.domain for domain, decision in answered)
-    # Measured with the shipped threshold of 0.35: 69 % right, 30 % unsure, 1 wrong; 24 of 25 abstained outside. The
+    # Measured with the threshold of words, 0.35: 69 % right, 30 % unsure, 1 wrong; 24 of 25 abstained outside. The
     # floors leave room for edits of the starter data and the keywords.
     assert right / len(inside) >= 0.60
     assert right / len(answered) >= 0.93

@@ -46,7 +46,9 @@ def test_a_left_out_text_is_not_known() -> None:
     texts, owners, _ = drawn([30, 30, 30], 30)
     whole, left = SubjectModel(texts, owners, 3), LeftOut(texts, owners, 3)
     own = [(whole.compare(texts[row])[0][owners[row]], left.compare(row)[0][owners[row]]) for row in range(90)]
-    assert np.mean([one > other for one, other in own]) > 0.9
+    differ = [one > other for one, other in own if one != other]  # equal are those at the cap
+    assert len(differ) > 10
+    assert np.mean(differ) > 0.9
 
 
 @pytest.mark.parametrize(("counts", "general"), [([5], 0), ([1], 0), ([1, 1], 3), ([0, 4], 0)])
