@@ -54,7 +54,7 @@ class OnlyOne:
             resources=self._resources[found.kind] if found is not None else None,
             urgency=urgency_of(plain),
             complexity=complexity_of(plain, words),
-            emotion=self.read_emotion(plain, words),
+            emotion=(read_emotion if found is not None else self.read_emotion)(plain, words),
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
         )

@@ -242,6 +242,7 @@ class Conversation:
 
     def _events(self, turn: Turn, sampling: SamplingOptions | None) -> Iterator[Happening]:
         self._stopped.clear()
+        self._crisis = turn.decision.crisis  # also where the answer fails
         if turn.resources is not None:
             yield Notice(turn.resources)
         if turn.pair is not None:
@@ -341,7 +342,6 @@ class Conversation:
         if text:
             self._history += [{"role": "user", "content": turn.message}, {"role": "assistant", "content": text}]
             self._previous = turn.domain
-            self._crisis = turn.decision.crisis
             self._answered_at = time.monotonic()
             self.memory.add(turn.decision, turn.domain)
 

@@ -99,10 +99,12 @@ class Router:
         arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
-        emotion = self.read_emotion(plain, words, embedding)
+        found = find_crisis(plain, crisis_vector, crisis_before)
+        # What reads emotion may remember what it read; of a crisis nothing is kept.
+        emotion = (read_emotion if found else self.read_emotion)(plain, words, embedding)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
         weights = dict(weights) if weights is not None else self.weights
-        if found := find_crisis(plain, crisis_vector, crisis_before):
+        if found:
             how = FOLLOWING if found.matched == FOLLOWING else "crisis wording"
             return Decision(
                 domain=safest_domain(found.kind, self._tiers),

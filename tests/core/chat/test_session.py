@@ -102,6 +102,7 @@ def test_of_a_crisis_nothing_is_cached_or_remembered_of_the_person(conversation:
     after = conversation.figures()
     assert after["routing"].held == before["routing"].held
     assert after["answers"].held == before["answers"].held
+    assert after["emotion"].held == before["emotion"].held
     assert conversation.memory.past() == Past().rounded()
 
 
@@ -115,6 +116,10 @@ def test_short_messages_after_a_crisis_stay_on_the_safe_path(conversation: Conve
         list(turn.events())
     conversation.reset()
     assert not conversation.ask("what should I do").private
+    failing = conversation.ask("I want to end my life tonight")
+    for _ in failing.events():  # resources first; then the reader leaves before a word is said
+        break
+    assert conversation.ask("what should I do").private
 
 
 def test_crisis_resources_are_shown_even_when_the_engine_fails(tiny_bundle: Path) -> None:
