@@ -8,6 +8,7 @@ is known by is accounted for, so that new domains can be put beside old ones. Lo
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 SHRINKING = 0.2  # of the covariance within subjects towards a round one: there are fewer texts than would fill it
 MOST = 3.0  # a score is held to this: more comes from a set known by keywords alone, which are too much alike
@@ -27,6 +28,10 @@ class SubjectModel:
     def __init__(self, vectors: npt.NDArray[np.float32], owners: Integers, domains: int) -> None:
         """`vectors` [n, dimension] belong to the subjects `owners` [n]: below `domains` a domain's, from there on
         another group's, or GENERAL."""
+        with threadpool_limits(1, "blas"):  # two threads on two busy cores take thirty times as long as one
+            self._fit(vectors, owners, domains)
+
+    def _fit(self, vectors: npt.NDArray[np.float32], owners: Integers, domains: int) -> None:
         dimension = vectors.shape[1]
         texts = vectors.astype(np.float64)
         subjects = [owners == owner for owner in np.unique(owners[owners != GENERAL])]

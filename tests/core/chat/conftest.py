@@ -56,8 +56,11 @@ def write_bundle(
             "bytes": path.stat().st_size,
             "system_prompt": catalog.domains[name].system_prompt,
         }
-    _, general = read_example_messages(example_files(Workspace(REPOSITORY)))
-    routing = build_routing_data([catalog.domains[name] for name in domains], {}, {}, general=general[:40])
+    examples, general = read_example_messages(example_files(Workspace(REPOSITORY)))
+    few = {name: examples[name][:14] for name in domains}
+    routing = build_routing_data(
+        [catalog.domains[name] for name in domains], {}, {}, examples=few, general=general[:40]
+    )
     (folder / "routing.json").write_text(json.dumps(routing), "utf-8")
     manifest = {"format": FORMAT, "bases": entries, "domains": found, "routing": {"file": "routing.json"}}
     (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
