@@ -64,7 +64,8 @@ def test_both_vectors_are_asked_for_at_once(desk: Desk, asked: list[Any]) -> Non
     assert asked == [(1, [None, ADAPTER])]
     desk.route("How do I share the work out in a team of nine?")
     assert len(asked) == 1
-    desk.route("my knea hurts and i hav a feever since yestarday")  # what it is about is read as it was meant, a crisis as written
+    # What it is about is read as it was meant, a crisis as it was written.
+    desk.route("my knea hurts and i hav a feever since yestarday")
     assert asked[1:] == [(1, [None]), (1, [ADAPTER])]
 
 
