@@ -40,6 +40,7 @@ REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole: f
 SCORED_ROWS = 160  # positions of a step whose logits are held, and the work on a few of them in float64
 KEPT = 2600  # bytes a position of what is kept of the reference
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
+ENCODER = 130 * 10**6  # the sentence encoder's process, and numpy for its vectors
 FROM_GGUF = 7.5  # bytes a parameter while a GGUF base is dequantized: it is there twice for a moment
 LARGE_RANK = 64  # of an adapter, where its own is not looked at
 BUNDLE_SHARE = 1.2  # bytes a parameter of a quantized base, the largest type included
@@ -177,7 +178,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
             ),
             int(BUNDLE_SHARE * shape.parameters) + 10**6,
         ),
-        "package": (SMALL, int(0.1 * shape.parameters)),
+        "package": (SMALL + (ENCODER if params.get("encoder") else 0), int(0.1 * shape.parameters)),
     }[kind]
     return Need(memory, disk)
 

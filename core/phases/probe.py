@@ -29,7 +29,7 @@ class Speed:
 # seconds 93.7; the first domain of verify took 8.4 seconds, the others 2.4 each; an adapter took 9.5 to be converted.
 _STARTUP_S = {
     "base": 7.0, "train": 8.0, "evaluate": 10.0, "merge": 8.0, "convert": 7.0, "adapter-convert": 9.0, "quantize": 2.0,
-    "imatrix": 8.0, "verify": 6.0, "package": 0.5, "unify": 8.0, "check-merge": 8.0, "accept-merge": 0.5,
+    "imatrix": 8.0, "verify": 6.0, "package": 2.5, "unify": 8.0, "check-merge": 8.0, "accept-merge": 0.5,
     "prune": 8.0, "teach": 8.0, "heal": 8.0, "distil": 8.0, "slice-adapter": 9.0, "check-small": 4.0,
     "repair": 3.0, "repair-adapter": 9.0, "quality-gate": 0.5, "keep": 0.5,
 }  # fmt: skip

@@ -4,7 +4,8 @@ For `train` and `evaluate` the number is of floating-point operations: tokens ti
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
 without the adapter, and for `imatrix` and `teach` tokens are read forward, for `prune` over and over. `check-merge`
 scores all domains' held-out examples once. For `verify`, `check-small` and `unify` it is parameters times domains, for
-every other kind the parameters of the base.
+`package` the parameters of the base, and the texts that the sentence encoder has to read, for every other kind the
+parameters of the base.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ TRAINED, FORWARD, SCORED = 6, 2, 2 * 2
 # messages. Other tokenizers and languages differ; a job that has run of the same kind corrects for it.
 CHARACTERS_A_TOKEN = 4.0
 TOKENS_A_MESSAGE = 2.0  # of the template
+READING = 8e6  # parameters that are packaged in the time in which the sentence encoder reads a text: about 12 ms
 
 
 def work_of(
@@ -63,6 +65,8 @@ def work_of(
         return FORWARD * float(parameters) * int(params["tokens"]) * PASSES
     if kind in ("imatrix", "teach"):
         return FORWARD * float(parameters) * int(params["tokens"])
+    if kind == "package":
+        return float(parameters) + READING * int(params.get("unread", 0))
     if kind == "unify":
         return float(parameters) * len(params["weights"])
     if kind in ("verify", "check-small"):
