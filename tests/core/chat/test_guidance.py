@@ -58,7 +58,7 @@ NATURAL: list[tuple[str, str, str, tuple[str, ...]]] = [
     (GENERAL, "surprise", "I'm surprised by my result", ()),
     (GENERAL, "strong disgust", "I find my hotel room disgusting", ()),
     (GENERAL, "disgust", "I found my fridge smells awful", ()),
-    (GENERAL, "great trust", "I trust you completely and I rely on you", ()),
+    (GENERAL, "great trust", "I fully trust my neighbour with the key", ()),
     (GENERAL, "trust", "I trust my mechanic with the brakes", ()),
     (GENERAL, "eagerness", "I can't wait for my trip to Peru", ()),
     (GENERAL, "anticipation", "I'm eager to plant my first tree", ()),
