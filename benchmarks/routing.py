@@ -22,7 +22,7 @@ from core.catalog import load_catalog
 from core.encoder import Encoder, find_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.phases.routed import desk_of_domains
-from core.routing import Desk, Router
+from core.routing import Decision, Desk, Router
 from core.routing.rows import rows_from
 from core.text import table
 from core.workspace import Workspace
@@ -141,9 +141,12 @@ def conversations(desk: Desk, rows: list[dict[str, Any]]) -> str:
     right = {True: 0, False: 0}
     later = changed = kept_changes = total = 0
     for row in rows:
-        before: tuple[str | None, str | None] = (None, None)
+        before: tuple[str, Decision] | None = None
         for at, turn in enumerate(row["turns"]):
-            with_before = desk.route(turn["text"], before[1], previous=before[0])
+            told: dict[str, Any] = {}
+            if before is not None:
+                told = {"previous": before[0], "crisis_before": before[1].crisis}
+            with_before = desk.route(turn["text"], before[1].domain if before is not None else None, **told)
             alone = desk.route(turn["text"])
             for known, decision in ((True, with_before), (False, alone)):
                 right[known] += decision.domain == turn["domain"]
@@ -153,7 +156,7 @@ def conversations(desk: Desk, rows: list[dict[str, Any]]) -> str:
                 if turn["domain"] != row["turns"][at - 1]["domain"]:
                     changed += 1
                     kept_changes += with_before.domain == turn["domain"]
-            before = (turn["text"], with_before.domain)
+            before = (turn["text"], with_before)
     return (
         f"{len(rows)} conversations, {total} turns: answered right {right[True] / total:.3f} with the message before,"
         f" {right[False] / total:.3f} without; {kept_changes} of {changed} changes of topic followed"

@@ -66,10 +66,6 @@ class GuidanceRules:
     domains: Mapping[str, tuple[Rule, ...]]
     general: tuple[Rule, ...]
 
-    def rules_for(self, domain: str | None) -> tuple[Rule, ...]:
-        """The rules tried for a domain, in order."""
-        return (*self.domains.get(domain or "", ()), *self.general)
-
 
 def load_guidance(workspace: Workspace) -> GuidanceRules:
     """The rules of a workspace. Raises InvalidInput with the first fault and the number of further ones."""

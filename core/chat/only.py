@@ -42,8 +42,6 @@ class OnlyOne:
         """The one there is; of a crisis the kind and what to show."""
         plain = normalise(text)
         words = split_words(plain)
-        if crisis_before is None and previous is not None:
-            crisis_before = self._gate.find(normalise(previous))
         found = self._gate.find(plain, crisis_before)
         return Decision(
             domain=self._domain,

@@ -73,8 +73,15 @@ def route(
             started = time.perf_counter()
             before = None
             if message.previous is not None:
-                before = desk.route(message.previous, weights=weights, past=past).domain
-            decision = desk.route(message.text, before, weights=weights, past=past, previous=message.previous)
+                before = desk.route(message.previous, weights=weights, past=past)
+            decision = desk.route(
+                message.text,
+                before.domain if before is not None else None,
+                weights=weights,
+                past=past,
+                previous=message.previous,
+                crisis_before=before.crisis if before is not None else None,
+            )
             seconds = time.perf_counter() - started
             if batch:
                 click.echo(json.dumps(decision_json(decision, seconds), ensure_ascii=True))

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,17 +31,16 @@ class RememberingEncoder:
         """SHA-256 of the encoder's file."""
         return self._encoder.identity
 
-    def unknown(self, texts: Sequence[str]) -> int:
-        """How many of the texts would have to be read now."""
-        known = self._load()
-        return sum(_key(text) not in known for text in dict.fromkeys(texts))
+    def unknown(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that would have to be read now, each once."""
+        return _missing(texts, self._load())
 
     def embed(self, texts: Sequence[str]) -> "npt.NDArray[np.float32]":
         """As `Encoder.embed`, in half precision. Raises EncoderError."""
         import numpy as np
 
         known = self._load()
-        missing = [text for text in dict.fromkeys(texts) if _key(text) not in known]
+        missing = _missing(texts, known)
         if missing:
             for text, row in zip(missing, self._encoder.embed(missing), strict=True):
                 known[_key(text)] = base64.b64encode(row.astype("<f2").tobytes()).decode("ascii")
@@ -72,6 +71,10 @@ class RememberingEncoder:
             write_atomically(self._file, json.dumps(kept))
         except OSError as error:  # a cache that cannot be written costs time, nothing else
             log.warning("vectors cannot be remembered in %s: %s", self._file, error.strerror)
+
+
+def _missing(texts: Sequence[str], known: Mapping[str, Any]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if _key(text) not in known]
 
 
 def _key(text: str) -> str:

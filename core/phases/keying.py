@@ -11,6 +11,7 @@ from core.phases.kinds import KINDS, subject_of
 from core.phases.needs import Estimator, footprint
 from core.phases.planned import SHORT_KEY, Plan, PlannedJob
 from core.phases.predictor import Predictor
+from core.phases.unread import unread
 from core.phases.work import STUDENTS, work_of
 from core.store.reads import Reader
 from core.training.data import Example, read_examples
@@ -76,15 +77,17 @@ class JobMaker:
             footprint=footprint(kind, params, [self._bases[name][1] for name in bases]),
             bases=bases,
         )
-        job = replace(job, done=True) if self._is_done(job) else self._with_prediction(job, inputs.get("data"))
+        job = replace(job, done=True) if self._is_done(job) else self._with_prediction(job, inputs)
         plan.jobs[key] = job
         return job
 
-    def _with_prediction(self, job: PlannedJob, data: Any) -> PlannedJob:
+    def _with_prediction(self, job: PlannedJob, inputs: Mapping[str, Any]) -> PlannedJob:
+        data: Any = inputs.get("data")
         examples: Any = self._read(data) if isinstance(data, Path) else []
         if job.kind in ("check-merge", *STUDENTS):
             examples = {name: self._read(path) for name, path in data.items()}
-        work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples)
+        texts = len(unread(job.params, inputs["examples"])) if job.kind == "package" else 0
+        work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples, texts)
         expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)
         return replace(job, work=work, expected=expected)
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
-from core.catalog.examples import example_files, read_example_messages
+from core.catalog.examples import example_files
 from core.encoder.client import Encoder
 from core.encoder.place import find_encoder
-from core.encoder.remembered import RememberingEncoder
 from core.errors import EnvironmentLacks, InvalidInput
 from core.phases.compressing import ModelWeights
 from core.phases.gating import Gate
@@ -20,7 +19,6 @@ from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJ
 from core.phases.prompts import verification_prompts
 from core.phases.repairing import RepairingPlanner
 from core.phases.shrinking import SHRINKING
-from core.routing.rows import MOST_SAID
 from core.training.data import split_examples
 
 
@@ -374,7 +372,6 @@ class Planner(RepairingPlanner):
             {
                 **params,
                 "encoder": str(encoder.gguf) if encoder is not None else None,
-                "unread": self._unread(encoder, domains),
             },
             {
                 "examples": example_files(self.workspace),
@@ -401,15 +398,6 @@ class Planner(RepairingPlanner):
             return Encoder(file) if file is not None else None
         except EnvironmentLacks:
             return None
-
-    def _unread(self, encoder: Encoder | None, domains: Mapping[str, dict[str, Any]]) -> int:
-        """About how many texts the encoder has not read before: of the messages of these domains and of none, which
-        are most of what is read."""
-        if encoder is None:
-            return 0
-        examples, general = read_example_messages(example_files(self.workspace))
-        own = [text for name in domains for text in examples.get(name, ())[:MOST_SAID]]
-        return RememberingEncoder(encoder).unknown([*own, *general])
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

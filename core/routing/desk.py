@@ -13,7 +13,7 @@ from core.encoder.client import Encoder, EncoderError
 from core.encoder.place import find_encoder
 from core.errors import TaraError
 from core.routing.conversation import Before
-from core.routing.crisis import Crisis, find_crisis
+from core.routing.crisis import Crisis
 from core.routing.crisis_model import adapter_of
 from core.routing.data import load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Decision
@@ -171,8 +171,7 @@ class Desk:
     ) -> Decision:
         """Where `text` goes, as `Router.route`. `previous` is the message before, `seconds` how long ago it was.
 
-        `crisis_before` is the `crisis` of the decision before; where it is not given, the message before is looked at
-        again, alone. What was read of a crisis is not kept.
+        `crisis_before` is the `crisis` of the decision before. What was read of a crisis is not kept.
         """
         with self._using:
             earlier = self._reading(previous) if previous is not None else None
@@ -182,8 +181,6 @@ class Desk:
         before = None
         if previous is not None:
             before = Before(previous, seconds, earlier.topic if earlier is not None else None)
-            if crisis_before is None:
-                crisis_before = find_crisis(normalise(previous), earlier.crisis if earlier is not None else None)
         embedding = read.topic if read is not None else None
         decision = self.router.route(
             text,

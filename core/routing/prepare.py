@@ -13,16 +13,6 @@ from core.routing.vectors import TextEncoder, packed, unpacked
 FEWEST_ROWS = 40  # texts said, for a fit of one's own
 
 
-def suits(data: dict[str, Any], identity: str) -> bool:
-    """Whether the data's vectors are of this encoder."""
-    return data["vectors"] is not None and data["vectors"]["encoder"] == identity
-
-
-def has_texts(data: dict[str, Any]) -> bool:
-    """Whether there is something to compare with: data of the first version has none."""
-    return all(entry["about"] for entry in data["domains"].values())
-
-
 def with_vectors(data: dict[str, Any], encoder: TextEncoder) -> dict[str, Any]:
     """The data with vectors of `encoder`, and with weights. For the encoder they were made with the shipped weights
     are taken, for another they are fitted to the texts, each left out in turn. Raises EncoderError."""

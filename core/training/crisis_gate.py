@@ -2,7 +2,7 @@
 
 Trained is on the cases and on everyday messages, without what is held out: a tenth of all, and both development sets.
 What was held out then says how the two readings and the expressions come together (Platt 1999) and where the thresholds
-lie. The test set is never read. Some twenty minutes on one idle core; what was broken off goes on from FOLDER. The
+lie. The test set is never read. It took twelve minutes beside other work; what was broken off goes on from FOLDER. The
 encoder's package must be installed.
 """
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from core.catalog import load_catalog
@@ -117,3 +118,11 @@ def answer(
     assert len(pieces) + sum(isinstance(event, Restarted) for event in events) == len(events) - 1
     assert "".join(pieces) == done.text
     return done
+
+
+def gone(pid: int) -> None:
+    """Wait until a process has ended."""
+    try:
+        psutil.Process(pid).wait(20)
+    except psutil.NoSuchProcess:
+        return
