@@ -97,6 +97,8 @@ def wake(workspace: Workspace) -> bool:
         os.write(descriptor, b"w")
     except BlockingIOError:
         pass  # the pipe is full: it will wake anyway
+    except BrokenPipeError:
+        return False  # the runner has left since the pipe was opened
     finally:
         os.close(descriptor)
     return True

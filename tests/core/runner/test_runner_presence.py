@@ -36,6 +36,24 @@ def test_presence(workspace: Workspace) -> None:
     assert runner_pid(workspace) is None
 
 
+def test_a_runner_that_leaves_at_this_moment_is_not_woken(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace.runs.mkdir(exist_ok=True)
+    os.mkfifo(wake_path(workspace))
+    reader = os.open(wake_path(workspace), os.O_RDONLY | os.O_NONBLOCK)
+    look = os.fstat
+
+    def look_as_it_leaves(descriptor: int) -> os.stat_result:
+        os.close(reader)
+        return look(descriptor)
+
+    with monkeypatch.context() as during:
+        during.setattr(os, "fstat", look_as_it_leaves)
+        woken = wake(workspace)
+    assert woken is False
+
+
 def test_what_is_queued_while_an_idle_runner_leaves_is_done(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
