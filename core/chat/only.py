@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping
 
 from core.routing import Decision
 from core.routing.complexity import complexity_of
-from core.routing.crisis import Crisis
-from core.routing.crisis_reader import CrisisReader
+from core.routing.crisis import Crisis, find_crisis
 from core.routing.data import DEFAULT_SETTINGS
 from core.routing.emotion import EmotionReader, read_emotion
+from core.routing.message_reader import MessageReader
 from core.routing.past import Past
 from core.routing.urgency import urgency_of
 from core.routing.words import normalise, split_words
@@ -19,7 +19,7 @@ class OnlyOne:
     def __init__(self, domain: str | None, resources: Mapping[str, str]) -> None:
         self._domain = domain
         self._resources = resources
-        self._gate = CrisisReader()
+        self.reader = MessageReader()
         self.read_emotion: EmotionReader = read_emotion
 
     @property
@@ -42,7 +42,13 @@ class OnlyOne:
         """The one there is; of a crisis the kind and what to show."""
         plain = normalise(text)
         words = split_words(plain)
-        found = self._gate.find(plain, crisis_before)
+        vectors = self.reader.read(plain)
+        found = find_crisis(plain, vectors.crisis if vectors is not None else None, crisis_before)
+        if found is not None:
+            self.reader.forget(plain)
+        if crisis_before is not None and previous is not None:
+            self.reader.forget(normalise(previous))
+        topic = vectors.topic if vectors is not None else None
         return Decision(
             domain=self._domain,
             confidence=1.0,
@@ -52,15 +58,19 @@ class OnlyOne:
             resources=self._resources[found.kind] if found is not None else None,
             urgency=urgency_of(plain),
             complexity=complexity_of(plain, words),
-            emotion=(read_emotion if found is not None else self.read_emotion)(plain, words),
+            emotion=(read_emotion if found is not None else self.read_emotion)(plain, words, topic),
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
         )
 
     def use(self, setting: str) -> None:
-        """Take the encoder the crisis gate reads with."""
-        self._gate.use(setting)
+        """Take the encoder that messages are read with."""
+        self.reader.use(setting)
+
+    def start(self) -> None:
+        """Find and start the encoder now, so that the first message does not wait for it."""
+        self.reader.read("warm up")
 
     def close(self) -> None:
         """End the encoder's process."""
-        self._gate.close()
+        self.reader.close()

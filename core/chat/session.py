@@ -348,7 +348,8 @@ class Conversation:
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def prepare(self, domain: str | None = None) -> None:
-        """Have the engine loaded before the first question. Raises EngineError."""
+        """Have router and engine loaded before the first question. Raises EngineError."""
+        self.router.start()
         self.engine.prepare(domain)
 
     def cancel(self) -> None:

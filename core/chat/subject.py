@@ -41,6 +41,9 @@ class Routing(Protocol):
     def use(self, setting: str) -> None:
         """Take the sentence encoder that `routing.encoder` of the settings names."""
 
+    def start(self) -> None:
+        """Start now what the first message would wait for."""
+
     def close(self) -> None:
         """End what it has started."""
 

@@ -1,6 +1,7 @@
 """`tara chat`: talk to a release, a model or an adapter."""
 
 import sys
+import threading
 from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ class Talk:
         if is_terminal() and sys.stdin.isatty() and not self.as_json:
             who = clean(", ".join(self.conversation.engine.domains) or "no domain")
             click.echo(f"{clean(self.conversation.subject.name)}: {who}; an empty line or Ctrl-D leaves")
+            threading.Thread(target=self.conversation.router.start, daemon=True).start()  # while the person types
         from core.chat.telling import stats_line
 
         asked = 0

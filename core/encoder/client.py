@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import core
 from core.catalog.hashes import remembered_sha256
+from core.encoder.place import find_encoder
 from core.encoder.protocol import EncoderError, decode, encode
 from core.gguf.header import read_header
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["Encoder", "EncoderError"]
+__all__ = ["Encoder", "EncoderError", "configured_encoder"]
 
 ANSWER_S = 60.0  # an encoder that says nothing for so long is ended
 END_S = 5.0
@@ -130,6 +131,15 @@ class Encoder:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         self.close()
+
+
+def configured_encoder(setting: str) -> Encoder | None:
+    """The encoder that `routing.encoder` of the settings names, as `find_encoder`; None where it is switched off.
+
+    Nothing is started. Raises EnvironmentLacks, InvalidInput.
+    """
+    file = find_encoder(setting)
+    return Encoder(file) if file is not None else None
 
 
 class _Child:

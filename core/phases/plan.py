@@ -10,8 +10,7 @@ from typing import Any
 from core.catalog import TrainingPreset
 from core.catalog.bases import base_identity, locate
 from core.catalog.examples import example_files
-from core.encoder.client import Encoder
-from core.encoder.place import find_encoder
+from core.encoder.client import Encoder, configured_encoder
 from core.errors import EnvironmentLacks, InvalidInput
 from core.phases.compressing import ModelWeights
 from core.phases.gating import Gate
@@ -394,8 +393,7 @@ class Planner(RepairingPlanner):
         """The sentence encoder whose vectors the bundle holds; None where there is none, and messages are routed by
         keywords until there is."""
         try:
-            file = find_encoder(self.catalog.settings.encoder)
-            return Encoder(file) if file is not None else None
+            return configured_encoder(self.catalog.settings.encoder)
         except EnvironmentLacks:
             return None
 

@@ -9,8 +9,7 @@ from typing import Any
 from core.catalog import load_catalog
 from core.catalog.hashes import cache_file
 from core.deploy.current import release_folder
-from core.encoder.client import Encoder
-from core.encoder.place import find_encoder
+from core.encoder.client import Encoder, configured_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.errors import InvalidInput, Refused, TaraError
 from core.files import write_atomically
@@ -76,8 +75,7 @@ def _made(wanted: RoutingSet, setting: str, say: Callable[[str], None]) -> dict[
 def _encoder(setting: str) -> Encoder | None:
     """The encoder that is set, None where there is none; why is said by the desk, when it looks for it."""
     try:
-        file = find_encoder(setting)
-        return Encoder(file) if file is not None else None
+        return configured_encoder(setting)
     except TaraError:
         return None
 

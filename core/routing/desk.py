@@ -1,60 +1,38 @@
 """The router together with an encoder: reads a message once, and decides by keywords where the encoder fails."""
 
-import logging
-import threading
-from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from core.encoder.client import Encoder, EncoderError
-from core.encoder.place import find_encoder
 from core.errors import TaraError
 from core.routing.conversation import Before
 from core.routing.crisis import Crisis
-from core.routing.crisis_model import adapter_of
 from core.routing.data import load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Decision
 from core.routing.emotion import EmotionReader
+from core.routing.message_reader import MessageReader, Vectors
 from core.routing.past import Past
 from core.routing.router import Router
 from core.routing.vectors import Embedding
 from core.routing.words import normalise
-
-MOST_READ = 64  # messages whose vectors are kept
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A message as the encoder reads it: `topic` of its readable form, `crisis` of its plain one under the gate's
-    adapter; without an adapter None."""
-
-    topic: Embedding
-    crisis: Sequence[float] | None
 
 
 class Desk:
     """Routes messages as `Router` does, with the vectors of an encoder it holds. Close it, or use it in a `with`.
 
     The encoder is looked for at the first message: `setting` is `routing.encoder` of the workspace. Where the data's
-    vectors are of another encoder, or it has none, its texts are read then, once. `note` says why messages are routed
-    by keywords, where they are. May be used from several threads.
+    vectors are of another encoder, or it has none, its texts are read then, once. May be used from several threads.
     """
 
     def __init__(self, data: dict[str, Any], setting: str = "", source: str = "routing data") -> None:
         """Raises InvalidInput for data that cannot be routed with, naming `source`."""
         self._data = validate(data, source)
-        self._setting = setting
-        self._encoder: Encoder | None = None
-        self._looked = False
-        self._read: OrderedDict[str, _Read] = OrderedDict()
-        self._using = threading.RLock()
-        self._closing = False
+        self._ready = False  # whether the data was looked at with the encoder in hand
+        self.reader = MessageReader(setting)
         self.router = Router(self._data)
-        self.note = ""
 
     @classmethod
     def open(cls, path: Path, setting: str = "") -> "Desk":
@@ -63,11 +41,9 @@ class Desk:
 
     def use(self, setting: str) -> None:
         """Take another encoder from now on, as `routing.encoder` names it."""
-        with self._using:
-            if setting != self._setting:
-                self.close()
-                self._setting, self._looked, self.note = setting, False, ""
-                self._read.clear()
+        with self.reader.held():
+            if self.reader.use(setting):
+                self._ready = False
 
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it."""
@@ -86,29 +62,31 @@ class Desk:
         return self._data
 
     @property
+    def note(self) -> str:
+        """Why messages are routed by keywords, where they are."""
+        return self.reader.note
+
+    @property
     def encoder_pid(self) -> int | None:
         """The process of the encoder; None where none runs."""
-        return self._encoder.pid if self._encoder is not None else None
+        return self.reader.pid
 
     def _found(self) -> Encoder | None:
-        with self._using:
-            if not self._looked:
-                self._looked = True
-                try:
-                    path = find_encoder(self._setting)
-                    if path is None:
-                        self.note = "the encoder is switched off"
-                    else:
-                        encoder = Encoder(path)
-                        ready = _made_ready(self._data, encoder)
-                        if ready is not self._data:
-                            self._data = ready
-                            self.router = self.router.with_data(ready)
-                        self._encoder = encoder
-                except TaraError as error:
-                    log.warning("messages are routed by keywords: %s", error.one_line())
-                    self.note = error.one_line()
-            return self._encoder
+        """The encoder; its vectors are in the data from then on."""
+        with self.reader.held():
+            encoder = self.reader.encoder()
+            if encoder is None or self._ready:
+                return encoder
+            self._ready = True
+            try:
+                ready = _made_ready(self._data, encoder)
+            except TaraError as error:
+                self.reader.do_without(error)
+                return None
+            if ready is not self._data:
+                self._data = ready
+                self.router = self.router.with_data(ready)
+            return encoder
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -134,27 +112,11 @@ class Desk:
         read = self._reading(text)
         return read.topic if read is not None else None
 
-    def _reading(self, text: str) -> _Read | None:
-        """Both vectors of a message, asked for at once where nothing is misspelled; None as `embedding`."""
-        with self._using:
-            encoder = self._found()
-            if encoder is None:
+    def _reading(self, text: str) -> Vectors | None:
+        with self.reader.held():
+            if self._found() is None:
                 return None
-            plain = normalise(text)
-            if plain in self._read:
-                self._read.move_to_end(plain)
-                return self._read[plain]
-            try:
-                read = _both(encoder, plain, self.router.readable(text))
-            except EncoderError as error:
-                log.warning("a message is routed by keywords: %s", error.one_line())
-                self.note = error.one_line()
-                return None
-            self.note = ""
-            self._read[plain] = read
-            while len(self._read) > MOST_READ:
-                self._read.popitem(last=False)
-            return read
+            return self.reader.read(normalise(text), self.router.readable(text))
 
     def route(
         self,
@@ -173,11 +135,9 @@ class Desk:
 
         `crisis_before` is the `crisis` of the decision before. What was read of a crisis is not kept.
         """
-        with self._using:
+        with self.reader.held():
             earlier = self._reading(previous) if previous is not None else None
             read = self._reading(text)
-            if self._closing:
-                self._end()
         before = None
         if previous is not None:
             before = Before(previous, seconds, earlier.topic if earlier is not None else None)
@@ -195,28 +155,14 @@ class Desk:
             crisis_before=crisis_before,
         )
         if decision.crisis is not None:
-            self._forget(text)
+            self.reader.forget(normalise(text))
         if crisis_before is not None and previous is not None:
-            self._forget(previous)
+            self.reader.forget(normalise(previous))
         return replace(decision, note=self.note) if embedding is None and self.note else decision
-
-    def _forget(self, text: str) -> None:
-        with self._using:
-            self._read.pop(normalise(text), None)
 
     def close(self) -> None:
         """End the encoder's process, now or after the message it reads; a later message starts it again."""
-        self._closing = True
-        if self._using.acquire(blocking=False):
-            try:
-                self._end()
-            finally:
-                self._using.release()
-
-    def _end(self) -> None:
-        self._closing = False
-        if self._encoder is not None:
-            self._encoder.close()
+        self.reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -225,18 +171,6 @@ class Desk:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _both(encoder: Encoder, plain: str, readable: str) -> _Read:
-    """The vectors for what a message is about and for the crisis gate. Raises EncoderError."""
-    adapter = adapter_of(encoder.gguf)
-    if adapter is None:
-        return _Read(Embedding(encoder.embed([readable])[0], encoder.identity), None)
-    if readable == plain:
-        topic, crisis = encoder.embed_adapted([plain], [None, adapter])[0]
-    else:
-        topic, crisis = encoder.embed([readable])[0], encoder.embed_adapted([plain], [adapter])[0, 0]
-    return _Read(Embedding(topic, encoder.identity), crisis)
 
 
 def _made_ready(data: dict[str, Any], encoder: Encoder) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The crisis gate where messages are routed: both vectors at once, before everything else, and nothing of it kept."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ from core.encoder import Encoder
 from core.routing import Desk, build_routing_data, explain, headline
 from core.routing.crisis import FOLLOWING, KINDS, WHOLE, Crisis, expressions_match
 from core.routing.crisis_model import ADAPTER
-from core.routing.crisis_reader import CrisisReader
-from core.routing.words import normalise
+from core.routing.emotion import read_emotion
+from core.routing.words import normalise, split_words
 
 MARK = "quinceblossom"
 MEANT = "I gave my cat away this morning and wrote to everyone. After tonight none of it will matter."
@@ -92,7 +93,7 @@ def test_nothing_of_a_crisis_is_kept_or_logged(desk: Desk, caplog: pytest.LogCap
     with caplog.at_level(logging.DEBUG):
         found = desk.route(text)
         desk.route("ok", "healthcare", previous=text, crisis_before=found.crisis)
-    assert not any(MARK in key for key in desk._read)
+    assert not desk.reader.holds(MARK)
     assert MARK not in caplog.text + headline(found) + "\n".join(explain(found))
 
 
@@ -110,23 +111,36 @@ def test_the_help_lines_are_those_of_the_configured_region(catalog: Any, number:
     assert all(number in text and "Call 0." not in text for text in data["resources"].values())
 
 
-def test_one_model_alone_is_guarded_as_well(encoder: Encoder) -> None:
+@pytest.fixture
+def only(encoder: Encoder) -> Iterator[OnlyOne]:
+    """What a conversation with a single model asks, with the shipped encoder."""
+    made = OnlyOne(None, dict.fromkeys(KINDS, "call somebody"))
+    made.use(str(encoder.gguf))
+    yield made
+    made.close()
+
+
+def test_one_model_alone_is_guarded_as_well(only: OnlyOne) -> None:
+    found = only.route(MEANT)
+    assert (found.crisis, found.resources) == (Crisis("suicide", WHOLE), "call somebody")
+    assert not only.reader.holds("cat away")
+    assert only.route("ok", previous=MEANT, crisis_before=found.crisis).crisis == Crisis("suicide", FOLLOWING)
+    assert only.route(TEAM).crisis is None
+
+
+def test_one_model_alone_is_told_the_emotion_as_a_release_is(only: OnlyOne, desk: Desk) -> None:
+    text = "Everyone clapped at the end of my talk and my legs are still shaking."
+    assert only.route(text).emotion == desk.route(text).emotion
+    plain = normalise(text)
+    assert only.route(text).emotion != read_emotion(plain, split_words(plain))  # which goes by words alone
+
+
+def test_without_the_encoder_one_model_alone_goes_by_wording_and_says_so(tmp_path: Path) -> None:
     only = OnlyOne(None, dict.fromkeys(KINDS, "call somebody"))
-    only.use(str(encoder.gguf))
-    try:
-        found = only.route(MEANT)
-        assert (found.crisis, found.resources) == (Crisis("suicide", WHOLE), "call somebody")
-        assert only.route("ok", previous=MEANT, crisis_before=found.crisis).crisis == Crisis("suicide", FOLLOWING)
-        assert only.route(TEAM).crisis is None
-    finally:
-        only.close()
-
-
-def test_without_the_encoder_the_reader_goes_by_wording_and_says_so(tmp_path: Path) -> None:
-    reader = CrisisReader(str(tmp_path / "gone.gguf"))
+    only.use(str(tmp_path / "gone.gguf"))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TARA_ENCODER", raising=False)
-        found = reader.find(normalise("I want to kill myself"))
-    assert found is not None
-    assert "gone.gguf" in reader.note
-    reader.close()
+        found = only.route("I want to kill myself")
+    assert found.crisis is not None
+    assert "gone.gguf" in only.reader.note
+    only.close()
