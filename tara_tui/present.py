@@ -50,14 +50,14 @@ def span(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Bytes as 812B, 4.2K, 98M, 1.2G (binary units); '-' for none."""
+    """Bytes as 812B, 4.2K, 98M, 1.2G: decimal units, as in what commands say; '-' for none."""
     if count is None:
         return "-"
     value, unit = float(count), "B"
     for unit in ("B", "K", "M", "G", "T"):
         if value < 999.5 or unit == "T":
             break
-        value /= 1024
+        value /= 1000
     return f"{value:.1f}{unit}" if value < 9.95 and unit != "B" else f"{value:.0f}{unit}"
 
 

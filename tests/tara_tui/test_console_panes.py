@@ -166,7 +166,7 @@ async def test_details_give_method_and_date(tmp_path: Path) -> None:
 
 
 async def test_meters_with_and_without_gpu(tmp_path: Path) -> None:
-    meters = Meters(12, "3.1G", "8.0G", 39, "40G", 41, Gpu(93, 20 << 30, 139 << 30))
+    meters = Meters(12, "3.1G", "8.0G", 39, "40G", 41, Gpu(93, 20 * 10**9, 139 * 10**9))
     async with console(FakeBackend(tmp_path)) as it:
         from tara_tui.messages import MetersSampled
 
