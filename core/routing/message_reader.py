@@ -59,14 +59,16 @@ class MessageReader:
     @contextmanager
     def held(self) -> Iterator[None]:
         """While what is read now is read: `close` from another thread ends the encoder only after it."""
-        with self._using:
-            self._held += 1
-            try:
-                yield
-            finally:
-                self._held -= 1
-        if self._closing and not self._held:
-            self.close()
+        try:
+            with self._using:
+                self._held += 1
+                try:
+                    yield
+                finally:
+                    self._held -= 1
+        finally:
+            if self._closing and not self._held:
+                self.close()
 
     def encoder(self) -> Encoder | None:
         """The encoder, looked for once; None where there is none."""
