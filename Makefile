@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: quickstart test test-openssh console setup lint types contracts unit screenshot faults faults-memory \
-	combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat bench-routing bench-emotion bench-crisis
+	acceptance combinations bench-startup bench-runner bench-factory bench-hybrid bench-chat bench-routing bench-emotion bench-crisis
 
 quickstart: setup
 	@$(BIN)/tara quickstart
@@ -58,6 +58,10 @@ faults: setup
 faults-memory: setup
 	@$(BIN)/python -m tests.faults.out_of_memory
 
+# From nothing to a release by the commands alone, each step held against what is owed: build, routing, emotions, compression.
+acceptance: setup
+	@$(BIN)/python -m tests.acceptance $(if $(FOLDER),--folder $(FOLDER))
+
 # Hours on a small machine: all types with all techniques, from the command line and from the console.
 combinations: setup
 	@$(BIN)/python -m tests.combinations
@@ -82,7 +86,7 @@ bench-hybrid: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/hybrid.py $(if $(FOLDER),--folder $(FOLDER))
 
 bench-crisis: setup
-	@PYTHONPATH=. $(BIN)/python benchmarks/crisis.py
+	@PYTHONPATH=. $(BIN)/python benchmarks/crisis.py $(if $(DATA),--talk $(DATA))
 
 bench-routing: setup
 	@PYTHONPATH=. $(BIN)/python benchmarks/routing.py

@@ -14,6 +14,10 @@ from core.errors import InvalidInput
 from core.routing.lexicon import EMOTIONS
 
 XED_FILE = "xed_en_train.tsv"
+ATTRIBUTION = (
+    "XED by Emily Öhman, Marc Pàmies, Kaisla Kajava and Jörg Tiedemann (CC BY 4.0) and GoEmotions by Dorottya Demszky "
+    "et al., Google (Apache-2.0)"
+)
 NEUTRAL_FILE = "xed_en_neutral_train.txt"
 GO_FILE = "goemotions_train.tsv"
 GO_NAMES_FILE = "goemotions_labels.txt"

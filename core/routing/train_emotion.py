@@ -24,7 +24,7 @@ import numpy.typing as npt
 from core.encoder import Encoder, find_encoder
 from core.errors import EnvironmentLacks, TaraError
 from core.files import write_atomically
-from core.routing.emotion_data import FOLDS, Row, read_rows
+from core.routing.emotion_data import ATTRIBUTION, FOLDS, Row, read_rows
 from core.routing.emotion_features import wording_features
 from core.routing.emotion_figures import area_under_curve, best_threshold, calibration_error, f1_scores, micro_f1
 from core.routing.heads import FILE, FORMAT, NAMES
@@ -38,10 +38,7 @@ L2_DENSE, L2_SPARSE = 3.0, 2.0
 ROUNDS = 60
 UNIT = 0.03  # what 1 stands for in the stored weights of features, which are whole numbers from -127 to 127
 NEUTRAL_COST = 0.003  # most macro-F1 on texts with a feeling that calling messages neutral may cost
-LICENCE = (
-    "Weights trained from XED by Emily Öhman, Marc Pàmies, Kaisla Kajava and Jörg Tiedemann (CC BY 4.0) and GoEmotions "
-    "by Dorottya Demszky et al., Google (Apache-2.0), on vectors of all-MiniLM-L6-v2 (Apache-2.0)."
-)
+LICENCE = f"Weights trained from {ATTRIBUTION}, on vectors of all-MiniLM-L6-v2 (Apache-2.0)."
 Weights = tuple[Array, Array, Array]  # dense [d, 9], of features [columns, 9], bias [9]
 
 

@@ -14,6 +14,7 @@ from core.routing.words import normalise
 
 _PARTS = 10  # one of which is held out
 EVERYDAY = "ordinary"  # the class of messages that nobody would take for a crisis
+TALK = "talk"  # and of what people say to each other
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Case:
     @property
     def crisis(self) -> bool:
         return self.label in KINDS
+
+    @property
+    def everyday(self) -> bool:
+        """Whether it was not made to look like a crisis."""
+        return self.label in (EVERYDAY, TALK)
 
     @property
     def held_out(self) -> bool:

@@ -71,8 +71,9 @@ def said(file: Path, adapter: Path, system: str, question: str) -> str:
     """What the model answers with the adapter on, greedily, in a process of its own."""
     spoken = subprocess.run(
         [sys.executable, "-m", "tests.combinations.speak", file, adapter, system, question],
-        stdout=subprocess.PIPE, text=True, timeout=300, check=True,
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
+    assert spoken.returncode == 0, spoken.stderr[-2000:]
     return str(json.loads(spoken.stdout))
 
 
