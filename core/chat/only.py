@@ -7,7 +7,7 @@ from core.routing.complexity import complexity_of
 from core.routing.crisis import Crisis, find_crisis
 from core.routing.data import DEFAULT_SETTINGS
 from core.routing.emotion import EmotionReader, read_emotion
-from core.routing.message_reader import MessageReader
+from core.routing.message_reader import WARM_UP, MessageReader
 from core.routing.past import Past
 from core.routing.urgency import urgency_of
 from core.routing.words import normalise, split_words
@@ -69,7 +69,7 @@ class OnlyOne:
 
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it."""
-        self.reader.read("warm up")
+        self.reader.read(WARM_UP)
 
     def close(self) -> None:
         """End the encoder's process."""

@@ -12,12 +12,12 @@ from core.routing.conversation import Before
 from core.routing.crisis import Crisis
 from core.routing.data import load_routing_data, validate
 from core.routing.decision import ENCODER, KEYWORDS, Decision
-from core.routing.emotion import EmotionReader
-from core.routing.message_reader import MessageReader, Vectors
+from core.routing.emotion import EmotionReader, read_emotion
+from core.routing.message_reader import WARM_UP, MessageReader, Vectors
 from core.routing.past import Past
 from core.routing.router import Router
 from core.routing.vectors import Embedding
-from core.routing.words import normalise
+from core.routing.words import normalise, split_words
 
 
 class Desk:
@@ -46,9 +46,10 @@ class Desk:
                 self._ready = False
 
     def start(self) -> None:
-        """Find and start the encoder now, so that the first message does not wait for it."""
-        self.router.speller.warm()
-        self.route("warm up")
+        """Find and start the encoder now, so that the first message does not wait for it. No cache is asked."""
+        embedding = self.embedding(WARM_UP)
+        self.router.warm()
+        read_emotion(WARM_UP, split_words(WARM_UP), embedding)
 
     @property
     def method(self) -> str:

@@ -13,6 +13,7 @@ from core.routing.crisis_model import adapter_of
 from core.routing.vectors import Embedding
 
 MOST_READ = 64  # messages whose vectors are kept
+WARM_UP = "warm up"  # what is read so that the first message does not wait
 log = logging.getLogger(__name__)
 
 
@@ -115,11 +116,6 @@ class MessageReader:
         """Keep nothing of a message."""
         with self._using:
             self._kept.pop(plain, None)
-
-    def holds(self, part: str) -> bool:
-        """Whether a message with this in it is kept."""
-        with self._using:
-            return any(part in plain for plain in self._kept)
 
     def close(self) -> None:
         """End the encoder's process, now or after the message it reads; a later message starts it again."""

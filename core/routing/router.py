@@ -75,6 +75,20 @@ class Router:
         """A message as it is compared: in one Unicode form, misspelled words put right. What `embedding` is of."""
         return self.speller.correct(normalise(text))
 
+    def warm(self) -> None:
+        """Load now what the first message would wait for."""
+        self.speller.warm()
+        if self.encoder is not None:
+            self._model()
+
+    def _model(self) -> "LikenessModel":
+        if self._likeness is None:
+            from core.routing.prepare import model_of  # loads numpy: at the first vector, not before
+
+            self._likeness = model_of(self._data)
+            self._blend = blend_from(self._data["blend"], "routing data")
+        return self._likeness
+
     def route(
         self,
         text: str,
@@ -167,12 +181,7 @@ class Router:
         if embedding is None or embedding.encoder != self.encoder or not words:
             found = self._content.probabilities(evidence)
             return _Subject(KEYWORDS, found, dict.fromkeys(found, 0.0), math.fsum(found.values()))
-        if self._likeness is None:
-            from core.routing.prepare import model_of  # loads numpy: at the first vector, not before
-
-            self._likeness = model_of(self._data)
-            self._blend = blend_from(self._data["blend"], "routing data")
-        model = self._likeness
+        model = self._model()
         likeness = model.compare(embedding.vector)
         signs = domain_signs(likeness, model.names, evidence.keywords, self._habits, complexity, urgency)
         against = likeness.none_signs()

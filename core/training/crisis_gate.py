@@ -3,7 +3,7 @@
 Trained is on the cases, on everyday messages and on what people say to each other (the emotion data in DATA, see
 docs/emotion.md), without what is held out: a tenth of all, and both development sets.
 What was held out then says how the two readings and the expressions come together (Platt 1999) and where the thresholds
-lie. The test set is never read. It took half an hour beside other work; what was broken off goes on from FOLDER. The
+lie. The test set is never read. It took an hour on one of two cores; what was broken off goes on from FOLDER. The
 encoder's package must be installed.
 """
 
@@ -32,7 +32,7 @@ EPOCHS = 8
 TALK_CASES = 7000
 # The share a threshold may let through of the development set's harmless messages, and of everyday ones. The tenth of
 # the cases that is held out has no say here: both sides of it were written to be hard to tell apart.
-FALSE_ALARMS = {"with_encoder": 0.02, "without_encoder": 0.02}
+FALSE_ALARMS = 0.02
 EVERYDAY_ALARMS = {"with_encoder": 0.015, "without_encoder": 0.01}
 MOST_EXCUSE = 2.0  # log-odds that a figure of speech takes off at most: a crisis may stand beside it
 
@@ -125,7 +125,7 @@ def fit(
         believed = (worded > 0) & (probability >= WORDED)
         always = certain | (believed if name == "with_encoder" else worded > 0)
         threshold = max(
-            _threshold(probability[developed], crisis[developed], always[developed], FALSE_ALARMS[name]),
+            _threshold(probability[developed], crisis[developed], always[developed], FALSE_ALARMS),
             _threshold(probability[everyday], crisis[everyday], always[everyday], EVERYDAY_ALARMS[name]),
         )
         alarm = always | (probability >= threshold)

@@ -10,30 +10,30 @@ from core.training.crisis_data import TALK
 from core.training.crisis_talk import risky, talk_cases, tidied
 
 # Statements that ask nothing, with a feeling or without.
-SAID = """This is so great.
-I'm talking to Mr Reilly.
+SAID = """What a view from up here!
+I'm on the phone with the plumber.
 We are looking forward to tomorrow and hope it will be good
 I know you will keep your word, I trust you completely
 She has always been honest with us and we rely on her
 He said he'd meet us by the fountain.
-You can't do this, we had an agreement!
+We shook hands on it and now he wants double
 I told him I loved him and he laughed
 Thank you for letting me stay the week.
 Nobody told me the shop had moved
 They lied to me again and I am absolutely furious
 I hate Mondays and I hate this coffee
 My brother never puts the milk back.
-I thought he was kidding.
+I took it for a joke at first
 That was the best cake I've ever had
-It smells awful in here, something must be rotten
+Something under the fridge stinks to high heaven
 I got the job! I've been dancing around the kitchen all morning
 I'm nervous about the exam tomorrow
 Everyone clapped at the end and my legs are still shaking
 We lost the match and I let the team down
-I think you're all being unfair.
-I don't want to hear this!
+The referee had it in for us all afternoon
+Not that song again, please, anything but that
 You look tired, sit down and have some soup
-He makes everybody's dreams come true.
+He bakes a cake for each of us when we turn ten
 I feel at home here.
 My flatmate borrowed my jacket without asking, again
 I have to get up at five
@@ -48,7 +48,7 @@ The kids are asleep at last
 I can't believe they gave us the whole building for free!
 There's a spider in the sink and I am not touching it
 I work nights and sleep through the day
-Leave me alone, I'm reading
+Go away, it's my turn in the bathroom
 Nothing new here, just rain""".splitlines()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.chat.caches import EmotionCache
 from core.encoder import Encoder
 from core.errors import InvalidInput
 from core.routing import Desk, Router, build_routing_data
@@ -160,6 +161,18 @@ def test_a_dead_encoder_is_replaced_and_a_broken_one_is_said(small: dict[str, An
             decision = desk.route("How should I lead my team?")
     assert (decision.domain, decision.method) == ("leadership", "keywords")
     assert "broken.gguf" in decision.note
+
+
+def test_starting_asks_no_cache(small: dict[str, Any]) -> None:
+    """What caches knew is shown to the person, who has asked nothing yet."""
+    with Desk(small) as desk:
+        emotions = EmotionCache()
+        desk.read_emotion = emotions.reading(desk.read_emotion)
+        desk.start()
+        assert desk.encoder_pid is not None
+        assert (emotions.figures.hits, emotions.figures.misses) == (0, 0)
+        desk.route("How should I lead my team?")
+        assert emotions.figures.misses == 1
 
 
 def test_vectors_of_another_encoder_are_made_anew(small: dict[str, Any]) -> None:
