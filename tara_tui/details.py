@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
-from core.text import table
+from core.text import size, table
 from tara_tui import present
 from tara_tui.selection import Selection
 from tara_tui.widgets.transcript import Entry
@@ -80,7 +80,10 @@ def measurement_line(name: str, value: Measurement | None) -> str:
     if value is None:
         return f"{name:<13} {present.NOT_MEASURED}"
     count = f", n={value.n}" if value.n is not None else ""
-    text = f"{present.measured(value)} {present.one_line(value.unit)}".strip()
+    if value.unit == "B" and not isinstance(value.value, str):
+        text = f"{size(value.value)}, {value.value:,.0f} bytes"
+    else:
+        text = f"{present.measured(value)} {present.one_line(value.unit)}".strip()
     origin = f"{present.one_line(value.method)}{count}, {present.moment(value.measured_at)}"
     return f"{present.one_line(name):<13} {text}  ({origin})"
 
@@ -98,11 +101,12 @@ def domain_lines(domain: DomainView) -> list[str]:
 
 def job_lines(job: JobView) -> list[str]:
     """A job with its figures and, where it failed, why and what to do."""
+    unit = "" if job.unit in ("B", "") else f"{present.one_line(job.unit)} "  # bytes are said in the progress
     lines = [
         f"job           {job.id}, attempt {job.attempt}: {present.one_line(job.title)}",
         f"kind          {present.one_line(job.kind)}",
         f"state         {job.state}",
-        f"progress      {present.progress(job)} {present.one_line(job.unit)} {present.percent(job)}".rstrip(),
+        f"progress      {present.progress(job)} {unit}{present.percent(job)}".rstrip(),
         f"rate          {present.rate(job)}"
         + (f", {present.span(job.eta_s)} left" if job.eta_s and job.active else ""),
         f"queued        {present.moment(job.created_at)}",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.store.views import Measurement, PhaseView, Snapshot
+from tara_tui.details import job_lines, measurement_line
 from tara_tui.meters import Gpu, Meters
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import SIZES, console
@@ -163,6 +164,13 @@ async def test_details_give_method_and_date(tmp_path: Path) -> None:
         await it.shows("Domain education", "held-out token accuracy, 40 examples, seed 7, n=412", "2027-01-15")
         await it.press("escape", "j", "enter")
         await it.shows("choose the preset small", "quality       not measured")
+
+
+def test_details_count_bytes_once_and_to_the_last_one() -> None:
+    line = measurement_line("bytes", Measurement("bytes", 4_884_320, "size of the file", 0.0, unit="B"))
+    assert line.startswith("bytes         4.9 MB, 4,884,320 bytes  (size of the file")
+    deploying = replace(make_snapshot().jobs[0], step=50_000_000, total=100_000_000, unit="B")
+    assert "progress      50M/100M 50%" in job_lines(deploying)
 
 
 async def test_meters_with_and_without_gpu(tmp_path: Path) -> None:
