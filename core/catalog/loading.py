@@ -312,11 +312,12 @@ def _compression(section: Section, default: Settings) -> dict[str, Any]:
 
 
 def _chat(section: Section, default: Settings) -> dict[str, Any]:
-    section.only(("prefer", "memory_mb", "limit_s", "consensus_limit_s", "history_half_life_h"))
+    section.only(("prefer", "memory_mb", "limit_s", "cooldown_s", "consensus_limit_s", "history_half_life_h"))
     return {
         "chat_prefer": section.choice("prefer", PREFERENCES, default.chat_prefer),
         "chat_memory_mb": section.integer("memory_mb", 0, 10**7, default.chat_memory_mb),
         "chat_limit_s": section.integer("limit_s", 1, 86400, default.chat_limit_s),
+        "chat_cooldown_s": section.integer("cooldown_s", 0, 86400, default.chat_cooldown_s),
         "consensus_limit_s": section.integer("consensus_limit_s", 1, 3600, default.consensus_limit_s),
         "history_half_life_h": section.number("history_half_life_h", 0.01, 10**5, default.history_half_life_h),
     }

@@ -154,6 +154,7 @@ class Settings:
     chat_prefer: str = "balanced"
     chat_memory_mb: int = 0  # most the engines may hold together; 0: what the machine has free
     chat_limit_s: int = 120  # an engine may say nothing for so long
+    chat_cooldown_s: int = 300  # a domain that failed is left out by the router for so long
     consensus_limit_s: int = 30  # for two answers and their comparison
     history_half_life_h: float = 48.0  # a message counts half after
 

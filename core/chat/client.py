@@ -16,6 +16,7 @@ from typing import Self
 
 from core.chat.caches import AnswerCache
 from core.chat.events import Done, Restarted, Token
+from core.chat.health import Health
 from core.chat.holdings import Adapter, Base, Holdings
 from core.chat.pool import Pool, available_bytes
 from core.chat.process import EngineProcess
@@ -48,8 +49,8 @@ class Engine:
 
     One answer at a time; `cancel` and `close` may be called from other threads. Several bases are kept loaded while
     memory, or `budget` bytes, allow, the one not used for longest is let go first. `limit_s` is how long an engine may
-    take for the first word and between two, None for ever. Raises EngineError (InvalidInput for a folder that is no
-    bundle).
+    take for the first word and between two, None for ever; `health` says for how long one that failed is left out.
+    Raises EngineError (InvalidInput for a folder that is no bundle).
     """
 
     def __init__(
@@ -62,10 +63,12 @@ class Engine:
         budget: int | None = None,
         limit_s: float | None = DEFAULT_LIMIT_S,
         answers: AnswerCache | None = None,
+        health: Health | None = None,
     ) -> None:
         self.holdings = folder if isinstance(folder, Holdings) else Holdings.of_folder(folder)
         self.n_ctx = n_ctx
         self.answers = answers if answers is not None else AnswerCache()
+        self.health = health if health is not None else Health()
         self._limit_s = limit_s
         self._pool = Pool(threads, available, budget)
         self._answering = threading.Lock()
@@ -73,7 +76,6 @@ class Engine:
         self._ids = itertools.count(1)
         self._current: tuple[int, EngineProcess | None] | None = None
         self._cancelled: set[int] = set()
-        self._unfit: set[str] = set()  # bases that could not be started
         self._closed = False
 
     # -- what it holds ---------------------------------------------------------------------------------------------
@@ -87,6 +89,21 @@ class Engine:
         """The domains whose base is loaded now."""
         loaded = self._pool.resident()
         return frozenset(name for name, adapter in self.holdings.adapters.items() if adapter.base in loaded)
+
+    def unavailable(self) -> dict[str, str]:
+        """The domains that cannot answer now, each with the reason: a file that is missing or changed its size, a base
+        that does not fit in memory, a failure of a moment ago. One that is named is tried all the same."""
+        found: dict[str, str] = {}
+        for name, adapter in self.holdings.adapters.items():
+            base = self.holdings.bases[adapter.base]
+            why = (
+                self.holdings.fault(name)
+                or self.health.trouble(name, base.name)
+                or self._pool.shortage(base, self.n_ctx)
+            )
+            if why is not None:
+                found[name] = why
+        return found
 
     def pids(self) -> dict[str, int]:
         """The process of each base that has one."""
@@ -115,7 +132,8 @@ class Engine:
         Refused while another answer is being made.
         """
         with self._one_at_a_time() as ask_id:
-            base, adapter = self._chosen(domain)
+            with self._noting(None, domain):
+                base, adapter = self._chosen(domain)
             options = sampling or SamplingOptions()
             key = self._key(base, adapter, messages, options, context) if cached and options.repeatable else None
             known = self.answers.get(key) if key is not None else None
@@ -132,10 +150,13 @@ class Engine:
                 options,
                 context=context,
             )
-            for event in self._answer(base, ask, domain):
-                if isinstance(event, Done) and key is not None and _is_to_keep(event):
-                    self.answers.put(key, event)
-                yield event
+            with self._noting(base, domain):
+                for event in self._answer(base, ask, domain):
+                    if isinstance(event, Done) and event.stopped_by != "cancelled":
+                        self.health.answered(base.name, domain)
+                    if isinstance(event, Done) and key is not None and _is_to_keep(event):
+                        self.answers.put(key, event)
+                    yield event
 
     def judge(self, messages: Sequence[dict[str, str]], answer: str) -> Judged:
         """How probable a base without an adapter finds an answer. Raises EngineError as `ask` does."""
@@ -186,6 +207,17 @@ class Engine:
                 self._current = None
                 self._cancelled.discard(ask_id)
             self._answering.release()
+
+    @contextlib.contextmanager
+    def _noting(self, base: Base | None, domain: str | None) -> Iterator[None]:
+        """Note a question that the engine could not answer; what its owner or the prompt is to blame for is none."""
+        try:
+            yield
+        except (EngineClosed, PromptRefused):
+            raise
+        except EngineError as error:
+            self.health.failed(base.name if base is not None else None, domain, error.message)
+            raise
 
     def _answer(self, base: Base, ask: Ask, domain: str | None) -> Iterator[Token | Restarted | Done]:
         asked = time.monotonic()
@@ -292,13 +324,14 @@ class Engine:
         try:
             process, seconds = self._pool.get(base, self.n_ctx, watched)
         except EngineError as error:
-            self._unfit.add(base.name)
-            if dog.expired and isinstance(error, EngineCrashed):
-                raise self._timed_out(base) from error
+            silent = self._timed_out(base) if dog.expired and isinstance(error, EngineCrashed) else None
+            if not isinstance(error, EngineClosed):
+                self.health.base_failed(base.name, (silent or error).message)
+            if silent is not None:
+                raise silent from error
             raise
         finally:
             dog.heard()
-        self._unfit.discard(base.name)
         with self._changing:
             self._current = (ask_id, process)
         return process, seconds
@@ -313,7 +346,7 @@ class Engine:
         if domain is not None:
             return self.holdings.domain(domain)
         loaded = self._pool.resident()
-        return self.holdings.base(loaded[-1] if loaded else self.holdings.most_used(self._unfit)), None
+        return self.holdings.base(loaded[-1] if loaded else self.holdings.most_used(self.health.unfit)), None
 
     def _key(
         self,

@@ -40,7 +40,9 @@ def remember(
     from core.store.tables import ChatTurn
 
     private = turn.private
-    extra: dict[str, Any] = {"fallback": turn.fallback} if turn.fallback else {}
+    extra: dict[str, Any] = {}
+    if turn.fallback is not None:
+        extra = {"fallback": turn.fallback, "stood_in_for": turn.stood_in_for}
     if turn.compared is not None:
         extra["consensus"] = asdict(turn.compared)
     with open_store(workspace).write() as db:
@@ -105,11 +107,12 @@ def erase(workspace: Workspace, user: str | None) -> int:
 
 @dataclass(frozen=True)
 class History:
-    """A person's history: turns (those of a crisis without text), how feelings and domains stand now, and the share of
-    the emotion term that comes from them."""
+    """A person's history: the newest of its `total` turns (those of a crisis without text), how feelings and domains
+    stand now, and the share of the emotion term that comes from there."""
 
     user: str
     turns: tuple[dict[str, Any], ...]
+    total: int
     past: Past
 
     def as_json(self) -> dict[str, Any]:
@@ -117,6 +120,7 @@ class History:
         shown = ("at", "session", "phase", "domain", "message", "answer", "crisis", "emotions")
         return {
             "user": self.user,
+            "total": self.total,
             "turns": [{name: turn[name] for name in shown} for turn in self.turns],
             "emotions": dict(self.past.emotions),
             "domains": dict(self.past.domains),
@@ -127,8 +131,10 @@ class History:
         """It as lines; the turns are indented."""
         felt = [f"{name} {value:.2f}" for name, value in self.past.emotions.items() if value >= 0.05]
         asked = [f"{name} {count:.1f}" for name, count in sorted(self.past.domains.items(), key=lambda one: -one[1])]
+        newest = f"newest {len(self.turns)} of " if len(self.turns) < self.total else ""
+        counted = f"{newest}{self.total} turns"
         found = [
-            f"{self.user}: {len(self.turns)} turns; of the emotion term {self.past.weight:.0%} comes from them",
+            f"{self.user}: {counted}; of the emotion term {self.past.weight:.0%} comes from the history",
             f"feelings left: {', '.join(felt) or 'none'}",
             f"domains asked, old questions counting less: {', '.join(asked) or 'none'}",
         ]
@@ -143,5 +149,6 @@ def history_of(workspace: Workspace, user: str, half_life_h: float, limit: int =
     """A person's newest turns, oldest first, and what is left of them now."""
     with open_reader(workspace) as reader:
         turns = reader.history(user, limit)
+        total = max(len(turns), reader.users().get(user, 0))
         moments = [Moment(*row) for row in reader.moments(user)]
-    return History(user, tuple(turns), past_of(moments, time.time(), half_life_h * 3600))
+    return History(user, tuple(turns), total, past_of(moments, time.time(), half_life_h * 3600))

@@ -40,6 +40,11 @@ class Holdings:
         self.bases = dict(bases)
         self.adapters = dict(adapters)
         self._checked: set[tuple[Path, int, int]] = set()
+        self._sizes: dict[Path, int] = {}  # of the files that were there, before anybody could change them
+        paths = [base.path for base in self.bases.values()] + [one.path for one in self.adapters.values() if one.path]
+        for path in paths:
+            if path.is_file():
+                self._sizes[path] = path.stat().st_size
 
     @classmethod
     def of_folder(cls, folder: Path) -> "Holdings":
@@ -72,6 +77,23 @@ class Holdings:
         if adapter.path is not None:
             self._check(f"the adapter of {name}", adapter.path, adapter.sha256)
         return self.base(adapter.base), adapter
+
+    def fault(self, name: str) -> str | None:
+        """Why a domain's files cannot be used, as far as a look at them tells without reading them; None where nothing
+        speaks against them."""
+        adapter = self.adapters[name]
+        for file in (adapter, self.bases[adapter.base]):
+            if file.path is None:
+                continue
+            try:
+                size = file.path.stat().st_size
+            except FileNotFoundError:
+                return f"{file.path.name} is missing"
+            except OSError as error:
+                return f"{file.path.name} cannot be read: {error.strerror}"
+            if file.sha256 is not None and size != self._sizes.get(file.path, size):
+                return f"{file.path.name} has another size than when the chat was opened"
+        return None
 
     def _check(self, what: str, path: Path, sha256: str | None) -> None:
         """Compare a file with the manifest, once for each state of it."""

@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 
 from core.routing import Decision
 from core.routing.complexity import complexity_of
-from core.routing.crisis import Crisis, find_crisis
+from core.routing.crisis import Crisis, find_crisis, resources_for
 from core.routing.data import DEFAULT_SETTINGS
+from core.routing.decision import GATE_BY_ENCODER, GATE_BY_LETTERS
 from core.routing.emotion import EmotionReader, read_emotion
 from core.routing.message_reader import WARM_UP, MessageReader
 from core.routing.past import Past
@@ -37,35 +38,46 @@ class OnlyOne:
         past: Past | None = None,
         previous: str | None = None,
         seconds: float | None = None,
+        unavailable: Mapping[str, str] | None = None,
         crisis_before: Crisis | None = None,
     ) -> Decision:
-        """The one there is; of a crisis the kind and what to show."""
+        """The one there is, or the base alone where that is `unavailable` and nobody in danger; of a crisis the kind
+        and what to show."""
         plain = normalise(text)
         words = split_words(plain)
         vectors = self.reader.read(plain)
-        found = find_crisis(plain, vectors.crisis if vectors is not None else None, crisis_before)
+        crisis_vector = vectors.crisis if vectors is not None else None
+        found = find_crisis(plain, crisis_vector, crisis_before)
         if found is not None:
             self.reader.forget(plain)
         if crisis_before is not None and previous is not None:
             self.reader.forget(normalise(previous))
         topic = vectors.topic if vectors is not None else None
+        gone = {name: why for name, why in (unavailable or {}).items() if name == self._domain and found is None}
+        reason = "the only one there is" if not gone else "no domain can answer now"
         return Decision(
-            domain=self._domain,
-            confidence=1.0,
-            unsure=False,
-            reason="the only one there is" if found is None else f"crisis wording ({found.kind})",
+            domain=self._domain if not gone else None,
+            confidence=1.0 if not gone else 0.0,
+            unsure=bool(gone),
+            reason=reason if found is None else f"crisis wording ({found.kind})",
             crisis=found,
-            resources=self._resources[found.kind] if found is not None else None,
+            resources=resources_for(found.kind, self._resources) if found is not None else None,
             urgency=urgency_of(plain),
             complexity=complexity_of(plain, words),
             emotion=(read_emotion if found is not None else self.read_emotion)(plain, words, topic),
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
+            unavailable=gone,
+            crisis_method=GATE_BY_ENCODER if crisis_vector is not None else GATE_BY_LETTERS,
         )
 
     def use(self, setting: str) -> None:
         """Take the encoder that messages are read with."""
         self.reader.use(setting)
+
+    def use_resources(self, resources: Mapping[str, str]) -> None:
+        """Show these texts in a crisis from now on, by kind."""
+        self._resources = resources
 
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it."""

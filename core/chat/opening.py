@@ -5,11 +5,13 @@ from collections.abc import Collection
 from core.catalog.guidance import GuidanceRules
 from core.catalog.model import Settings
 from core.chat.client import Engine
+from core.chat.health import Health
 from core.chat.memory import Memory
 from core.chat.preference import Preference, preference
 from core.chat.protocol import SamplingOptions
 from core.chat.session import Conversation
 from core.chat.subject import Subject
+from core.routing.data import crisis_resources
 
 
 def open_conversation(
@@ -25,11 +27,14 @@ def open_conversation(
     preference have them where none are given; `kept` and `rules` as for `Conversation`."""
     liking = prefer or preference(settings.chat_prefer)
     subject.router.use(settings.encoder)
+    if settings.crisis_dict() != Settings().crisis_dict():  # otherwise those the release was built with
+        subject.router.use_resources(crisis_resources(settings.crisis_dict()))
     engine = Engine(
         subject.holdings,
         n_ctx=liking.context,
         budget=settings.chat_memory_mb * 10**6 or None,
         limit_s=float(settings.chat_limit_s),
+        health=Health(float(settings.chat_cooldown_s)),
     )
     return Conversation(
         subject,

@@ -8,12 +8,14 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
 from core.chat.holdings import Base
 from core.chat.process import EngineProcess
 from core.chat.protocol import EngineClosed, EngineError, LowMemory
+from core.errors import InvalidInput
 from core.gguf.cache import cache_bytes, kept_bytes
 from core.gguf.inspect import inspect_gguf
 from core.memory import available_memory
@@ -49,6 +51,7 @@ class Pool:
         self._processes: OrderedDict[str, EngineProcess] = OrderedDict()
         # As many threads as before, for the numbers depend on it: an answer that a crash broke off goes on the same.
         self._threads_of: dict[str, int] = {}
+        self._needed: dict[tuple[Path, int, int, int], tuple[int, int]] = {}
         self._lock = threading.RLock()
         self._closed = False
 
@@ -79,9 +82,8 @@ class Pool:
                 return process, None
             if process is not None:
                 self.drop(base.name)
-            info = inspect_gguf(base.path)
-            kept = kept_bytes(info, n_ctx)
-            self._make_room(base, PROCESS_BYTES + cache_bytes(info, n_ctx) + kept)
+            needed, kept = self._needs(base, n_ctx)
+            self._make_room(base, needed)
             started = time.monotonic()
             if base.name not in self._threads_of:
                 self._threads_of[base.name] = self._threads or idle_cores()
@@ -95,6 +97,32 @@ class Pool:
             self.drop(base.name)
             raise
         return process, time.monotonic() - started
+
+    def shortage(self, base: Base, n_ctx: int) -> str | None:
+        """Why a base could not be loaded now, were all others let go for it; None where it could, or is loaded."""
+        with self._lock:
+            process = self._processes.get(base.name)
+            if process is not None and process.alive and process.n_ctx >= n_ctx:
+                return None
+        try:
+            needed, _ = self._needs(base, n_ctx)
+        except InvalidInput as error:
+            return error.message
+        except OSError as error:
+            return f"{base.path.name} cannot be read: {error.strerror}"
+        room = self._room() + self.held()
+        return None if room >= needed else self._too_much(base, needed, room)
+
+    def _needs(self, base: Base, n_ctx: int) -> tuple[int, int]:
+        """Bytes that a base must have in memory beside its mapped file, and how many of them keep what adapters
+        computed. Of a state of a file its header is read once. Raises InvalidInput for a file that is no model."""
+        status = base.path.stat()
+        key = (base.path, status.st_mtime_ns, status.st_size, n_ctx)
+        if key not in self._needed:
+            info = inspect_gguf(base.path)
+            kept = kept_bytes(info, n_ctx)
+            self._needed[key] = PROCESS_BYTES + cache_bytes(info, n_ctx) + kept, kept
+        return self._needed[key]
 
     def held(self) -> int:
         """Bytes the processes hold, with the pages of their mapped files that are in memory."""
@@ -120,12 +148,12 @@ class Pool:
                 self.drop(next(iter(self._processes)))
         room = self._room()
         if room < needed:
-            what = "are free" if self._budget is None else "are left of what the chat may hold (chat.memory_mb)"
-            need = f"{base.path.name} needs {needed / 1e6:.0f} MB beside its mapped file"
-            raise LowMemory(
-                f"{need}, {max(0, room) / 1e6:.0f} MB {what}",
-                "end other programs, or choose a shorter context",
-            )
+            raise LowMemory(self._too_much(base, needed, room), "end other programs, or choose a shorter context")
+
+    def _too_much(self, base: Base, needed: int, room: int) -> str:
+        what = "are free" if self._budget is None else "are left of what the chat may hold (chat.memory_mb)"
+        need = f"{base.path.name} needs {needed / 1e6:.0f} MB beside its mapped file"
+        return f"{need}, {max(0, room) / 1e6:.0f} MB {what}"
 
     def drop(self, name: str) -> None:
         """End a base's process, where there is one."""

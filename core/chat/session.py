@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +53,7 @@ class Turn:
         self.pair: tuple[str, str] | None = None  # the two that are asked where the router is torn
         self.compared: Compared | None = None
         self.fallback: str | None = None  # why the general model took over
+        self.stood_in_for: str | None = None  # from whom it took over
         self.done: Done | None = None
         self._events: Iterator[Happening] = iter(())
 
@@ -66,6 +67,17 @@ class Turn:
         for event in self._events:
             if isinstance(event, Token):
                 yield event.text
+
+    def close(self) -> None:
+        """Leave the answer where it is; what came of it is kept in the conversation."""
+        if isinstance(self._events, Generator):
+            self._events.close()
+
+    @property
+    def about(self) -> str | None:
+        """Whose subject the question is: who answers, or for whom the general model does. Of a crisis nothing is made
+        of that, and it is who answers."""
+        return self.domain if self.stood_in_for is None or self.private else self.stood_in_for
 
     @property
     def private(self) -> bool:
@@ -152,8 +164,9 @@ class Conversation:
         resident, weights = self.engine.resident(), self.prefer.weights(self.router.weights)
         before = self._history[-2]["content"] if self._history else None
         minutes = int((time.monotonic() - self._answered_at) // 60) if before is not None else 0
+        gone = self._unavailable()
         context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), self._crisis)
-        key = (normalise(message), self.subject.routing_sha256, *context)
+        key = (normalise(message), self.subject.routing_sha256, *context, tuple(sorted(gone.items())))
         known = self.routes.get(key)
         if known is not None:
             return known
@@ -165,14 +178,28 @@ class Conversation:
             past=past,
             previous=before,
             seconds=60.0 * minutes,
+            unavailable=gone,
             crisis_before=self._crisis,
         )
         if decision.crisis is None:
             self.routes.put(key, decision)
         return decision
 
-    def ask(self, message: str, domain: str | None = None, sampling: SamplingOptions | None = None) -> Turn:
-        """Put a question. `domain` names who answers, None leaves it to the router; a crisis overrides both.
+    def _unavailable(self) -> dict[str, str]:
+        """The domains the router leaves out; none where that would leave nobody: who is asked says what is wrong."""
+        gone = self.engine.unavailable()
+        return gone if self.subject.general or len(gone) < len(self.engine.domains) else {}
+
+    def ask(
+        self,
+        message: str,
+        domain: str | None = None,
+        sampling: SamplingOptions | None = None,
+        *,
+        both: bool = True,
+    ) -> Turn:
+        """Put a question. `domain` names who answers, None leaves it to the router; a crisis overrides both. `both`:
+        where the router is torn, two may be asked.
 
         Nothing is computed until the turn's events are read. A question whose answer failed is not kept in the history,
         a cancelled answer is, as far as it came.
@@ -186,10 +213,10 @@ class Conversation:
         chosen = decision.domain if domain is None or decision.crisis is not None else domain
         if chosen is None and not self.subject.general:
             chosen = self._likeliest(decision)
-        turn = Turn(message, decision, chosen, self._guidance(decision, chosen, message))
-        turn.past = past
-        if domain is None:
-            turn.pair = self._pair(decision)
+        pair = self._pair(decision) if both and domain is None else None
+        first = chosen if pair is None else pair[0]
+        turn = Turn(message, decision, first, self._guidance(decision, first, message))
+        turn.past, turn.pair = past, pair
         turn._events = self._events(turn, sampling)
         return turn
 
@@ -211,7 +238,7 @@ class Conversation:
     def _likeliest(self, decision: Decision) -> str | None:
         """Who answers where the router is unsure and every model is a domain's: the one before, else the best."""
         best = decision.candidates[0].domain if decision.candidates else None
-        return self._previous or best
+        return best if self._previous in (None, *decision.unavailable) else self._previous
 
     def _pair(self, decision: Decision) -> tuple[str, str] | None:
         """The two domains that are asked where the router is torn, if that may be: never in a crisis, only with a base
@@ -260,7 +287,7 @@ class Conversation:
             if turn.domain is None or not self.subject.general or self._stopped.is_set():
                 raise
             turn.fallback = f"{turn.domain} could not answer: {error.message}"
-            turn.domain = None
+            turn.stood_in_for, turn.domain = turn.domain, None
             turn.guidance = self._guidance(turn.decision, None, turn.message)
             yield Notice(f"{turn.fallback}; the general model answers instead", anew=True)
             yield from self._said(turn, sampling)
@@ -278,7 +305,7 @@ class Conversation:
                     turn.done = event
                     self._remember(turn, event.text)
                 yield event
-        except GeneratorExit:  # the reader left in the middle: what it saw is what was said
+        except (GeneratorExit, KeyboardInterrupt):  # the reader left in the middle: what it saw is what was said
             if turn.done is None:
                 self._remember(turn, "".join(said))
             raise
@@ -292,7 +319,6 @@ class Conversation:
 
     def _both(self, turn: Turn, pair: tuple[str, str], sampling: SamplingOptions | None) -> Iterator[Happening]:
         """The first domain's answer as it comes; then the second's, and the better one is taken."""
-        turn.domain = pair[0]
         before = list(self._history)
         yield Notice(f"between {pair[0]} and {pair[1]}: both answer, and the better answer is taken")
         began = time.monotonic()
@@ -341,9 +367,9 @@ class Conversation:
     def _remember(self, turn: Turn, text: str) -> None:
         if text:
             self._history += [{"role": "user", "content": turn.message}, {"role": "assistant", "content": text}]
-            self._previous = turn.domain
+            self._previous = turn.about
             self._answered_at = time.monotonic()
-            self.memory.add(turn.decision, turn.domain)
+            self.memory.add(turn.decision, turn.about)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -58,8 +58,8 @@ def run(
 
 def _ask(conversation: Conversation, domain: str, prompt: SmokePrompt) -> Result:
     sampling = SamplingOptions(prompt.max_tokens, temperature=0)
-    turn = conversation.ask(prompt.prompt, None if prompt.routed else domain, sampling)
-    turn.pair = None  # one answer of the chosen domain, not the better of two
+    # One answer of the chosen domain, not the better of two.
+    turn = conversation.ask(prompt.prompt, None if prompt.routed else domain, sampling, both=False)
     helped = False
     try:
         for event in turn.events():

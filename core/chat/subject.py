@@ -33,13 +33,17 @@ class Routing(Protocol):
         past: Past | None = None,
         previous: str | None = None,
         seconds: float | None = None,
+        unavailable: Mapping[str, str] | None = None,
         crisis_before: Crisis | None = None,
     ) -> Decision:
-        """Where a message goes. `previous` is the message before, `seconds` how long ago it was, `crisis_before` the
-        crisis of its decision."""
+        """Where a message goes. `previous` is the message before, `seconds` how long ago it was, `unavailable` domains
+        that cannot answer now, each with the reason, `crisis_before` the crisis of the decision before."""
 
     def use(self, setting: str) -> None:
         """Take the sentence encoder that `routing.encoder` of the settings names."""
+
+    def use_resources(self, resources: Mapping[str, str]) -> None:
+        """Show these texts in a crisis from now on, by kind."""
 
     def start(self) -> None:
         """Start now what the first message would wait for."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from core.cli.common import json_option, print_json, root_option, workspace_of
+from core.cli.encoder import LESS
 from core.errors import ExitCode, TaraError
 from core.text import size, table
 from core.workspace import Workspace
@@ -18,6 +19,7 @@ from core.workspace import Workspace
 _PACKAGES = ("llama-cpp-python", "torch", "transformers", "peft", "gguf", "textual", "sqlmodel")
 _LEAST_MEMORY = 3e9  # bytes: training the embedded base with the starter preset peaks below this
 _LEAST_SQLITE = (3, 51, 3)
+_SHIPPED_ENCODER = "without routing.encoder in configs/settings.yaml the shipped one is taken"
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,17 @@ def _converters() -> Check:
 def _encoder(setting: str) -> Check:
     """The router's sentence encoder; messages are routed by keywords without one."""
     from core.encoder import find_encoder
+    from core.routing.crisis_model import adapter_of
 
     try:
         path = find_encoder(setting)
     except TaraError as error:
         return Check("encoder", "warning", error.message, error.hint or "")
-    return Check("encoder", "ok", str(path) if path else "switched off; messages are routed by keywords")
+    if path is None:
+        return Check("encoder", "warning", f"switched off; messages are routed by keywords, {LESS}", _SHIPPED_ENCODER)
+    if adapter_of(path) is None:
+        return Check("encoder", "warning", f"{path} is not the shipped one: {LESS}", _SHIPPED_ENCODER)
+    return Check("encoder", "ok", str(path))
 
 
 def _sqlite() -> Check:

@@ -8,6 +8,9 @@ from core.cli.common import json_option, print_json, root_option, workspace_of
 from core.errors import InvalidInput, TaraError
 from core.text import clean, size
 
+# What only the shipped encoder gives: the gate's adapter and the emotion heads are for that.
+LESS = "the crisis gate finds far less and emotions are read by a word list (docs/routing.md)"
+
 
 @click.group("encoder")
 def encoder() -> None:
@@ -20,20 +23,24 @@ def encoder() -> None:
 def show(root: str | None, as_json: bool) -> None:
     """Which encoder is used: file, identity and length of its vectors. Status 5 where it is not installed."""
     from core.encoder import Encoder, find_encoder
+    from core.routing.crisis_model import adapter_of
 
     path = find_encoder(_configured(root))
     if path is None:
         if as_json:
-            print_json({"file": None, "identity": None, "dimension": None, "bytes": None})
+            print_json({"file": None, "identity": None, "dimension": None, "bytes": None, "crisis_gate": False})
         else:
-            click.echo("switched off: messages are routed by keywords")
+            click.echo(f"switched off: messages are routed by keywords, {LESS}")
         return
     found = Encoder(path)
-    count = path.stat().st_size
+    count, gate = path.stat().st_size, adapter_of(path) is not None
+    about = {"file": str(path), "identity": found.identity, "dimension": found.dimension, "bytes": count}
     if as_json:
-        print_json({"file": str(path), "identity": found.identity, "dimension": found.dimension, "bytes": count})
-    else:
-        click.echo(f"{clean(str(path))}\nidentity {found.identity}, vectors of {found.dimension}, {size(count)}")
+        print_json({**about, "crisis_gate": gate})
+        return
+    click.echo(f"{clean(str(path))}\nidentity {found.identity}, vectors of {found.dimension}, {size(count)}")
+    if not gate:
+        click.echo(f"not the shipped one: {LESS}")
 
 
 @encoder.command("install")

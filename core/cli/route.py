@@ -63,6 +63,8 @@ def route(
         raise InvalidInput("give one of --phase, --release and --domains")
     messages = read_batch(batch) if batch else [Asked(" ".join(text), user, previous)]
     workspace = None if release and not root else workspace_of(root)
+    if workspace is None and any(message.user is not None for message in messages):
+        raise InvalidInput("a person's history is in a workspace", "name it with --root, or leave the user out")
     pasts = Pasts(workspace)
     pasts.check(messages)
     with _desk(workspace, phase, release, domains) as desk:
@@ -70,10 +72,10 @@ def route(
         desk.start()
         for message in messages:
             past = pasts.of(message.user)
-            started = time.perf_counter()
             before = None
             if message.previous is not None:
                 before = desk.route(message.previous, weights=weights, past=past)
+            started = time.perf_counter()
             decision = desk.route(
                 message.text,
                 before.domain if before is not None else None,
@@ -204,7 +206,7 @@ def _say(line: str) -> None:
 
 
 def decision_json(decision: "Decision", seconds: float) -> dict[str, Any]:
-    """A routing decision for scripts; `ms` is the time it took, the reading of the message included."""
+    """A routing decision for scripts; `ms` is the time it took, with the reading of this message alone."""
     return {
         "domain": decision.domain,
         "confidence": decision.confidence,
@@ -216,11 +218,16 @@ def decision_json(decision: "Decision", seconds: float) -> dict[str, Any]:
         "consensus": list(decision.consensus) if decision.consensus else None,
         "follow_up": decision.follow_up,
         "topic_changed": decision.topic_changed,
+        "tie": decision.tie,
+        "unavailable": dict(decision.unavailable),
         "crisis": decision.crisis is not None,
+        "crisis_method": decision.crisis_method,
         "resources": decision.resources,
         "urgency": decision.urgency,
         "complexity": decision.complexity,
         "emotions": dict(decision.emotions),
+        "emotion_method": decision.emotion.method,
+        "emotion_confidence": decision.emotion.confidence,
         "intensity": decision.intensity,
         "weights": dict(decision.weights),
         "none": decision.none,
@@ -229,6 +236,8 @@ def decision_json(decision: "Decision", seconds: float) -> dict[str, Any]:
                 "domain": candidate.domain,
                 "total": candidate.total,
                 **{name: getattr(candidate, name) for name in decision.weights},
+                "near_best": candidate.near_best,
+                "matched": list(candidate.matched),
                 "score": candidate.score,
                 "signs": dict(candidate.signs),
                 "notes": list(candidate.notes),

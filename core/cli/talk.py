@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from core.cli.common import is_terminal, json_option, print_json, root_option, workspace_of
 from core.cli.route import decision_json, phase_option, release_option
-from core.errors import InvalidInput
+from core.errors import ExitCode, InvalidInput, TaraError
 from core.text import StreamCleaner, clean
 from core.workspace import Workspace
 
@@ -82,8 +82,8 @@ def chat(
         talk = Talk(conversation, domain, workspace, number, name, as_json)
         if question is not None:
             talk.turn(question)
-        else:
-            talk.hold()
+        elif not talk.hold():
+            context.exit(int(ExitCode.FAILED))
 
 
 def _workspace(release: str | None, artifact: str | None, root: str | None) -> Workspace | None:
@@ -132,49 +132,81 @@ class Talk:
         self.phase = phase
         self.user = user
         self.as_json = as_json
+        self._gone: dict[str, str] = {}  # the domains that were told not to answer now
 
-    def hold(self) -> None:
-        """A line a message until an empty one or the end of the input; Ctrl-C stops an answer, then leaves."""
+    def hold(self) -> bool:
+        """A line a message until an empty one or the end of the input; Ctrl-C stops an answer, then leaves. Whether all
+        were answered: one that was not is told, and the next line is read."""
         if is_terminal() and sys.stdin.isatty() and not self.as_json:
             who = clean(", ".join(self.conversation.engine.domains) or "no domain")
             click.echo(f"{clean(self.conversation.subject.name)}: {who}; an empty line or Ctrl-D leaves")
             threading.Thread(target=self.conversation.router.start, daemon=True).start()  # while the person types
         from core.chat.telling import stats_line
 
-        asked = 0
+        asked = failed = 0
         while True:
             if sys.stdin.isatty() and not self.as_json:
                 click.echo("> ", nl=False)
             line = sys.stdin.readline()
             if not line.strip():
                 break
-            self.turn(line.strip())
             asked += 1
+            try:
+                self.turn(line.strip(), alone=False)
+            except TaraError as error:
+                failed += 1
+                self._fail(error)
         if asked > 1 and not self.as_json:
             click.echo(f"[{stats_line(self.conversation.figures())}]", err=True)
+        return not failed
 
-    def turn(self, message: str) -> None:
-        """One question and its answer."""
-        from core.chat.history import remember
-
+    def turn(self, message: str, *, alone: bool = True) -> None:
+        """One question and its answer. Raises TaraError where nobody could answer; where the answer cannot be kept in
+        the history, that too is an error of a question that is asked `alone`, and told in a conversation."""
         turn = self.conversation.ask(message, self.domain)
-        text, notices, stopped = self._answer(turn)
+        text, notices = self._answer(turn)
+        unkept = self._keep(turn, text)
+        if unkept is not None and not alone:
+            notices.append(f"not kept in the history: {unkept.one_line()}")
+            self._tell(f"[{clean(notices[-1])}]")
         if self.as_json:
             print_json({**turn_json(turn, text, notices), "user": self.user, "stats": self._stats()})
-        if self.workspace is not None and not stopped:
-            bundle = str(self.conversation.folder)
-            remember(self.workspace, "chat", bundle, self.phase, turn, text, self.user)
+        if unkept is not None and alone:
+            raise unkept
+
+    def _keep(self, turn: "Turn", text: str) -> TaraError | None:
+        """Put a turn into the history; what was in the way of it."""
+        from core.chat.history import remember
+
+        if self.workspace is not None:
+            try:
+                bundle = str(self.conversation.folder)
+                remember(self.workspace, "chat", bundle, self.phase, turn, text, self.user)
+            except TaraError as error:
+                return error
+        return None
+
+    def _fail(self, error: TaraError) -> None:
+        """Say why a message was not answered."""
+        if self.as_json:
+            print_json({"error": error.message, "hint": error.hint})
+        else:
+            click.echo(f"tara: {clean(error.one_line())}", err=True)
 
     def _stats(self) -> dict[str, Any]:
         return {name: {**asdict(one), "rate": one.rate} for name, one in self.conversation.figures().items()}
 
-    def _answer(self, turn: "Turn") -> tuple[str, list[str], bool]:
-        """Show an answer as it comes; its text, what was told beside it, and whether the person stopped it."""
+    def _answer(self, turn: "Turn") -> tuple[str, list[str]]:
+        """Show an answer as it comes; its text, as far as it came where the person stopped it, and what was told beside
+        it."""
         from core.chat.client import Done, Token
         from core.chat.session import Notice
         from core.chat.telling import done_line
         from core.routing import headline
 
+        for name, why in sorted(turn.decision.unavailable.items() - self._gone.items()):
+            self._tell(f"[{clean(f'{name} cannot answer now: {why}')}]")
+        self._gone = dict(turn.decision.unavailable)
         self._tell(f"[{clean(turn.domain or 'base model')}] {clean(headline(turn.decision))}")
         if turn.guidance is not None:
             self._tell(f"[tone: {clean(turn.guidance.line())}]")
@@ -197,14 +229,17 @@ class Talk:
                     other = event.other
                     self._tell(f"\n[{clean(event.line())}]")
                     self._tell(f"[{clean(other.domain)} would have said: {clean(' '.join(other.text.split()))}]")
+        except TaraError:
+            self._say(f"{shown.finish()}\n" if len(parts) > 1 else "")  # what is wrong is told on a line of its own
+            raise
         except KeyboardInterrupt:
             if not is_terminal() or not sys.stdin.isatty():
                 raise
             self.conversation.cancel()
+            turn.close()
             self._say(f"{shown.finish()}\n")
             self._tell("[stopped]")
-            return "".join(parts), notices, True
-        return turn.done.text if turn.done is not None else "".join(parts), notices, False
+        return turn.done.text if turn.done is not None else "".join(parts), notices
 
     def _notice(self, text: str, turn: "Turn") -> None:
         """What is for the person's eyes goes where the answer goes, what is about the engine does not."""
@@ -251,5 +286,5 @@ def turn_json(turn: "Turn", text: str, notices: Iterable[str]) -> dict[str, Any]
             "answers": [{**asdict(one), "gain": one.gain} for one in compared.answers],
         },
         "notices": [one for one in notices if one != turn.resources],
-        "decision": decision_json(turn.decision, 0.0) | {"ms": None},
+        "decision": decision_json(turn.decision, 0.0) | {"ms": None, "unavailable": dict(turn.decision.unavailable)},
     }

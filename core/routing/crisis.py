@@ -1,4 +1,4 @@
-"""Crisis wording, found before any weighting: self-harm, suicide, abuse, and medical emergencies going on now.
+"""Crisis wording, found before any weighting: self-harm, suicide, abuse, and medical emergencies and dangers of now.
 
 Two stages. Expressions know the wordings someone thought of; some of them are certain and decide whatever stands beside
 them, the others give way to figures of speech, a look from outside ("statistics of") and a time long past. A
@@ -9,15 +9,15 @@ the kind and the wording that matched are kept. The expressions are in `crisis.t
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from core.routing.crisis_model import load_model
-from core.routing.words import STOPWORDS, split_words
+from core.routing.words import STOPWORDS, Word, split_words
 
-SUICIDE, SELF_HARM, ABUSE, MEDICAL = "suicide", "self-harm", "abuse", "medical emergency"
+SUICIDE, SELF_HARM, ABUSE, MEDICAL, DANGER = "suicide", "self-harm", "abuse", "medical emergency", "danger now"
 
 # What is said by kind, before the configured help lines.
 ADVICE = {
@@ -36,17 +36,24 @@ ADVICE = {
         "This may be a medical emergency: call your emergency number now, and do not wait for an answer from a "
         "program. Stay with the person and do what the dispatcher says."
     ),
+    DANGER: (
+        "If you are in danger, get yourself and others to a safe place now, take nothing with you, and call your "
+        "emergency number from there. Do not wait for an answer from a program."
+    ),
 }
 HELP_LINES = (
     "Emergency numbers: 112 in Europe, 911 in the US and Canada, 999 in the UK. Free, confidential crisis lines by "
     "country are listed at findahelpline.com."
 )
 
-KINDS = (SUICIDE, SELF_HARM, ABUSE, MEDICAL)
+KINDS = (SUICIDE, SELF_HARM, ABUSE, MEDICAL)  # those the classifier knows
+WORDED = (*KINDS, DANGER)  # fire, gas, an intruder, drowning: by certain expressions alone
 _FIGURE, _OUTSIDE, _PERSONAL, _PAST, _NOW = "figure of speech", "from outside", "personal", "long past", "now"
+_THING, _HARM = "asks about a thing", "harm"
 _CERTAIN = "certain "
 _EXPRESSIONS = Path(__file__).with_name("crisis.txt")
 
+_SAFEST = {MEDICAL: ("healthcare", "emergency_response"), DANGER: ("emergency_response", "healthcare")}
 WHOLE = "the message as a whole"  # in place of a wording, where the classifier found it
 FOLLOWING = "a short message after a crisis"
 # A message after a crisis goes on with it up to so many words, of which so many say something of their own.
@@ -104,7 +111,7 @@ def find_crisis(
 def certain_match(text: str) -> "Crisis | None":
     """The first expression that decides whatever stands beside it."""
     lower = " ".join(text.lower().split())
-    for kind in KINDS:
+    for kind in WORDED:
         if match := _expressions()[_CERTAIN + kind].search(lower):
             return Crisis(kind, match.group())
     return None
@@ -141,9 +148,17 @@ def follow_up(text: str, previous: "Crisis | None") -> "Crisis | None":
         return None
     words = split_words(text)
     content = [word for word in words if word.text not in STOPWORDS]
-    if len(words) > _SHORT or len(content) > _SHORT_CONTENT:
+    if len(words) > _SHORT or len(content) > _SHORT_CONTENT or _asks_about_a_thing(text, content):
         return None
     return Crisis(previous.kind, FOLLOWING)
+
+
+def _asks_about_a_thing(text: str, content: Sequence[Word]) -> bool:
+    """Whether a message asks what something is, or to have it put into other words, and the thing is none of a crisis.
+    A thing that is only named ("goodbye", "pills") or asked the amount of stays with it."""
+    found = _expressions()
+    about = found[_THING].search(" ".join(text.lower().split()))
+    return bool(about and content) and not any(found[_HARM].fullmatch(word.text) for word in content)
 
 
 def safest_domain(kind: str, tiers: Sequence[tuple[str, str]]) -> str | None:
@@ -152,5 +167,10 @@ def safest_domain(kind: str, tiers: Sequence[tuple[str, str]]) -> str | None:
     `tiers` are pairs of domain name and safety tier.
     """
     critical = {name for name, tier in tiers if tier == "critical"}
-    wanted = ("healthcare", "emergency_response") if kind == MEDICAL else ("mental_health", "healthcare")
+    wanted = _SAFEST.get(kind, ("mental_health", "healthcare"))
     return next((name for name in wanted if name in critical), None)
+
+
+def resources_for(kind: str, resources: Mapping[str, str]) -> str:
+    """What is shown in a crisis of a kind; the general advice where `resources` are older than the kind."""
+    return resources.get(kind) or f"{ADVICE[kind]} {HELP_LINES}"

@@ -255,12 +255,3 @@ class _Check:
     def text(self, value: Any, key: str) -> None:
         if not isinstance(value, str) or not value:
             self.fail(key, f"is {value!r}, not a text")
-
-
-def median_of_others(values: Mapping[str, float | None], name: str, default: float) -> float:
-    """What stands in for an unmeasured value of `name`: the median of the measured ones, else `default`."""
-    known = sorted(value for other, value in values.items() if other != name and value is not None)
-    if not known:
-        return default
-    middle = len(known) // 2  # `statistics` would cost a third of this package's import
-    return known[middle] if len(known) % 2 else (known[middle - 1] + known[middle]) / 2

@@ -9,6 +9,7 @@ from core.routing.data import TERMS
 from core.routing.emotion import Emotion
 
 ENCODER, KEYWORDS = "encoder", "keywords"  # by what it was told what a message is about
+GATE_BY_ENCODER, GATE_BY_LETTERS = "encoder", "expressions and letters"  # by what the crisis gate read it
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Decision:
     consensus: tuple[str, str] | None = None  # the two to be asked where the router is unsure, but not by much
     unavailable: Mapping[str, str] = field(default_factory=dict)  # domains that were no candidates, and why
     note: str = ""  # why it was decided in another way than was asked for
+    crisis_method: str = GATE_BY_LETTERS  # by what the crisis gate read the message; by letters it finds far less
 
     @property
     def emotions(self) -> dict[str, float]:

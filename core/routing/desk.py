@@ -45,6 +45,12 @@ class Desk:
             if self.reader.use(setting):
                 self._ready = False
 
+    def use_resources(self, resources: Mapping[str, str]) -> None:
+        """Show these texts in a crisis from now on, by kind, in place of those of the data."""
+        with self.reader.held():
+            self._data = {**self._data, "resources": dict(resources)}
+            self.router = self.router.with_data(self._data)
+
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it. No cache is asked."""
         embedding = self.embedding(WARM_UP)

@@ -1,6 +1,7 @@
 """A decision in plain lines, for commands and the console."""
 
 from core.routing.data import TERMS
+from core.routing.decision import GATE_BY_LETTERS
 from core.routing.router import Decision
 from core.routing.urgency import NAMES
 
@@ -35,6 +36,8 @@ def explain(decision: Decision) -> list[str]:
     lines.append(f"urgency {NAMES[decision.urgency]}, complexity {decision.complexity:.2f}, {felt}")
     if decision.crisis is None:
         lines.append(_compared(decision))
+    if weak := weaker(decision):
+        lines.append(weak)
     if decision.candidates:
         weights = " + ".join(f"{decision.weights[name]:g} {name}" for name in TERMS)
         lines.append(f"total = {weights}")
@@ -50,6 +53,16 @@ def explain(decision: Decision) -> list[str]:
     if hidden > 0:
         lines.append(f"and {hidden} more")
     return lines
+
+
+def weaker(decision: Decision) -> str:
+    """What was read with less than the shipped encoder gives, in a sentence; empty where nothing was."""
+    parts = []
+    if decision.crisis is None and decision.crisis_method == GATE_BY_LETTERS:
+        parts.append("crisis gate by expressions and letters alone, which find far less (docs/routing.md)")
+    if decision.emotion.note:
+        parts.append(f"emotions by the word list: {decision.emotion.note}")
+    return "; ".join(parts)
 
 
 def _compared(decision: Decision) -> str:

@@ -11,9 +11,17 @@ from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
 from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, WEIGHT, Before, goes_on
-from core.routing.crisis import FOLLOWING, Crisis, find_crisis, safest_domain
+from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
-from core.routing.decision import ENCODER, KEYWORDS, Candidate, Decision, rank
+from core.routing.decision import (
+    ENCODER,
+    GATE_BY_ENCODER,
+    GATE_BY_LETTERS,
+    KEYWORDS,
+    Candidate,
+    Decision,
+    rank,
+)
 from core.routing.emotion import Emotion, EmotionReader, read_emotion
 from core.routing.past import Past, with_past
 from core.routing.typos import Speller
@@ -118,6 +126,7 @@ class Router:
         emotion = (read_emotion if found else self.read_emotion)(plain, words, embedding)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
         weights = dict(weights) if weights is not None else self.weights
+        gate = GATE_BY_ENCODER if crisis_vector is not None else GATE_BY_LETTERS
         if found:
             how = FOLLOWING if found.matched == FOLLOWING else "crisis wording"
             return Decision(
@@ -126,12 +135,13 @@ class Router:
                 unsure=False,
                 reason=f"{how} ({found.kind}): the safest domain, by rule",
                 crisis=found,
-                resources=self._resources[found.kind],
+                resources=resources_for(found.kind, self._resources),
                 urgency=urgency,
                 complexity=complexity,
                 emotion=emotion,
                 candidates=(),
                 weights=weights,
+                crisis_method=gate,
             )
         spelled = self.speller.correct(plain)
         words = split_words(spelled) if spelled != plain else words
@@ -165,6 +175,7 @@ class Router:
             topic_changed=previous is not None and domain is not None and domain != previous,
             consensus=self._torn(domain, confidence, candidates),
             unavailable=gone,
+            crisis_method=gate,
         )
 
     def _subject(

@@ -2,12 +2,23 @@
 
 import re
 
+# An emergency is one that somebody says there is, not one that plans, kits, services and lighting are named after: the
+# word ends what is said, or what follows goes on about it.
+_GOES_ON = (
+    r"(?=[ ]*$|[ ]*[.!?,;:)]| (?:and|right|now|here|at|in|on|with|for|please|help|so|because|since|that|my|our|i|i'm|we"
+    r"|he|she|they|what|how|where|who)\b)"
+)
+_SAID = (
+    r"\b(?:(?:this|it|that|here|there)(?: is|'s)|is (?:this|it|that)|(?:i|we)(?: have|'ve| got| have got|'ve got))"
+    rf" (?:really |clearly |now |truly )?an? (?:\w+ ){{0,2}}emergency\b{_GOES_ON}"
+)
+_CALLED = rf"(?:^|[.!?,;:] ?|\bhelp,? )(?:an )?emergency\b{_GOES_ON}"
+
 _LEVELS: tuple[tuple[int, re.Pattern[str]], ...] = (
     (
         3,
         re.compile(
-            r"\bemergency\b(?! (?:fund|funds|exit|brake|contact|loan|plan|savings|kit|number|reserve|meeting|landing))"
-            r"|\blife or death\b|\bevery second counts\b|\bbefore it'?s too late\b"
+            rf"{_SAID}|{_CALLED}|\blife or death\b|\bevery second counts\b|\bbefore it'?s too late\b",
         ),
     ),
     (
@@ -30,14 +41,19 @@ _DENIED = re.compile(
     r"\b(?:not|isn't|isnt|nothing|never|no|without|non)(?: |-)(?:so |very |really |that |any |an |at all |in a )?"
     r"(?:urgent(?:ly)?|emergency|immediately|asap|hurry|rush|right now|right away|today)\b|\bno deadline\b"
 )
+# "Right now" that only tells when: at the beginning of what somebody tells, or in a question about how things are.
+_PRESENT = re.compile(
+    r"(?:^|(?<=[.!?] ))right now,? (?:i|i'm|im|we|we're|my|our|the|it|it's|he|she|they)\b"
+    r"|(?:^|(?<=[.!?] ))(?:what|who|where|which|how)(?:'s| is| are| far| many| much| old| long)\b[^.!?]*\bright now\b"
+)
 NAMES = ("none", "soon", "urgent", "emergency")
 
 
 def urgency_of(text: str) -> int:
     """Urgency 0 (none) to 3 (emergency) of a text that `words.normalise` has been through.
 
-    Denied urgency ("not urgent", "no rush") is taken out first. The level is that of the strongest word left: many
-    urgent words do not add up to an emergency.
+    Denied urgency ("not urgent", "no rush") and a "right now" that presses nobody are taken out first. The level is
+    that of the strongest word left: many urgent words do not add up to an emergency.
     """
-    lowered = _DENIED.sub(" ", " ".join(text.lower().split()))
+    lowered = _PRESENT.sub(" ", _DENIED.sub(" ", " ".join(text.lower().split())))
     return next((level for level, pattern in _LEVELS if pattern.search(lowered)), 0)

@@ -244,12 +244,13 @@ class Reader:
         return [_turn(row) for row in reversed(rows)]
 
     def moments(self, user: str, limit: int = 500) -> list[tuple[float, str | None, dict[str, float]]]:
-        """When each of a person's newest turns was, who answered, and the emotions in it; none of a crisis. Without
-        their texts: oldest first."""
+        """When each of a person's newest turns was, whose subject it was (who answered, or for whom the general model
+        did), and the emotions in it; none of a crisis. Without their texts: oldest first."""
         if self._connect() is None:
             return []
         rows = self._all(
-            "SELECT at, domain, emotions FROM chat_turn WHERE user = ? AND NOT crisis ORDER BY id DESC LIMIT ?",
+            "SELECT at, COALESCE(domain, json_extract(decision, '$.stood_in_for')), emotions FROM chat_turn "
+            "WHERE user = ? AND NOT crisis ORDER BY id DESC LIMIT ?",
             user,
             limit,
         )

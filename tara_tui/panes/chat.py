@@ -15,6 +15,7 @@ from textual.content import Content
 from textual.message import Message
 from textual.widgets import Input
 
+from core.chat.protocol import EngineClosed
 from core.errors import TaraError
 from core.text import clean
 from tara_tui import present
@@ -168,7 +169,7 @@ class ChatPane(Vertical):
                 self._ready_session(bundle).prepare(domain)
             except TaraError as error:
                 log.info("the engine was not started: %s", error.one_line())  # the question will say it
-                self._end_session()
+                self._end_if_closed(error)
 
     def prefer(self, name: str) -> str:
         """Speed, balanced or quality from the next question on; in a thread."""
@@ -216,15 +217,21 @@ class ChatPane(Vertical):
                 if not ended:
                     self._give(serial, Done(0, None, "cancelled"))
         except TaraError as error:
-            self._fail(serial, error.one_line())
+            self._fail(serial, error, error.one_line())
         except Exception as error:  # noqa: BLE001 - whatever the engine does, the console stays and says so
-            self._fail(serial, f"{type(error).__name__}: {error}")
+            self._fail(serial, error, f"{type(error).__name__}: {error}")
 
-    def _fail(self, serial: int, line: str) -> None:
+    def _fail(self, serial: int, error: Exception, line: str) -> None:
         if not self._ended:
             log.exception("the chat failed")
-        self._end_session()
+        self._end_if_closed(error)
         self._give(serial, Failed(present.one_line(line)))
+
+    def _end_if_closed(self, error: Exception) -> None:
+        """End a conversation whose engine is closed for good. Another failure takes the answer alone: what was said
+        before, a crisis above all, belongs to the next question too."""
+        if isinstance(error, EngineClosed):
+            self._end_session()
 
     def _give(self, serial: int, event: ChatEvent | Failed) -> None:
         """Queue an event for the app, and tell it unless it knows."""

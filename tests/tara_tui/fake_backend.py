@@ -85,6 +85,8 @@ class FakeChat:
         self.preferences: list[str] = []
         self.before: list[ChatEvent] = []  # said after the second word
         self.pause_s = 0.0
+        self.failure: Exception | None = None  # what the next question ends in, once
+        self.unprepared: TaraError | None = None  # what the next preparation ends in, once
         if not hold:
             self.go.set()
 
@@ -95,6 +97,9 @@ class FakeChat:
         line = f"{domain} (chosen by you)" if domain else "business (82%: many of its words)"
         yield Routed(domain or "business", line, (line, "urgency none, complexity 0.10, no emotion found"))
         said = 0
+        failure, self.failure = self.failure, None
+        if failure is not None:
+            raise failure
         for word in self.words:
             if said == 2:
                 while not self.go.wait(0.01) and not self.cancelled.is_set() and not self.closed.is_set():
@@ -109,6 +114,9 @@ class FakeChat:
 
     def prepare(self, domain: str | None) -> None:
         """Remember it."""
+        unprepared, self.unprepared = self.unprepared, None
+        if unprepared is not None:
+            raise unprepared
         self.prepared.append(domain)
 
     def prefer(self, name: str) -> str:

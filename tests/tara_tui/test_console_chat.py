@@ -4,8 +4,10 @@ from pathlib import Path
 
 from core.chat.client import Done as EngineDone
 from core.chat.client import Token as EngineToken
+from core.chat.protocol import EngineClosed
 from core.chat.session import Notice as SessionNotice
 from core.chat.session import Turn
+from core.errors import TaraError
 from core.routing import Decision
 from core.routing.emotion import EMOTIONS, Emotion
 from tara_tui.backend import Compared, Done, Notice, Routed, Token
@@ -212,6 +214,55 @@ async def test_engine_that_cannot_start_is_told_and_the_chat_goes_on(tmp_path: P
         await it.write("hi")
         await it.press("enter")
         await it.shows("Hello there")
+
+
+async def test_a_question_after_a_failed_answer_goes_to_the_same_conversation(tmp_path: Path) -> None:
+    backend = FakeBackend(tmp_path)
+    async with console(backend, (120, 60)) as it:
+        await it.press("4")
+        await it.write("one")
+        await it.press("enter")
+        await it.shows("Hello there")
+        (chat,) = backend.chats
+        for failure in (TaraError("the engine died twice"), RuntimeError("a fault")):
+            chat.failure = failure
+            await it.write("two")
+            await it.press("enter")
+            await it.shows(str(failure))
+        await it.write("three")
+        await it.press("enter")
+        await it.until(lambda: it.app.chat.speed, "the answer")
+        assert backend.chats == [chat]
+        assert [question for question, _ in chat.questions] == ["one", "two", "two", "three"]
+        assert not chat.closed.is_set()
+        chat.failure = EngineClosed("the engine is closed")  # this one is over
+        await it.write("four")
+        await it.press("enter")
+        await it.shows("the engine is closed")
+        await it.write("five")
+        await it.press("enter")
+        await it.until(lambda: it.app.chat.speed, "the answer")
+        assert chat.closed.is_set()
+        assert backend.chats[1].questions == [("five", None)]
+
+
+async def test_an_engine_that_could_not_be_warmed_keeps_the_conversation(tmp_path: Path) -> None:
+    backend = FakeBackend(tmp_path)
+    async with console(backend) as it:
+        await it.press("i")
+        await it.write("one")
+        await it.press("enter")
+        await it.until(lambda: it.app.chat.speed, "the answer")
+        (chat,) = backend.chats
+        chat.unprepared = TaraError("no memory")
+        await it.press("escape", "escape")
+        it.app.domains.focus()
+        await it.press("I")
+        await it.until(lambda: chat.unprepared is None, "the try")
+        await it.write("two")
+        await it.press("enter")
+        await it.until(lambda: len(chat.questions) == 2, "the question")
+        assert backend.chats == [chat]
 
 
 async def test_leaving_in_the_middle_of_an_answer_ends_the_engine(tmp_path: Path) -> None:

@@ -74,6 +74,7 @@ def line_of(workspace, file, text):
         (MAPPING, "healthcare:", "healthcar:", "healthcar: there is no such domain"),
         (SETTINGS, "prefer: balanced", "prefer: fast", "chat.prefer: must be one of speed, balanced, quality"),
         (SETTINGS, "  limit_s: 120", "  limit: 120", "chat.limit: unknown key; did you mean 'limit_s'?"),
+        (SETTINGS, "cooldown_s: 300", "cooldown_s: -1", "chat.cooldown_s: is -1, must be from 0 to 86400"),
         (PRESETS, "batch_size: 2", "batch_size: 0", "starter.batch_size: is 0, must be from 1 to 1024"),
         (PRESETS, "batch_size: 2", "batch_size: 1.5", "starter.batch_size: must be a whole number, this is 1.5"),
         (

@@ -101,6 +101,37 @@ def test_the_second_answer_takes_the_place_of_the_first_where_it_is_better(
     assert conversation.memory.past().domains == {PAIR[1]: 1.0}
 
 
+def test_each_of_the_two_answers_in_its_own_domains_tone(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "I'm thrilled, what if we closed the deal today?"
+    prompts: dict[str | None, str] = {}
+    whole = conversation.engine.ask
+
+    def recorded(messages: list[dict[str, str]], domain: str | None, *more: object, **how: object) -> Iterator[object]:
+        prompts[domain] = messages[0]["content"]
+        yield from whole(messages, domain, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversation.engine, "ask", recorded)
+    for gains, chosen in (((1.0, 0.0), PAIR[0]), ((0.0, 1.0), PAIR[1])):
+        judged = iter(Judged(1, -3.0 + gain, -3.0, 5) for gain in gains)
+        monkeypatch.setattr(conversation.engine, "judge", lambda *_, judged=judged: next(judged))
+        conversation.reset()
+        turn = conversation.ask(message)
+        assert turn.guidance is not None
+        assert (turn.domain, turn.guidance.domain) == (PAIR[0], PAIR[0])  # as is shown before the answer
+        list(turn.events())
+        assert turn.domain == chosen
+        assert turn.guidance.domain == chosen  # as is in the record
+    tones = {name: conversation._guidance(turn.decision, name, message, []) for name in (*PAIR, None)}
+    assert len({tone.instruction for tone in tones.values() if tone is not None}) == 3
+    for name in PAIR:
+        tone = tones[name]
+        assert tone is not None
+        assert tone.domain == name
+        assert prompts[name].endswith(tone.instruction)
+
+
 def test_a_first_answer_without_words_leaves_the_conversation_before_it_alone(
     conversation: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from core.chat.client import Engine
 from core.chat.history import erase, history_of, memory_of, remember, turns_of, user_named
-from core.chat.session import Conversation
+from core.chat.session import Conversation, Turn
 from core.errors import InvalidInput
 from core.store.reads import open_reader
 from core.workspace import Workspace
@@ -53,6 +53,29 @@ def test_a_conversation_begins_with_what_is_remembered(told: Workspace) -> None:
     assert past.domains == {"leadership": 1.0}
     assert memory_of(told, "nobody", 48).past().weight == 0
     assert memory_of(told, "anna", 1e-6).past().weight == 0  # long faded
+
+
+def test_the_newest_turns_are_told_from_the_whole(workspace: Workspace, tiny_bundle: Path) -> None:
+    decision = Conversation(tiny_bundle).route("hello")
+    for number in range(7):
+        remember(workspace, "chat", "bundle", 1, Turn(f"hello {number}", decision, None, None), "an answer", "anna")
+    some, every = history_of(workspace, "anna", 48, limit=5), history_of(workspace, "anna", 48)
+    assert [turn["message"] for turn in some.turns] == [f"hello {number}" for number in range(2, 7)]
+    assert (some.total, some.as_json()["total"], len(some.as_json()["turns"])) == (7, 7, 5)
+    assert some.lines()[0].startswith("anna: newest 5 of 7 turns; of the emotion term ")
+    assert every.lines()[0].startswith("anna: 7 turns; of the emotion term ")
+    assert every.as_json()["total"] == 7
+    assert history_of(workspace, "nobody", 48).total == 0
+
+
+def test_a_question_that_was_stood_in_for_counts_for_its_domain(workspace: Workspace, tiny_bundle: Path) -> None:
+    decision = Conversation(tiny_bundle).route(GLAD)
+    turn = Turn(GLAD, decision, "leadership", None)
+    turn.fallback, turn.stood_in_for, turn.domain = "leadership could not answer", "leadership", None
+    remember(workspace, "chat", "bundle", 1, turn, "an answer", "anna")
+    assert memory_of(workspace, "anna", 48).past().domains == {"leadership": 1.0}
+    (kept,) = history_of(workspace, "anna", 48).turns
+    assert kept["domain"] is None  # who answered
 
 
 def test_what_is_erased_is_not_in_the_file_any_more(told: Workspace) -> None:

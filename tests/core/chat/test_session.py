@@ -16,6 +16,7 @@ from core.chat.client import Done, Engine, Token
 from core.chat.guidance import Guidance
 from core.chat.memory import Memory
 from core.chat.preference import PREFERENCES
+from core.chat.process import EngineProcess
 from core.chat.protocol import (
     Ask,
     Cancel,
@@ -213,7 +214,8 @@ def test_a_preference_decides_context_history_and_length(tiny_bundle: Path) -> N
 def test_a_domain_whose_files_are_broken_is_stood_in_for_once(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(tiny_bundle, folder, symlinks=True)
-    (folder / "adapters" / "leadership.gguf").unlink()
+    adapter = folder / "adapters" / "leadership.gguf"
+    adapter.write_bytes(b"x" * adapter.stat().st_size)
     with Conversation(folder, engine=Engine(folder, n_ctx=512, threads=1), sampling=SEEDED) as conversation:
         turn = conversation.ask("How should I lead my team?")
         assert turn.domain == "leadership"
@@ -224,8 +226,32 @@ def test_a_domain_whose_files_are_broken_is_stood_in_for_once(tiny_bundle: Path,
         assert turn.domain is None
         assert turn.done is rest[-1]
         assert turn.fallback is not None
-        assert "leadership.gguf cannot be read" in turn.fallback
+        assert "leadership.gguf) differs from the manifest" in turn.fallback
         assert conversation.history[1]["content"] == turn.done.text
+
+
+def test_what_follows_a_question_that_was_stood_in_for_is_its_domains(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation.memory = Memory()
+    whole, failing = conversation.engine.ask, {"leadership", "healthcare"}
+
+    def broken(messages: list[dict[str, str]], domain: str | None, *more: object, **how: object) -> Iterator[object]:
+        if domain in failing:
+            raise EngineError("its engine died twice")
+        yield from whole(messages, domain, *more, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(conversation.engine, "ask", broken)
+    turn = conversation.ask("How should I lead my team?")
+    list(turn.events())
+    assert (turn.domain, turn.about, turn.fallback is not None) == (None, "leadership", True)
+    assert conversation.memory.past().domains == {"leadership": 1.0}
+    follow_up = conversation.ask("And what about that?")
+    assert (follow_up.domain, follow_up.decision.follow_up) == ("leadership", True)
+    crisis = conversation.ask("I want to kill myself")
+    list(crisis.events())
+    assert (crisis.domain, crisis.about, crisis.fallback is not None) == (None, None, True)
+    assert conversation.memory.past().domains == {"leadership": 1.0}
 
 
 def test_a_domain_that_takes_too_long_is_stood_in_for(
@@ -333,6 +359,44 @@ def test_an_answer_that_was_left_is_remembered_as_far_as_it_was_seen(conversatio
     assert isinstance(first, Token)
     events.close()  # type: ignore[attr-defined]
     assert conversation.history[1]["content"] == first.text
+
+
+def test_an_answer_that_ctrl_c_broke_off_is_remembered_as_far_as_it_was_seen(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = conversation.ask("How should I lead my team?", sampling=LONG).events()
+    first = next(events)
+    assert isinstance(first, Token)
+    with pytest.raises(KeyboardInterrupt):  # while the reader has the word
+        events.throw(KeyboardInterrupt)  # type: ignore[attr-defined]
+    assert conversation.history[1]["content"] == first.text
+    receive, heard = EngineProcess.receive, list[Event]()
+
+    def interrupted(process: EngineProcess) -> Event:
+        if len(heard) == 3:
+            heard.append(heard[0])
+            raise KeyboardInterrupt  # while the engine is waited for
+        heard.append(receive(process))
+        return heard[-1]
+
+    monkeypatch.setattr(EngineProcess, "receive", interrupted)
+    seen: list[str] = []
+    turn = conversation.ask("And what about that?", sampling=LONG)
+    with pytest.raises(KeyboardInterrupt):
+        seen.extend(turn.pieces())
+    assert seen
+    assert conversation.history[2]["content"] == "And what about that?"
+    assert conversation.history[3]["content"] == "".join(seen)
+    assert isinstance(list(conversation.ask("hello").events())[-1], Done)
+
+
+def test_a_turn_that_is_closed_is_an_answer_that_was_left(conversation: Conversation) -> None:
+    turn = conversation.ask("How should I lead my team?", sampling=LONG)
+    first = next(turn.events())
+    assert isinstance(first, Token)
+    turn.close()
+    assert conversation.history[1]["content"] == first.text
+    assert isinstance(list(conversation.ask("hello").events())[-1], Done)
 
 
 def test_a_cancelled_answer_ends_with_done(conversation: Conversation) -> None:

@@ -57,7 +57,7 @@ def each(commands: Iterable[str], cwd: Path) -> dict[str, Answer]:
         input=json.dumps({"cwd": str(cwd), "commands": [line.split() for line in lines]}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     return {line: Answer(*answer) for line, answer in zip(lines, json.loads(done.stdout), strict=True)}

@@ -11,7 +11,8 @@ from tests.conftest import new_workspace
 from tests.core.chat.conftest import FIVE, write_bundle
 from tests.core.chat.stored import store_bundle
 from tests.core.chat.tiny import write_model
-from tests.core.cli.command import assert_one_line, tara
+from tests.core.cli.command import TARA, assert_one_line, tara
+from tests.terminal.pseudo_terminal import Terminal
 
 QUOKKAS = "Zanzibar has quokkas everywhere today"  # nobody's domain, and no follow-up
 
@@ -71,6 +72,48 @@ def test_a_conversation_by_pipe_has_its_figures_and_goes_into_the_history(stored
     }  # fmt: skip
     assert_one_line(tara("history", "erase", "--user", "anna", "--yes", cwd=stored.root), 4)
     assert tara("history", "--user", "anna", "--json", cwd=stored.root).json()["turns"] == []
+
+
+def test_an_answer_stopped_at_the_keyboard_is_part_of_the_conversation(stored: Workspace) -> None:
+    words = ("--domain", "leadership", "--max-tokens", "1500", "--temperature", "0.8", "--seed", "3", "--user", "frida")
+    terminal = Terminal(str(TARA), "--root", str(stored.root), "chat", *words)
+    try:
+        terminal.shows("> ")
+        terminal.write("How should I lead my team?\n")
+        terminal.read_until(lambda: b"[leadership]" in terminal.raw)
+        begun = len(terminal.raw)
+        terminal.read_until(lambda: len(terminal.raw) > begun + 300)
+        terminal.write("\x03")
+        terminal.read_until(lambda: b"[stopped]" in terminal.raw)
+        terminal.write("\n")
+        assert terminal.ended() == 0
+    finally:
+        terminal.close()
+    (turn,) = tara("history", "--user", "frida", "--json", cwd=stored.root).json()["turns"]
+    assert turn["message"] == "How should I lead my team?"
+    assert len(turn["answer"]) > 10
+    assert turn["domain"] == "leadership"
+
+
+def test_a_message_that_fails_does_not_end_the_conversation(stored: Workspace) -> None:
+    said = "How should I lead my team?\n" + "word " * 4000 + "\n" + QUOKKAS + "\n"
+    words = ("chat", "--user", "carla", "--max-tokens", "8")
+    answer = tara(*words, "--json", cwd=stored.root, stdin=said)
+    assert answer.status == 1, answer
+    lead, failed, base = objects(answer.out)
+    assert set(failed) == {"error", "hint"}
+    assert "context" in failed["error"]
+    assert (lead["domain"], base["domain"], base["tokens"]) == ("leadership", None, 8)
+    assert (lead["notices"], base["notices"]) == ([], [])
+    plain = tara(*words, cwd=stored.root, stdin=said)
+    assert plain.status == 1, plain
+    (line,) = [line for line in plain.err.splitlines() if line.startswith("tara: ")]
+    assert failed["error"] in line
+    assert plain.err.count("[8 tokens, ") == 2
+    history = tara("history", "--user", "carla", "--json", "--limit", "3", cwd=stored.root).json()
+    assert (history["total"], len(history["turns"])) == (4, 3)
+    assert "carla: newest 3 of 4 turns; " in tara("history", "--user", "carla", "--limit", "3", cwd=stored.root).out
+    assert_one_line(tara(*words, "--once", "word " * 4000, "--json", cwd=stored.root), 1)
 
 
 def test_what_the_caches_knew_is_told_at_the_end(stored: Workspace) -> None:

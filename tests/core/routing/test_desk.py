@@ -82,7 +82,8 @@ def test_the_order_of_domains_and_texts_changes_nothing(desk: Desk, small: dict[
     router = Router.from_data(turned)
     for text in PLAIN:
         again = router.route(text, embedding=desk.embedding(text))
-        assert replace(again, note="") == replace(desk.route(text), note="")
+        same = replace(desk.route(text), crisis_method=again.crisis_method)  # the router alone was given no such vector
+        assert replace(again, note="") == replace(same, note="")
 
 
 def test_a_domain_nobody_speaks_of_changes_no_winner(
@@ -245,7 +246,7 @@ def test_vectors_survive_as_text(small: dict[str, Any], encoder: Encoder) -> Non
     assert (stored[:20] * fresh).sum(1).min() > 0.99999
 
 
-def test_a_decision_without_the_encoder_takes_two_milliseconds(small: dict[str, Any]) -> None:
+def test_a_decision_without_the_encoder_takes_milliseconds(small: dict[str, Any]) -> None:
     router = Router.from_data({**small, "vectors": None, "blend": None})
     router.speller.warm()
     spent = []
