@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "benchmarks" / "data"
 FIVE = ("healthcare", "business", "education", "creative", "leadership")
 PEER = "semantic-router==1.1.1"
-GOALS = {"28": 0.80, "5": 0.92}
+GOALS = {"28": 0.80, "5": 0.92}  # top-1, counting acceptable neighbours
+MOST_ECE, LEAST_AUROC, MOST_P95_MS = 0.05, 0.93, 15.0  # over the 28
 
 
 @dataclass(frozen=True)
@@ -109,31 +110,54 @@ def area(inside: np.ndarray, outside: np.ndarray) -> float:
     return float((inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean())
 
 
-def figures(result: Result, inside: list[dict[str, Any]], outside: list[dict[str, Any]]) -> list[str]:
-    """A result's row of the table."""
+def measured(result: Result, inside: list[dict[str, Any]], outside: list[dict[str, Any]]) -> dict[str, float | None]:
+    """A result's figures, by the names of the table's columns; None for those of messages outside without any."""
     n = len(inside)
     right, answered = result.right(inside), result.right(inside, chosen=True)
     abstained = np.array([one is None for one in result.chosen])
-    near = np.array([row["kind"] == "near_miss" for row in outside])
-    return [
-        result.name,
-        f"{right.mean():.3f}",
-        f"{np.mean([b == row['domain'] for b, row in zip(result.best, inside, strict=False)]):.3f}",
-        f"{answered.mean():.3f}",
-        f"{1 - abstained[:n].mean():.3f}",
-        f"{calibration_error(result.sure[:n], right):.3f}",
-        f"{area(result.sure[:n], result.sure[n:]):.3f}" if outside else "",
-        f"{abstained[n:].mean():.3f}" if outside else "",
-        f"{abstained[n:][near].mean():.3f}" if outside and near.any() else "",
-        f"{np.percentile(result.ms, 50):.1f}",
-        f"{np.percentile(result.ms, 95):.1f}",
-    ]
+    near = np.array([row["kind"] == "near_miss" for row in outside], dtype=bool)
+    return {
+        "top-1": float(right.mean()),
+        "exact": float(np.mean([b == row["domain"] for b, row in zip(result.best, inside, strict=False)])),
+        "answered right": float(answered.mean()),
+        "answered": float(1 - abstained[:n].mean()),
+        "ECE": calibration_error(result.sure[:n], right),
+        "outside AUROC": area(result.sure[:n], result.sure[n:]) if outside else None,
+        "outside abstained": float(abstained[n:].mean()) if outside else None,
+        "near misses": float(abstained[n:][near].mean()) if near.any() else None,
+        "p50 ms": float(np.percentile(result.ms, 50)),
+        "p95 ms": float(np.percentile(result.ms, 95)),
+    }
 
 
-HEADERS = (
-    "router", "top-1", "exact", "answered right", "answered", "ECE", "outside AUROC", "outside abstained",
-    "near misses", "p50 ms", "p95 ms",
-)  # fmt: skip
+def row_of(name: str, found: dict[str, float | None]) -> list[str]:
+    """A row of the table."""
+    return [name, *("" if v is None else f"{v:.1f}" if key.endswith("ms") else f"{v:.3f}" for key, v in found.items())]
+
+
+def goals(count: str, found: Sequence[dict[str, float | None]]) -> list[tuple[str, bool]]:
+    """What is owed of the first result, and whether it holds; the second is by keywords alone, others are peers."""
+    mine, peers = found[0], found[2:]
+
+    def at_least(name: str, least: float) -> tuple[str, bool]:
+        value = mine[name]
+        assert value is not None
+        return f"{name} {value:.3f}, at least {least:.3f}", value >= least
+
+    def at_most(name: str, most: float) -> tuple[str, bool]:
+        value = mine[name]
+        assert value is not None
+        return f"{name} {value:.3f}, at most {most:g}", value <= most
+
+    owed = [at_least("top-1", GOALS[count])]
+    if count == "28":
+        owed += [at_most("ECE", MOST_ECE), at_least("outside AUROC", LEAST_AUROC), at_most("p95 ms", MOST_P95_MS)]
+    for name in ("top-1", "outside AUROC") if count == "28" else ("top-1",):
+        theirs = [one[name] for one in peers if one[name] is not None]
+        if theirs:
+            said, _ = at_least(name, max(theirs))
+            owed.append((f"ahead of semantic-router: {said}", (mine[name] or 0.0) > max(theirs)))
+    return owed
 
 
 def conversations(desk: Desk, rows: list[dict[str, Any]]) -> str:
@@ -171,7 +195,7 @@ def by_kind(result: Result, rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    """Run all, print tables; the status is 0 whatever the figures are."""
+    """Run all, print tables and what is owed; the status is 1 where that does not hold on the test sets."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--develop", action="store_true", help="the development set instead of the test sets")
     parser.add_argument("--no-peer", action="store_true", help="without semantic-router")
@@ -185,6 +209,7 @@ def main() -> int:
         inside, outside = rows_of("routing.jsonl"), rows_of("routing_outside.jsonl")
     python, lacks = (Path(), "not wanted") if arguments.no_peer else install(PEER, "python")
     first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
+    missed = 0
     for count, names in (("28", first), ("5", list(FIVE))):
         mine = [row for row in inside if row["domain"] in names]
         beyond = outside if count == "28" else []
@@ -217,8 +242,13 @@ def main() -> int:
                     list(map(spell, texts)),
                 )
             )
-        print(f"\n{count} domains: {len(mine)} messages inside, {len(beyond)} outside; goal: top-1 {GOALS[count]:.2f}")
-        print(table(HEADERS, [figures(one, mine, beyond) for one in results], right=range(1, len(HEADERS))))
+        print(f"\n{count} domains: {len(mine)} messages inside, {len(beyond)} outside")
+        found = [measured(one, mine, beyond) for one in results]
+        rows_shown = [row_of(one.name, each) for one, each in zip(results, found, strict=True)]
+        print(table(("router", *found[0]), rows_shown, right=range(1, len(found[0]) + 1)))
+        for said, holds in goals(count, found):
+            print(f"{'holds ' if holds else 'MISSED'} {said}")
+            missed += not holds
         print(f"top-1 by kind, {results[0].name}: {by_kind(results[0], mine)}")
         if held:
             print(f"the encoder's process: {held / 1e6:.0f} MB")
@@ -232,7 +262,7 @@ def main() -> int:
         " without the encoder's, whose vectors it is given; its calibrator and threshold are fitted to the development"
         " set."
     )
-    return 0
+    return int(missed > 0 and not arguments.develop)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ the kind and the wording that matched are kept. The expressions are in `crisis.t
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -87,6 +87,8 @@ class Crisis:
 
     kind: str
     matched: str
+    # How likely it is one, by the classifier; what an expression found by itself is taken as certain.
+    probability: float = field(default=1.0, compare=False)
 
 
 def find_crisis(
@@ -104,7 +106,10 @@ def find_crisis(
     if embedding is None and worded is not None:
         return worded
     if read := load_model().read(text, embedding, worded is not None, excused(text)):
-        return worded or Crisis(read, WHOLE)
+        probability, kind = read
+        if worded is not None:
+            return replace(worded, probability=probability)
+        return Crisis(kind, WHOLE, probability)
     return follow_up(text, previous)
 
 
@@ -150,7 +155,7 @@ def follow_up(text: str, previous: "Crisis | None") -> "Crisis | None":
     content = [word for word in words if word.text not in STOPWORDS]
     if len(words) > _SHORT or len(content) > _SHORT_CONTENT or _asks_about_a_thing(text, content):
         return None
-    return Crisis(previous.kind, FOLLOWING)
+    return Crisis(previous.kind, FOLLOWING, previous.probability)
 
 
 def _asks_about_a_thing(text: str, content: Sequence[Word]) -> bool:

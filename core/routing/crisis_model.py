@@ -79,7 +79,8 @@ class Model:
     def letter_scores(self, text: str) -> list[float]:
         """The logit of each class of the second reading."""
         found = letters(text)
-        return [sum(row[bucket] * value for bucket, value in found.items()) + row[-1] for row in self.letters]
+        values = list(found.values())
+        return [sum(map(mul, map(row.__getitem__, found), values)) + row[-1] for row in self.letters]
 
     def probability(
         self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool
@@ -103,11 +104,13 @@ class Model:
         """The probability from which a message is a crisis."""
         return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
 
-    def read(self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool) -> str | None:
-        """The kind of crisis, None where the probability is below the threshold."""
+    def read(
+        self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool
+    ) -> tuple[float, str] | None:
+        """The probability and the kind of a crisis, None where it is below the threshold."""
         probability, kind = self.probability(text, embedding, worded, excused)
         least = self.threshold(embedding is not None)
-        return kind if probability >= (min(least, WORDED) if worded else least) else None
+        return (probability, kind) if probability >= (min(least, WORDED) if worded else least) else None
 
     def _margin(self, scores: Sequence[float]) -> float:
         """The log-odds of any kind of crisis against any other class, of a softmax's logits."""

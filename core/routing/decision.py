@@ -38,8 +38,8 @@ class Decision:
     """Where a message goes, and why.
 
     `domain` None means: the base model without an adapter. `confidence` is the calibrated probability that the chosen
-    domain is right, or the best one when unsure; 1.0 for a crisis, which is decided by a rule. `candidates` are ordered
-    best first, and empty for a crisis.
+    domain is right, or the best one when unsure; of a crisis, that it is one. `candidates` are ordered best first, and
+    empty for a crisis.
     """
 
     domain: str | None

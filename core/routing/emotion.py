@@ -7,6 +7,7 @@ Intensity is read from the wording in both and is not measured.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import mul
 from typing import Protocol
 
 from core.routing.emotion_features import wording_features
@@ -146,8 +147,6 @@ def _intensity(value: float, wording: Wording, strongest: str) -> float:
 
 def similarity(first: Mapping[str, float], second: Mapping[str, float]) -> float:
     """Cosine of two emotion vectors, in [0, 1]; 0 where either is empty."""
-    dot = sum(first.get(name, 0.0) * second.get(name, 0.0) for name in EMOTIONS)
-    norms = math.hypot(*(first.get(name, 0.0) for name in EMOTIONS)) * math.hypot(
-        *(second.get(name, 0.0) for name in EMOTIONS)
-    )
-    return min(1.0, max(0.0, dot / norms)) if norms else 0.0
+    one, other = [first.get(name, 0.0) for name in EMOTIONS], [second.get(name, 0.0) for name in EMOTIONS]
+    norms = math.hypot(*one) * math.hypot(*other)
+    return min(1.0, max(0.0, sum(map(mul, one, other)) / norms)) if norms else 0.0

@@ -131,7 +131,7 @@ class Router:
             how = FOLLOWING if found.matched == FOLLOWING else "crisis wording"
             return Decision(
                 domain=safest_domain(found.kind, self._tiers),
-                confidence=1.0,
+                confidence=found.probability,
                 unsure=False,
                 reason=f"{how} ({found.kind}): the safest domain, by rule",
                 crisis=found,

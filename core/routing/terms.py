@@ -26,6 +26,8 @@ def emotion_terms(emotion: Emotion, profiles: Mapping[str, Mapping[str, float]])
     A neutral message gives every domain the same 0.5; so does a reading without confidence.
     """
     pull = 0.0 if emotion.neutral else emotion.intensity * emotion.confidence
+    if not pull:
+        return dict.fromkeys(profiles, NO_PREFERENCE)
     return {
         name: NO_PREFERENCE + pull * (similarity(emotion.values, profile) - NO_PREFERENCE)
         for name, profile in profiles.items()
