@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from core.errors import InvalidInput
 MANIFEST = "MANIFEST.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where a disk, or a person's share of it, has no room
 STAGING_PREFIX = ".tmp-"
+SCRATCH_SUFFIX = ".scratch"
 _BLOCK = 1 << 20
 _FICLONE = 0x40049409  # linux/fs.h: share a file's blocks until one of the two is written
 
@@ -36,6 +38,20 @@ def hash_json(value: Any) -> str:
 def staging_beside(target: Path) -> Path:
     """A temporary name on the same file system as `target`, recognisable as garbage if it is left behind."""
     return target.parent / f"{STAGING_PREFIX}{os.getpid()}-{target.name}"
+
+
+def scratch_beside(target: Path) -> Path:
+    """The name of a folder, likewise recognisable, for what is needed while `target` is made and is no part of it."""
+    return staging_beside(target.with_name(target.name + SCRATCH_SUFFIX))
+
+
+def left_beside(target: Path) -> list[Path]:
+    """What processes that were killed left under the temporary names of `target`, if none of them lives."""
+    name = re.compile(rf"{re.escape(STAGING_PREFIX)}[0-9]+-{re.escape(target.name)}(?:{re.escape(SCRATCH_SUFFIX)})?")
+    try:
+        return sorted(path for path in target.parent.iterdir() if name.fullmatch(path.name))
+    except FileNotFoundError:  # nothing was ever made there
+        return []
 
 
 def link_or_copy(source: Path, target: Path) -> None:

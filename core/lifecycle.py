@@ -46,6 +46,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
     "distil": "compressing",
     "slice-adapter": "compressing",
     "check-small": "compressing",
+    "check-delivered": "compressing",
     "repair": "compressing",
     "repair-adapter": "compressing",
     "keep": "compressing",
@@ -56,6 +57,7 @@ STAGE_OF_KIND: Mapping[str, str] = {
 EXPORT_KINDS = frozenset(
     {"merge", "convert", "imatrix", "quantize"}
 )  # with a domain: of its single file; else of a base
+EXPORT_ALONE = "verify"  # with a domain: of its single file, also where a bundle is made of such files
 _STAGES = ("training", "merging", "compressing")
 UNDONE = frozenset({"queued", "starting", "running", "stopping", "paused"})
 _FAILED = frozenset({"failed", "interrupted"})  # what a person cancelled did not fail; it is not done
@@ -110,7 +112,8 @@ def phase_state(
     Where the bundle last asked for is there, only a failed deployment is not made good. Exports of single domains are
     no step of a phase, unless it is `merged`: its bundle is made of the same files.
     """
-    newest = [job for job in latest_of_each(jobs) if merged or not (job.domain and job.kind in EXPORT_KINDS)]
+    exporting = {EXPORT_ALONE} if merged else {EXPORT_ALONE, *EXPORT_KINDS}
+    newest = [job for job in latest_of_each(jobs) if not (job.domain and job.kind in exporting)]
     for stage in _STAGES:
         if any(job.state in UNDONE and STAGE_OF_KIND.get(job.kind) == stage for job in newest):
             return stage

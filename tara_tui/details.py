@@ -56,8 +56,8 @@ def phase_lines(phase: PhaseView) -> list[str]:
         f"bundle size   {present.size(phase.bundle_bytes)}",
         measurement_line("smoke test", phase.smoke),
     ]
-    if phase.bundle_bytes and phase.base_bytes:
-        lines.append(f"compression   {phase.base_bytes / phase.bundle_bytes:.2f} times smaller than the f16 files")
+    if phase.bundle_path is not None:
+        lines.append(measurement_line("compression", phase.compression_ratio))
     for release in phase.releases:
         role = "serves" if release.active else "old"
         lines.append(

@@ -36,7 +36,7 @@ def kind_of(state: str) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A duration in seconds in its two largest units, as in 45s, 12m, 3h05, 2d4h; '-' for none."""
+    """A duration in seconds in its two largest units, as in 45s, 12m, 3h05, 2d4h, whole days from ten; '-' for none."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
     whole = max(0, int(seconds))
@@ -46,7 +46,9 @@ def span(seconds: float | None) -> str:
         return f"{whole // 60}m"
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}"
-    return f"{whole // 86400}d{whole % 86400 // 3600}h"
+    if whole < 10 * 86400:
+        return f"{whole // 86400}d{whole % 86400 // 3600}h"
+    return f"{whole // 86400}d"
 
 
 def size(count: float | None) -> str:

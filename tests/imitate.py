@@ -20,6 +20,7 @@ from core.store.engine import Store, open_store
 from core.store.tables import Job
 from core.tasks import accept_merge, deploy, quality_gate
 from core.tasks.context import Context
+from core.tasks.package import delivered_figures
 from core.workspace import Workspace
 
 OK = Exit(0, None, False, None, 0.0)
@@ -30,18 +31,20 @@ QUALITY = 0.5
 WHY = "the mixture is kept: it loses less"
 
 
-def base_folder(folder: Path, seed: int = 0) -> Path:
+def base_folder(folder: Path, seed: int = 0, layers: int = 1) -> Path:
     """A folder that is found and hashed as a base model; nothing can be trained on it."""
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    sizes = {"vocab_size": 16, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": layers}
+    about = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_attention_heads": 2, **sizes}
+    (folder / "config.json").write_text(json.dumps(about))
     (folder / "tokenizer.json").write_text("{}")
     weights = np.random.default_rng(seed).standard_normal((4, 4)).astype(np.float32)
     save_file({"model.norm.weight": weights}, folder / "model.safetensors")
     return folder
 
 
-def adapter_folder(folder: Path, base: str, seed: int = 0) -> Path:
-    """A LoRA adapter as PEFT stores it, of one module."""
+def adapter_folder(folder: Path, base: str, seed: int = 0, *, width: int = 8, layers: int = 1) -> Path:
+    """A LoRA adapter as PEFT stores it, of one module a layer; it fits what `base_folder` makes."""
     folder.mkdir(parents=True)
     about = {
         "peft_type": "LORA",
@@ -53,11 +56,11 @@ def adapter_folder(folder: Path, base: str, seed: int = 0) -> Path:
     }
     (folder / "adapter_config.json").write_text(json.dumps(about))
     numbers = np.random.default_rng(seed)
-    prefix = "base_model.model.model.layers.0.self_attn.q_proj"
-    tensors = {
-        f"{prefix}.lora_A.weight": numbers.standard_normal((2, 8)).astype(np.float32),
-        f"{prefix}.lora_B.weight": numbers.standard_normal((8, 2)).astype(np.float32),
-    }
+    tensors = {}
+    for layer in range(layers):
+        prefix = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
+        tensors[f"{prefix}.lora_A.weight"] = numbers.standard_normal((2, width)).astype(np.float32)
+        tensors[f"{prefix}.lora_B.weight"] = numbers.standard_normal((width, 2)).astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
     return folder
 
@@ -153,7 +156,10 @@ def _file(context: Context, quality: float) -> None:
     assert context.out is not None
     size = context.out.stat().st_size
     tried = {"compression": "hybrid", "kept": "mixture", "why": WHY, "file_type": "hybrid", "types": {"Q5_1": 3}}
-    meta = tried if context.spec["kind"] == "hybrid" else {}
+    meta: dict[str, Any] = tried if context.spec["kind"] == "hybrid" else {}
+    if kind == "verification":
+        counts = {"asked": 3, "passed": 2, "passed_again": 1, "needed": 2}
+        meta = {"answers": dict.fromkeys(context.params["domains"], counts)}
     context.artifact(kind, context.out.stem, context.out, sha256=sha256_of(context.out), bytes=size, **meta)
     if kind == "evaluation":
         for name, value in figures.items():
@@ -193,6 +199,17 @@ def _accept(context: Context, quality: float) -> None:
     accept_merge.run(context)
 
 
+def _delivered(context: Context, quality: float) -> None:
+    assert context.out is not None
+    context.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"domain": name, "model": model, "loss": 2.0, "accuracy": quality, "positions": 40, "texts": 4}
+        for name, model in context.params["answering"].items()
+    ]
+    context.out.write_text(json.dumps({"rows": rows}))
+    context.artifact("delivered-check", "phase", context.out, sha256=sha256_of(context.out), bytes=1, rows=rows)
+
+
 def _gate(context: Context, quality: float) -> None:
     quality_gate.run(context)
 
@@ -203,9 +220,12 @@ def _package(context: Context, quality: float) -> None:
         path.write_text(text)
         return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
 
+    delivered = json.loads(Path(context.inputs["delivered"]).read_text()) if "delivered" in context.inputs else {}
+
     def measured(name: str) -> dict[str, float]:
         found = json.loads(Path(context.inputs["evaluations"][name]).read_text())
-        return {figure: found[figure] for figure in ("base_loss", "tuned_loss", "quality")}
+        figures = {figure: found[figure] for figure in ("base_loss", "tuned_loss", "quality")}
+        return figures | delivered_figures(name, delivered)
 
     with context.staging() as path:
         bases = {
@@ -236,7 +256,7 @@ def _deploy(context: Context, quality: float) -> None:
 
 _WORK: dict[str, Callable[[Context, float], None]] = {
     "base": _folder, "train": _folder, "merge": _folder, "unify": _folder, "package": _package, "deploy": _deploy,
-    "check-merge": _check, "accept-merge": _accept, "quality-gate": _gate,
+    "check-merge": _check, "accept-merge": _accept, "quality-gate": _gate, "check-delivered": _delivered,
 }  # fmt: skip
 
 

@@ -159,17 +159,22 @@ def build_phase(
 @root_option
 @json_option
 def export_domain(domain: str, quantization: str, detach: bool, root: str | None, as_json: bool) -> None:
-    """Merge the adapter of DOMAIN into its base and write one GGUF."""
+    """Merge the adapter of DOMAIN into its base, write one GGUF, load it and try it."""
     from core.phases import service
+    from core.phases.verified import answers_line, verified_file
+    from core.store.reads import open_reader
 
     workspace = workspace_of(root)
     ids, path = service.export_domain(workspace, domain, quantization)
     if not _followed(workspace, ids, detach, as_json, f"there already: {path}"):
         return
+    with open_reader(workspace) as reader:
+        verified = verified_file(reader, workspace.relative(path))
     if as_json:
-        print_json({"jobs": ids, "path": str(path), "bytes": path.stat().st_size})
+        print_json({"jobs": ids, "path": str(path), "bytes": path.stat().st_size, "verification": verified})
     elif ids:
         click.echo(f"{path} ({size(path.stat().st_size)})")
+        click.echo(answers_line(verified))
 
 
 @click.command("deploy-phase")

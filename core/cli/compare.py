@@ -26,8 +26,8 @@ WIDTH = 80
 @root_option
 @json_option
 def measure(artifact: str, max_tokens: int, text: str | None, detach: bool, root: str | None, as_json: bool) -> None:
-    """Measure ARTIFACT (a number, a path or phase:N) against the F16 file it was made from: divergence, loss of each
-    domain on held-out examples, speed, memory."""
+    """Measure ARTIFACT (a number, a path or phase:N) against the F16 file it was made from, of a sparse or distilled
+    one against that of the whole model: divergence, loss of each domain on held-out examples, speed, memory."""
     from core.phases.measuring import measure_artifact
     from core.store.reads import open_reader
 

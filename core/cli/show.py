@@ -9,7 +9,7 @@ import click
 
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
-from core.store.views import DomainView, PhaseView
+from core.store.views import DomainView, Measurement, PhaseView
 from core.text import NOT_MEASURED, clean, size, table
 
 if TYPE_CHECKING:
@@ -30,13 +30,14 @@ def domain_json(domain: DomainView) -> dict[str, Any]:
         "adapter": domain.adapter_path,
         **{name: one.value if one is not None else None for name, one in measured.items()},
         "declared_quality": one.value if (one := domain.measurements.get("declared_quality")) else None,
-        "measured": {
-            name: {"method": one.method, "measured_at": iso(one.measured_at), "n": one.n, "unit": one.unit}
-            for name, one in measured.items()
-            if one is not None
-        },
+        "measured": {name: _origin(one) for name, one in measured.items() if one is not None},
         "job": domain.job.id if domain.job is not None else None,
     }
+
+
+def _origin(one: Measurement) -> dict[str, Any]:
+    """How and when a figure was come by, for scripts."""
+    return {"method": one.method, "measured_at": iso(one.measured_at), "n": one.n, "unit": one.unit}
 
 
 def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
@@ -60,6 +61,8 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
         "bundle": phase.bundle_path,
         "bundle_bytes": phase.bundle_bytes,
         "unquantized_bytes": phase.base_bytes,
+        "compression_ratio": ratio.value if (ratio := phase.compression_ratio) is not None else None,
+        "measured": {"compression_ratio": _origin(ratio)} if ratio is not None else {},
         "domains": [domain_json(domain) for domain in phase.domains],
         "releases": [{**asdict(release), "created_at": iso(release.created_at)} for release in phase.releases],
     }
@@ -115,13 +118,15 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     from core.phases.measured import compressed, kept_changes, repaired
     from core.phases.overrides import overrides
     from core.phases.smoked import smoked
+    from core.phases.verified import answers_line, verified_phase
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
         made, repairs, left = compressed(reader, phase), repaired(reader, phase), kept_changes(reader, phase)
-        asked = smoked(reader, phase)
+        asked, verified = smoked(reader, phase), verified_phase(reader, phase)
         if as_json:
             told = {"compressed": made, "repaired": repairs, "kept_changes": left, "smoke": asked}
+            told["verification"] = verified
             print_json({**phase_json(phase, reader), **told})
             return
         merged, kept = merge_line(reader, phase), merge_table(reader, phase)
@@ -138,6 +143,9 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     click.echo(f"settings: {', '.join(settings)}")
     if phase.bundle_path is not None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
+        ratio = phase.compression_ratio
+        click.echo(clean(f"compression: {NOT_MEASURED if ratio is None else f'{ratio.value:.2f}, {ratio.method}'}"))
+        click.echo(clean(answers_line(verified)))
     if phase.bundle_path is not None or asked is not None:
         click.echo(clean(f"smoke test: {NOT_MEASURED}" if asked is None else smoke_line(asked)))
     for one in made:

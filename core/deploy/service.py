@@ -18,8 +18,11 @@ from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import Deployment, Job, Note, Phase, Release
 from core.store.views import PhaseView
-from core.training.threshold import OWN, UNIFIED, WHAT_TO_DO, Judged, below, refusal
+from core.training.threshold import DELIVERED, OWN, SMALL, UNIFIED, WHAT_TO_DO, Judged, below, refusal
 from core.workspace import Workspace
+
+# Of what a domain's quality in a bundle was measured, by a figure that is there beside it.
+_WHOSE = {"delivered_loss": DELIVERED, "small_loss": SMALL, "unified_loss": UNIFIED}
 
 
 def deploy_phase(
@@ -146,7 +149,8 @@ def rollback(
 def below_threshold(phase: PhaseView, manifest: dict[str, Any]) -> list[Judged]:
     """Domains whose quality lies below the phase's threshold, or was not measured.
 
-    Judged is what was measured of the models in the bundle, not of those trained since.
+    Judged is what the bundle says of its domains, not what was trained since: measured of its files where it was built
+    under a threshold or of a smaller model, else of the adapter before anything was quantized.
     """
     if phase.quality_threshold is None:
         return []
@@ -155,7 +159,7 @@ def below_threshold(phase: PhaseView, manifest: dict[str, Any]) -> list[Judged]:
     for name, domain in manifest["domains"].items():
         measured = domain.get("measurements", {})
         quality = measured.get("quality")
-        of = UNIFIED if "unified_loss" in measured else OWN
+        of = next((whose for key, whose in _WHOSE.items() if key in measured), OWN)
         found.append(Judged(name, None if quality is None else float(quality), of, declared.get(name)))
     return below(found, phase.quality_threshold)
 

@@ -6,19 +6,23 @@ the stored tensor and the conversions of its type, as long as nothing else was d
 itself, so they can be done a block at a time, through the class that the converter has for it. A tensor that is
 rearranged on the way (llama's query and key weights) is written as ever.
 
+It also puts keys of ours into the header, so that a file that has some is written once.
+
 A program for the child process, with the toolchain on its path: python -m core.gguf.by_blocks SCRIPT ARGUMENTS...
 """
 
 import importlib
+import json
 import math
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 BLOCK_VALUES = 8 << 20  # the most values of a tensor that are converted at a time
 LIMIT_VARIABLE = "TARA_CONVERTER_BLOCK_VALUES"  # set by tests, to see small tensors treated as large ones
+KEYS_VARIABLE = "TARA_CONVERTER_KEYS"  # set by the caller: string keys of the header and their values, as JSON
 
 _SOURCE = "_stored_with_steps"
 
@@ -27,6 +31,7 @@ def main(arguments: list[str]) -> None:
     """Run the converter script with the changed writing. Raises AttributeError where the toolchain lacks what is
     changed: this belongs to the version that the project pins."""
     write_by_blocks(int(os.environ.get(LIMIT_VARIABLE, BLOCK_VALUES)))
+    add_keys(json.loads(os.environ.get(KEYS_VARIABLE, "{}")))
     sys.argv = arguments
     runpy.run_path(arguments[0], run_name="__main__")
 
@@ -66,6 +71,22 @@ def write_by_blocks(block: int) -> None:
     lazy_torch.from_local_tensor = staticmethod(from_local_tensor)
     lazy_torch.to, lazy_torch.numpy = to, numpy
     lazy_numpy.astype, lazy_numpy.tofile = astype, tofile
+
+
+def add_keys(keys: Mapping[str, str]) -> None:
+    """Change the writer of the toolchain in this process: each file's header ends with these keys. Raises ValueError
+    while writing where the model has one of them already."""
+    writer: Any = importlib.import_module("gguf.gguf_writer").GGUFWriter
+    stock_header = writer.write_header_to_file
+
+    def write_header_to_file(self: Any, *args: Any, **kwargs: Any) -> None:
+        for key, value in keys.items():
+            if any(key in shard for shard in self.kv_data):
+                raise ValueError(f"the header has the key {key} already")
+            self.add_string(key, value)
+        stock_header(self, *args, **kwargs)
+
+    writer.write_header_to_file = write_header_to_file
 
 
 def _with_step(before: Any, made: Any, step: Callable[[Any], Any]) -> Any:

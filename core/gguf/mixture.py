@@ -77,6 +77,14 @@ def peer_of(source: Path, target: int) -> str:
     return max(fitting, key=lambda name: sizes[name]) if fitting else min(sizes, key=lambda name: sizes[name])
 
 
+def above_of(source: Path, target: int) -> str | None:
+    """The next larger plain type beside the one that a file of `target` bytes is held against; None where that one is
+    larger than the target already, or the largest."""
+    sizes = {name: predicted_size(source, name).bytes for name in QUANTIZATIONS}
+    above = [name for name, size in sizes.items() if size > target]
+    return min(above, key=lambda name: sizes[name]) if above and len(above) < len(sizes) else None
+
+
 def solve_file(plain: GgufInfo, tensors: Sequence[TensorInfo], errors: Errors, budget: int) -> Solved:
     """The types with the least error whose file has at most `budget` bytes. `plain` is the same model as a plain type:
     what is not chosen (header, norms) takes the bytes it takes there. Raises Refused with the least size there is where

@@ -33,11 +33,11 @@ def outline(source: Path) -> dict[str, Any]:
     be converted, with the converter's words.
     """
     with tempfile.TemporaryDirectory(prefix="tara-outline-") as scratch:
-        return _of_f16(_f16(source, Path(scratch)))
+        return _of_f16(f16_of(source, Path(scratch)))
 
 
-def _f16(source: Path, scratch: Path) -> Path:
-    """The F16 file to be, or one that is there already."""
+def f16_of(source: Path, scratch: Path) -> Path:
+    """The header of the F16 file to be, made in `scratch`, or one that is there already."""
     target = scratch / "outline-F16.gguf"
     if source.is_dir():
         arguments = [str(ready_model(source, scratch)), "--outtype", "f16", "--outfile", str(target)]

@@ -14,7 +14,7 @@ from typing import Any
 from core.errors import InvalidInput
 from core.hygiene.architectures import linear_modules, plain_name
 from core.hygiene.findings import Finding, Severity, shown, some
-from core.hygiene.kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from core.hygiene.kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROVENANCE
 from core.hygiene.reading import Malformed, read_object
 from core.hygiene.safetensors_file import TensorInfo
 from core.hygiene.weights import Weights, read_weights
@@ -256,13 +256,18 @@ def _last(name: str) -> str:
 
 
 def check_adapter(
-    folder: Path, base_names: Sequence[str], base_config: Mapping[str, Any] | None = None, *, deep: bool | None = None
+    folder: Path,
+    base_names: Sequence[str],
+    base_config: Mapping[str, Any] | None = None,
+    *,
+    base_sha256: str | None = None,
+    deep: bool | None = None,
 ) -> list[Finding]:
     """Whether an adapter may be used on a base, in a bundle: whole, trained on it, its modules and sizes fit, GGUF can
     carry it.
 
-    `base_names` are all names of the base (generic name, hub id, path); `base_config` its config.json. Raises
-    InvalidInput when `folder` is no folder.
+    `base_names` are all names of the base (generic name, hub id, path); `base_config` its config.json; `base_sha256`
+    its identity, which an adapter trained here records in its tara.json. Raises InvalidInput where `folder` is none.
     """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is not a folder", "give a PEFT adapter's folder")
@@ -281,9 +286,30 @@ def check_adapter(
                 None,
             )
         )
+    if base_sha256 is not None:
+        findings += _against_identity(folder, base_names, base_sha256)
     if base_config is not None:
         findings += check_against_config(adapter, dict(base_config))
     return findings
+
+
+def _against_identity(folder: Path, base_names: Sequence[str], base_sha256: str) -> list[Finding]:
+    """Whether the base an adapter says by hash it was trained on is this one; names and shapes do not tell two apart.
+    One that says nothing is let through."""
+    if not (folder / PROVENANCE).is_file():
+        return []
+    try:
+        claimed = read_object(folder / PROVENANCE).get("base")
+    except Malformed as error:
+        return [Finding("error", "provenance-unreadable", PROVENANCE, f"{PROVENANCE} {error}")]
+    if not isinstance(claimed, dict) or claimed.get("sha256") in (None, "", base_sha256):
+        return []
+    here = f"{shown(base_names[0])} " if base_names else ""
+    message = (
+        f"the adapter was trained on {shown(claimed.get('name'))} {shown(str(claimed['sha256'])[:12])}, not on the "
+        f"{here}here ({base_sha256[:12]}), as its {PROVENANCE} says by hash"
+    )
+    return [Finding("error", "other-base", PROVENANCE, message, "train it on the base here, or use the base it is of")]
 
 
 def check_against_config(adapter: Adapter, base_config: dict[str, Any]) -> list[Finding]:

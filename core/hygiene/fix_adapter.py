@@ -7,11 +7,9 @@ from typing import Any
 from core.hygiene.adapters import Adapter, gguf_limits, pattern_value, read_adapter, whole
 from core.hygiene.findings import shown, some
 from core.hygiene.fixing import SCALE_FOLDED, Cannot, Change, Outcome
-from core.hygiene.kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from core.hygiene.kinds import ADAPTER_CONFIG, ADAPTER_WEIGHTS, PROVENANCE
 from core.hygiene.reading import object_or_empty
 from core.hygiene.safetensors_file import read_floats, write_tensors
-
-PROVENANCE = "tara.json"
 
 
 def adapter_fixes(folder: Path) -> list[Outcome]:

@@ -13,6 +13,7 @@ _WEIGHTS = re.compile(
 )
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PROVENANCE = "tara.json"
 BUNDLE_MANIFEST = "manifest.json"
 
 

@@ -7,8 +7,9 @@ The rule. What can be built goes before what cannot, and what fits every bound b
 - with a bound on quality and none on size: the smallest file, for all of them are good enough;
 - else: the lowest KL divergence.
 
-Where two are alike in that (2 %), the smaller file, then the simpler technique, goes first. What does not fit is put
-by how far it misses the bound it misses most. Only a choice that fits is ever recommended.
+Where two are alike in that (2 %), the smaller file, then the simpler technique, goes first. What fits and has no known
+quality comes after all that has. What does not fit is put by how far it misses the bound it misses most. Only a choice
+that fits is ever recommended.
 """
 
 import math
@@ -63,6 +64,11 @@ class Choice:
         return f"{self.quantization} {self.technique}"
 
     @property
+    def blind(self) -> bool:
+        """Whether nothing is known of its quality."""
+        return self.kl is None and self.same_top is None
+
+    @property
     def prediction_error(self) -> float | None:
         """How far the size of the built files is from what the dry run said: 0.01 is one per cent larger."""
         if not self.there or self.bytes is None or not self.predicted_bytes:
@@ -109,7 +115,7 @@ def rank(choices: Sequence[Choice], bounds: Bounds) -> list[Ranked]:
     fitting = _in_order(fitting, bounds, fastest)
     others.sort(key=lambda one: (max(share for share, _ in missed[id(one)]), _bytes(one)))
     ranked = [
-        Ranked(one, True, at == 0, _best(bounds) if at == 0 else _behind(one, fitting[0], bounds))
+        Ranked(one, True, at == 0, _best(one, bounds) if at == 0 else _behind(one, fitting[0], bounds))
         for at, one in enumerate(fitting)
     ]
     for one in others:
@@ -139,12 +145,12 @@ def misses(one: Choice, bounds: Bounds) -> list[tuple[float, str]]:
             )
     if bounds.kl is not None:
         if one.kl is None:
-            found.append((math.inf, "its KL is not known"))
+            found.append((math.inf, f"its KL is {_unknown(one)}"))
         elif one.kl.value > bounds.kl:
             found.append((one.kl.value / bounds.kl - 1 if bounds.kl else math.inf, f"KL above {bounds.kl:g}"))
     if bounds.same_top is not None:
         if one.same_top is None:
-            found.append((math.inf, "its share of same top tokens is not known"))
+            found.append((math.inf, f"its share of same top tokens is {_unknown(one)}"))
         elif one.same_top.value < bounds.same_top:
             lost, allowed = 1 - one.same_top.value, 1 - bounds.same_top
             found.append((lost / allowed - 1 if allowed else math.inf, f"same top token below {bounds.same_top:.1%}"))
@@ -179,8 +185,10 @@ def _in_order(fitting: Sequence[Choice], bounds: Bounds, fastest: float) -> list
 
 
 def _compared(a: float, b: float) -> int:
-    """-1, 0 or 1; values that differ by no more than ALIKE are the same."""
-    if a == b or abs(a - b) <= ALIKE * max(abs(a), abs(b)):
+    """-1, 0 or 1; values that differ by no more than ALIKE are the same. What is not known (infinite) is like itself
+    alone."""
+    known = math.isfinite(a) and math.isfinite(b)
+    if a == b or (known and abs(a - b) <= ALIKE * max(abs(a), abs(b))):
         return 0
     return -1 if a < b else 1
 
@@ -197,7 +205,13 @@ def _technique(one: Choice) -> int:
     return SIMPLEST.index(one.technique) if one.technique in SIMPLEST else len(SIMPLEST)
 
 
-def _best(bounds: Bounds) -> str:
+def _unknown(one: Choice) -> str:
+    return "not measured" if one.there else "not known before it is built"
+
+
+def _best(one: Choice, bounds: Bounds) -> str:
+    if one.blind:
+        return f"nothing of known quality fits; what this loses is {_unknown(one)}"
     if bounds.speed:
         return "most agreement for its speed among what fits"
     if bounds.quality and bounds.target is None:
@@ -207,6 +221,8 @@ def _best(bounds: Bounds) -> str:
 
 def _behind(one: Choice, best: Choice, bounds: Bounds) -> str:
     """Why a choice that fits comes after the best."""
+    if one.blind:
+        return f"fits; what it loses is {_unknown(one)}"
     if _compared(_kl(one), _kl(best)) == 0 and _compared(_bytes(one), _bytes(best)) == 0:
         return f"fits; as good as {best.name}, which is simpler" if one.technique != best.technique else "fits"
     if bounds.speed:

@@ -101,6 +101,7 @@ ROWS: Sequence[tuple[str, str, Callable[[float], str]]] = (
     ("size", "bytes", size),
     ("bits a weight", "bits_per_weight", _fixed(2)),
     ("in a larger type", "fallback_tensors", _fixed(0)),
+    ("held against", "reference", str),
     ("KL from F16", "kl_mean", _fixed(4)),
     ("KL, 99th percentile", "kl_p99", _fixed(3)),
     ("same top token", "same_top", _percent),

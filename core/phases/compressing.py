@@ -132,9 +132,12 @@ class CompressingPlanner(JobMaker):
         )
 
     def _divided(self, weights: ModelWeights) -> dict[str, dict[str, Any]]:
+        return self._divided_by_domain(weights.sources)
+
+    def _divided_by_domain(self, sources: Sequence[DomainSource]) -> dict[str, dict[str, Any]]:
         """What decides which text of each domain is taught and which is held out, and how it is rendered."""
         shaping = ("system_prompt", "seed", "held_out_fraction")
-        taught = {source.name: self._taught(source) for source in weights.sources}
+        taught = {source.name: self._taught(source) for source in sources}
         return {name: {each: facts[each] for each in shaping} for name, facts in taught.items()}
 
     def _importance(self, plan: Plan, weights: ModelWeights) -> PlannedJob | None:

@@ -2,8 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from core.fresh_process import Failed, answer_of
 from core.gguf.toolchain import engine_version
 
 VERSION = 3  # of what is asked; a change of it asks again
-MOST_REMEMBERED = 200
+MOST_REMEMBERED = 500
 
 log = logging.getLogger("tara.phases")
 
@@ -46,7 +46,7 @@ def outline_of(source: Path, identity: str) -> Outline:
     key = hash_json([VERSION, engine_version(), identity])
     found = cache.get(key)
     if not isinstance(found, dict):
-        found = _ask(source)
+        found = _ask(source, "core.gguf.outline", str(source.resolve()))
         _save({**cache, key: found})
     try:
         sizes = {name: int(one["bytes"]) for name, one in found["sizes"].items()}
@@ -60,9 +60,50 @@ def outline_of(source: Path, identity: str) -> Outline:
         ) from error
 
 
-def _ask(source: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class CutWish:
+    """A file of a model that parts are taken out of: its plain type, and the most bytes it may have or the share of the
+    layers' weights that stays at most."""
+
+    type: str
+    target_bytes: int | None = None
+    keep: float | None = None
+
+
+@dataclass(frozen=True)
+class CutSize:
+    """The most bytes that such a file will have, with at most so many of the model's layers; `cuts`: how many there are
+    to choose from, 0 where even the least that can stay is too large. `cannot`: why there is none ('': there is)."""
+
+    bytes: int = 0
+    layers: int = 0
+    of_layers: int = 1
+    cuts: int = 0
+    cannot: str = ""
+
+
+def cut_sizes_of(source: Path, identity: str, wishes: Sequence[CutWish]) -> list[CutSize]:
+    """The sizes of a model's files with parts taken out, a wish each; source, identity and errors are as for
+    `outline_of`."""
+    cache = _load()
+    keys = {wish: hash_json([VERSION, engine_version(), identity, "cut", asdict(wish)]) for wish in wishes}
+    asked = [wish for wish in keys if not isinstance(cache.get(keys[wish]), dict)]
+    if asked:
+        wanted = json.dumps([asdict(wish) for wish in asked])
+        answers = _ask(source, "core.gguf.cut_sizes", str(source.resolve()), wanted)["sizes"]
+        cache |= {keys[wish]: answer for wish, answer in zip(asked, answers, strict=True)}
+        _save(cache)
     try:
-        return answer_of("core.gguf.outline", str(source.resolve()))
+        return [CutSize(**cache[keys[wish]]) for wish in wishes]
+    except TypeError as error:
+        raise EnvironmentLacks(
+            f"{_file()} holds no sizes of {source.name}: {error!r}", "remove the file; it is made again"
+        ) from error
+
+
+def _ask(source: Path, module: str, *arguments: str) -> dict[str, Any]:
+    try:
+        return answer_of(module, *arguments)
     except Failed as error:
         raise EnvironmentLacks(
             f"the files of {source.name} cannot be foreseen: {error}",

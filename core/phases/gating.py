@@ -8,7 +8,7 @@ from typing import Any
 from core.errors import BelowThreshold, InvalidInput
 from core.phases.checks import check_fraction
 from core.phases.overrides import BUILD, overrides
-from core.phases.planned import Plan
+from core.phases.planned import Plan, PlannedJob
 from core.store.reads import Reader
 from core.store.views import DomainView, PhaseView
 from core.training.threshold import WHAT_TO_DO, Judged, below, judged, refusal
@@ -50,18 +50,24 @@ def declared_of(domains: Sequence[DomainView]) -> dict[str, float]:
 
 
 def known_below(workspace: Workspace, plan: Plan) -> list[Judged]:
-    """The domains that the gate of a plan would find below the threshold, where all that it judges is there already;
-    none where it is done or has to wait for what is yet to be measured."""
-    gate = next((job for job in plan.jobs.values() if job.kind == "quality-gate"), None)
-    if gate is None or gate.done or not all(plan.jobs[key].done for key in gate.needs):
-        return []
+    """The domains that a gate of a plan would find below the threshold, where all that it judges is there already;
+    none where the gates are done or have to wait for what is yet to be measured."""
+    for gate in plan.jobs.values():
+        if gate.kind != "quality-gate" or gate.done or not all(plan.jobs[key].done for key in gate.needs):
+            continue
+        if found := below(_judged_by(workspace, gate), float(gate.params["threshold"])):
+            return found
+    return []
 
-    def read(name: str) -> dict[str, Any]:
-        files = gate.inputs.get(name, {}).items()
-        return {each: json.loads(workspace.absolute(path).read_text("utf-8")) for each, path in files}
 
-    found = judged(read("evaluations"), read("checks").values(), gate.params["declared"])
-    return below(found, float(gate.params["threshold"]))
+def _judged_by(workspace: Workspace, gate: PlannedJob) -> list[Judged]:
+    def read(path: str) -> dict[str, Any]:
+        return dict(json.loads(workspace.absolute(path).read_text("utf-8")))
+
+    evaluations = {name: read(path) for name, path in gate.inputs.get("evaluations", {}).items()}
+    checks = [read(path) for path in gate.inputs.get("checks", {}).values()]
+    delivered = read(gate.inputs["delivered"]) if "delivered" in gate.inputs else None
+    return judged(evaluations, checks, gate.params["declared"], delivered)
 
 
 def refuse_below(workspace: Workspace, plan: Plan, number: int, gate: Gate | None) -> list[Judged]:

@@ -11,9 +11,11 @@ from sqlmodel import select
 
 from core.catalog import BaseModel, Catalog
 from core.catalog.bases import base_identity, locate
+from core.catalog.config import config_of
 from core.errors import InvalidInput, Refused
 from core.files import discard, hash_json, sha256_of, staging_beside, sync_tree, write_manifest
 from core.hygiene.adapters import check_adapter
+from core.hygiene.reading import Malformed
 from core.phases.planned import SHORT_KEY
 from core.store.engine import Store, dump
 from core.store.tables import Artifact
@@ -47,12 +49,19 @@ def import_adapter(
     """Copy a PEFT folder into the workspace as the adapter of a domain. Returns its stored path.
 
     `about` is what else is known of where it comes from, kept with it. Raises InvalidInput where it is not an adapter,
-    Refused where it was made for another base; nothing is changed then.
+    Refused where it was made for another base, by its name or by the hash in its tara.json; InvalidInput too where its
+    modules or their sizes are not those of the base. Nothing is changed then.
     """
     if not source.is_dir():
         raise InvalidInput(f"there is no adapter folder {source}", "give a folder with adapter_config.json")
     base = catalog.bases[base_name]
-    faults = [finding for finding in check_adapter(source, names_of(base), None) if finding.severity == "error"]
+    located = locate(base, workspace)
+    try:
+        config = config_of(located)
+    except Malformed as error:
+        raise InvalidInput(f"{located.path / 'config.json'} of {base.name} {error}", "fetch the model again") from error
+    findings = check_adapter(source, names_of(base), config, base_sha256=base_identity(located))
+    faults = [finding for finding in findings if finding.severity == "error"]
     if faults:
         first = next((fault for fault in faults if fault.code == "other-base"), faults[0])
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""

@@ -13,6 +13,7 @@ from core.phases.planned import SHORT_KEY, Plan, PlannedJob
 from core.phases.predictor import Predictor
 from core.phases.unread import unread
 from core.phases.work import STUDENTS, work_of
+from core.runner.admission import Need
 from core.store.reads import Reader
 from core.training.data import Example, read_examples
 from core.workspace import Workspace
@@ -90,6 +91,10 @@ class JobMaker:
         work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples, texts)
         expected = self.predictor.expected(job.kind, job.params, job.need, job.footprint, work)
         return replace(job, work=work, expected=expected)
+
+    def needed(self, kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> Need:
+        """What a job of a kind would take, by estimate: of one that is in no plan."""
+        return self._estimator.need(kind, params, bases)
 
     def varied(
         self, job: PlannedJob, *, params: Mapping[str, Any] | None = None, bases: tuple[str, ...] | None = None

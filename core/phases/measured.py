@@ -8,6 +8,8 @@ from typing import Any
 
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
+from core.phases.built_in import build_time
+from core.phases.lineage import lineage_of
 from core.store.reads import Reader
 from core.store.views import Measurement, PhaseView
 
@@ -21,6 +23,11 @@ _REPORT_OF_A_REFERENCE = {
     "reference_held_out_loss": "held_out_loss",
 }  # what a report says of the file that was the measure
 
+# What a report says of two files together: of a smaller model it counts only where the other is the whole one's.
+_BESIDE = (
+    "kl_mean", "kl_se", "kl_bound", "kl_p99", "same_top", "same_top_se", "perplexity_change", "perplexity_change_se",
+    *_REPORT_OF_A_REFERENCE,
+)  # fmt: skip
 _CHECKED = {"small_loss": "held_out_loss", "verdict": "verdict"}  # what is known of a smaller model's file by its check
 
 
@@ -126,9 +133,11 @@ def newest_report(reader: Reader, artifact: Mapping[str, Any]) -> Artifact | Non
     return _report(reader, "gguf_sha256", artifact["sha256"])
 
 
-def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
+def figures(reader: Reader, artifact: Artifact) -> Figures:
     """What is known of an artifact: its header where it is a GGUF file, what its own job measured, and the newest
-    report on it. A file that was only the measure of another has the perplexity and losses of that report."""
+    report on it, with the name of the F16 file that was its measure (`reference`). A file that was only the measure of
+    another has the perplexity and losses of that report. Of a smaller model what a report says beside an F16 file that
+    is pruned itself is left out: it is no measure of what pruning took."""
     found: Figures = {}
 
     def take(measurements: list[Measurement], renamed: Mapping[str, str] | None = None) -> None:
@@ -142,9 +151,6 @@ def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
         take(_header(path))
     if artifact["id"] is None:
         return found
-    seconds = _seconds(reader, artifact["job_id"])
-    if seconds is not None:
-        take([Measurement("build_s", seconds, "its last job from start to end", artifact["created_at"], "s")])
     take(reader.measurements(artifact["id"]))
     check = _report(reader, "gguf_sha256", artifact["sha256"], kind="small-check")
     if check is not None:
@@ -152,11 +158,43 @@ def figures(reader: Reader, artifact: Mapping[str, Any]) -> Figures:
     as_reference = _report(reader, "reference_sha256", artifact["sha256"])
     if as_reference is not None:
         take(reader.measurements(as_reference["id"]), _REPORT_OF_A_REFERENCE)
-    for kind in ("kept-change", "report"):
-        report = _report(reader, "gguf_sha256", artifact["sha256"], kind=kind)
-        if report is not None:
-            take(reader.measurements(report["id"]))
+    left = _report(reader, "gguf_sha256", artifact["sha256"], kind="kept-change")
+    if left is not None:
+        take(reader.measurements(left["id"]))
+    take(_reported(reader, artifact))
+    found.pop(("build_s", ""), None)  # of a report: what its caller knew of when it was asked for
+    time = build_time(reader, artifact)
+    if time is not None:
+        take([Measurement("build_s", time.seconds, time.method, artifact["created_at"], "s")])
     return found
+
+
+def _reported(reader: Reader, artifact: Artifact) -> list[Measurement]:
+    """The figures of the newest report on a file, as far as they can stand beside those of other files."""
+    reports = [row for row in reader.artifacts(kind="report") if row["meta"].get("gguf_sha256") == artifact["sha256"]]
+    if not reports or artifact["sha256"] is None:
+        return []
+    line = lineage_of(reader, artifact)
+    if line is None or not line.smaller:
+        newest, whole = reports[0], True
+    else:
+        wanted = line.reference["sha256"]
+        beside = next((row for row in reports if row["meta"].get("reference_sha256") == wanted), None)
+        newest, whole = (reports[0], False) if beside is None else (beside, True)
+    taken = reader.measurements(newest["id"])
+    if not whole:
+        return [one for one in taken if one.name not in _BESIDE]
+    against = _reference_of(reader, newest)
+    return [*taken, against] if against is not None else taken
+
+
+def _reference_of(reader: Reader, report: Artifact) -> Measurement | None:
+    """The name of the F16 file that a report holds its file against; None where it is not recorded."""
+    wanted = report["meta"].get("reference_sha256")
+    row = next((row for row in reader.artifacts(kind="gguf") if wanted and row["sha256"] == wanted), None)
+    if row is None:
+        return None
+    return Measurement("reference", label(row), f"the F16 file of the report, {row['path']}", report["created_at"])
 
 
 def kept_changes(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
@@ -198,18 +236,6 @@ def size_checks(reader: Reader, *, phase: int | None = None) -> list[SizeCheck]:
         if values.get("predicted_bytes") and real:
             found.append(SizeCheck(row, int(values["predicted_bytes"]), int(real)))
     return found
-
-
-def build_seconds(reader: Reader, artifact: Mapping[str, Any]) -> float | None:
-    """How long the job took that made an artifact; None where it is not known."""
-    return _seconds(reader, artifact["job_id"])
-
-
-def _seconds(reader: Reader, job_id: int | None) -> float | None:
-    jobs = reader.jobs(ids=[job_id]) if job_id is not None else []
-    if not jobs or jobs[0].started_at is None or jobs[0].ended_at is None:
-        return None
-    return jobs[0].ended_at - jobs[0].started_at
 
 
 def _report(reader: Reader, field: str, sha256: str | None, *, kind: str = "report") -> Artifact | None:

@@ -1,13 +1,15 @@
-"""Queueing a measurement: a quantized file of a phase, or of a single domain, against the F16 file it was made from."""
+"""Queueing a measurement: a quantized file of a phase, or of a domain, against the F16 file of the whole model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from core.catalog import Catalog, load_catalog
 from core.catalog.bases import base_identity, locate
 from core.errors import EnvironmentLacks, InvalidInput, Refused
+from core.phases.built_in import BuildTime, build_time
 from core.phases.checks import check_disk
-from core.phases.measured import Artifact, build_seconds, find_artifacts, label
+from core.phases.lineage import Lineage, delivered_with, lineage_of, trained_as
+from core.phases.measured import Artifact, find_artifacts, label
 from core.phases.plan import Planner
 from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.queue import enqueue
@@ -43,11 +45,11 @@ def measure_artifact(
         artifacts = quantized or artifacts  # of a phase: its F16 files are only the measure of the others
         planner = MeasuringPlanner(workspace, catalog, reader)
         for artifact in artifacts:
-            reference, model = parents_of(reader, artifact)
-            sources = _sources(workspace, reader, artifact, model)
+            line = parents_of(reader, artifact)
+            sources = _sources(workspace, reader, artifact, line.model)
             planner.measured(
-                plan, artifact, reference, model, sources, max_tokens=max_tokens, text=plain,
-                build_s=build_seconds(reader, artifact),
+                plan, artifact, line, sources, max_tokens=max_tokens, text=plain,
+                built_in=build_time(reader, artifact),
             )  # fmt: skip
     check_disk(workspace, catalog, plan)
     with open_store(workspace).write() as session:
@@ -57,25 +59,25 @@ def measure_artifact(
     return ids, artifacts
 
 
-def parents_of(reader: Reader, artifact: Artifact) -> tuple[Artifact, Artifact]:
-    """A GGUF model's F16 file (itself, where it is that) and the model folder both come from. Raises InvalidInput where
-    it is no GGUF model of this workspace, or where they are gone."""
+def parents_of(reader: Reader, artifact: Artifact) -> Lineage:
+    """What a GGUF model is measured with: the F16 file it is held against (itself, where it is that), of a pruned model
+    that of the whole one, and the folders both come from. Raises InvalidInput where it is no GGUF model of this
+    workspace, or where they are gone."""
     if artifact["kind"] != "gguf":
         raise InvalidInput(f"{label(artifact)} is no GGUF model but of kind {artifact['kind']}", "name a GGUF file")
     if artifact["id"] is None:
         raise InvalidInput(
             f"{artifact['path']} was not made here, so its F16 parent is not known", "tara export-domain"
         )
-    reference = next((row for row in reader.parents(artifact["id"]) if row["kind"] == "gguf"), artifact)
-    model = next((row for row in reader.parents(reference["id"]) if row["kind"] in ("base", "merged", "small")), None)
-    there = [artifact, reference, *([model] if model else [])]
+    line = lineage_of(reader, artifact)
+    there = [artifact, *([line.reference, line.model, line.whole] if line is not None else [])]
     gone = [row["path"] for row in there if not reader.workspace.absolute(row["path"]).exists()]
-    if gone or model is None:
+    if gone or line is None:
         raise InvalidInput(
             f"{label(artifact)} cannot be measured: {gone[0] if gone else 'the model it was made from'} is gone",
             "build it again",
         )
-    return reference, model
+    return line
 
 
 def _sources(workspace: Workspace, reader: Reader, artifact: Artifact, model: Artifact) -> list[DomainSource]:
@@ -107,28 +109,24 @@ class MeasuringPlanner(Planner):
 
     def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader) -> None:
         super().__init__(workspace, catalog, reader)
-        self._adapter_files = reader.artifacts(kind="gguf-adapter")
+        self._reader = reader
 
     def measured(
         self,
         plan: Plan,
         artifact: Artifact,
-        reference: Artifact,
-        model: Artifact,
+        line: Lineage,
         sources: Sequence[DomainSource],
         *,
         max_tokens: int,
         text: Path | None = None,
-        build_s: float | None = None,
+        built_in: BuildTime | None = None,
     ) -> PlannedJob:
         """Put the measurement of a recorded file into a plan. A merged model is scored as it is, a base with each
-        domain's adapter on. Raises Refused where an adapter is not built with the present settings."""
+        domain's adapter on: the file with those it is delivered with, the reference with those they come from. Raises
+        Refused where an adapter is not built with the present settings."""
         phase, own = artifact["phase"], artifact["domain"]
-        merged = model["kind"] == "merged"
-        if model["kind"] == "small":
-            adapters = self._cut_adapters(plan, model, sources)
-        else:
-            adapters = {} if merged else {source.name: self._built_adapter(plan, source, phase) for source in sources}
+        adapters, original = self._adapters(plan, artifact, line, sources)
         params = {
             "name": label(artifact),
             "domains": {source.name: self._taught(source) for source in sources},
@@ -139,16 +137,19 @@ class MeasuringPlanner(Planner):
         }
         inputs = {
             "gguf": self._made(plan, artifact),
-            "reference": self._made(plan, reference),
-            "model": self._made(plan, model),
+            "reference": self._made(plan, line.reference),
+            "model": self._made(plan, line.model),
             "data": {source.name: self._data(source) for source in sources},
             "adapters": adapters,
+            **({"reference_adapters": original} if original != adapters else {}),
+            **({"reference_model": self._made(plan, line.whole)} if line.smaller else {}),
             **({"text": text} if text is not None else {}),
         }
+        known = {"build_s": built_in.seconds, "build_how": built_in.method} if built_in is not None else {}
         for source in sources:
             self._base(Plan(), source.base, phase)  # so that its identity is known
         return self._add(
-            plan, "measure", f"measure {label(artifact)}", label(artifact), {**params, "build_s": build_s}, inputs,
+            plan, "measure", f"measure {label(artifact)}", label(artifact), {**params, **known}, inputs,
             bases=(sources[0].base,), phase=phase, domain=own, hashed=params,
         )  # fmt: skip
 
@@ -161,13 +162,62 @@ class MeasuringPlanner(Planner):
             )
         return plan.jobs.setdefault(job.key, job)
 
-    def _cut_adapters(self, plan: Plan, model: Artifact, sources: Sequence[DomainSource]) -> dict[str, PlannedJob]:
-        """The domains' adapters that were cut for a smaller model; none where the domains are part of its weights."""
-        wanted, found = model["meta"]["base_sha256"], {}
-        for row in self._adapter_files:
-            if row["meta"].get("base_sha256") == wanted and row["name"] in {source.name for source in sources}:
-                found[row["name"]] = self._made(plan, row)
+    def _adapters(
+        self, plan: Plan, artifact: Artifact, line: Lineage, sources: Sequence[DomainSource]
+    ) -> tuple[dict[str, PlannedJob], dict[str, PlannedJob]]:
+        """The domains' adapters for the file, and for the reference; none where the domains are part of the weights."""
+        if line.whole["kind"] == "merged":
+            return {}, {}
+        original = {source.name: self._built_adapter(plan, source, artifact["phase"]) for source in sources}
+        recorded = {row["key"]: row for row in self._reader.artifacts(keys=[job.key for job in original.values()])}
+        wanted = {name: trained_as(self._reader, recorded[job.key]) for name, job in original.items()}
+        found = self._of_bundle(artifact, line, wanted)
+        if found is None:
+            if not line.smaller:
+                return original, original
+            found = self._cut(line, wanted)
+        return {name: self._made(plan, found[name]) for name in original}, original
+
+    def _of_bundle(
+        self, artifact: Artifact, line: Lineage, wanted: Mapping[str, str | None]
+    ) -> Mapping[str, Artifact] | None:
+        """The adapters that a file is delivered with: of its phase's bundle, else of the newest one that holds it and
+        the adapters `wanted`, by the keys of their trainings. None where no bundle does, or it is an F16 file, to which
+        no adapter of a bundle belongs."""
+        if line.f16["id"] == artifact["id"]:
+            return None
+        phase = artifact["phase"]
+        current = self._reader.phase(phase).bundle_path if phase is not None else None
+        for bundle, adapters in sorted(
+            delivered_with(self._reader, artifact), key=lambda pair: pair[0]["path"] != current
+        ):
+            older = [name for name, key in wanted.items() if not self._is_of(adapters.get(name), key)]
+            if not older:
+                return adapters
+            if bundle["path"] == current:
+                raise Refused(
+                    f"the bundle of phase {phase} has no adapter of {', '.join(older)} with its present settings",
+                    f"tara build-phase {phase}",
+                )
+        return None
+
+    def _cut(self, line: Lineage, wanted: Mapping[str, str | None]) -> dict[str, Artifact]:
+        """The domains' adapters that were cut for a smaller model and not changed since."""
+        found: dict[str, Artifact] = {}
+        for row in self._reader.artifacts(kind="gguf-adapter"):
+            name = row["domain"]
+            mine = row["meta"].get("base_sha256") == line.model["key"] and "repaired" not in row["meta"]
+            if mine and name in wanted and self._is_of(row, wanted[name]):
+                found.setdefault(name, row)
+        missing = [name for name in wanted if name not in found]
+        if missing:
+            raise Refused(
+                f"no adapter of {', '.join(missing)} was cut for {label(line.model)}", "build the phase again"
+            )
         return found
+
+    def _is_of(self, adapter: Artifact | None, key: str | None) -> bool:
+        return adapter is not None and key is not None and trained_as(self._reader, adapter) == key
 
     def _made(self, plan: Plan, row: Artifact) -> PlannedJob:
         """A recorded artifact as a job that is done."""

@@ -35,9 +35,11 @@ class FileFigures:
 class ModelFigures:
     """Looks at each recorded file of a model once."""
 
-    def __init__(self, reader: Reader, name: str, outline: Outline) -> None:
+    def __init__(self, reader: Reader, name: str, outline: Outline, whole: str | None = None) -> None:
+        """`whole` is the model that parts were taken out of, whose files say what memory and time this one's take."""
         self._reader = reader
         self._name = name
+        self._whole = whole or name
         self._outline = outline
         self._anchor = anchor_for(outline.parameters)
 
@@ -56,15 +58,26 @@ class ModelFigures:
     @cached_property
     def _files(self) -> list[tuple[Artifact, Figures]]:
         """The model's GGUF files that are there, newest first, with what is known of each."""
-        rows = [row for row in self._reader.artifacts(kind="gguf") if row["name"] == self._name]
+        return self._files_of(self._name)
+
+    @cached_property
+    def _alike(self) -> list[tuple[Artifact, Figures]]:
+        """The same, and those of the whole model after them."""
+        return self._files + (self._files_of(self._whole) if self._whole != self._name else [])
+
+    def _files_of(self, name: str) -> list[tuple[Artifact, Figures]]:
+        rows = [row for row in self._reader.artifacts(kind="gguf") if row["name"] == name]
         there = [row for row in rows if self._reader.workspace.absolute(row["path"]).is_file()]
         return [(row, figures(self._reader, row)) for row in there]
 
     @cached_property
     def _known(self) -> Known:
-        """The KL of the model's plain files, by type, the newest of each."""
+        """The KL of the model's plain files, by type, the newest of each. A base's own file says nothing of what
+        rounding costs: nothing of it was rounded again."""
         found: dict[str, float] = {}
         for row, known in self._files:
+            if row["meta"].get("as_is"):
+                continue
             if row["meta"].get("compression"):
                 plain, measured = row["meta"].get("plain_type"), _figure(known, "plain_kl")
             else:
@@ -95,7 +108,7 @@ class ModelFigures:
             how = f"measured with {MEASURED_CONTEXT} tokens of context, and the cache of {DEFAULT_CONTEXT}"
             return Figure(peak.value + more, ESTIMATED if more else MEASURED, how)
         cache = self._outline.cache_bytes(DEFAULT_CONTEXT)
-        for row, known in self._files:
+        for row, known in self._alike:
             if (peak := _figure(known, "peak_rss_bytes")) is not None:
                 beside = max(0.0, peak.value - row["bytes"] - self._outline.cache_bytes(MEASURED_CONTEXT))
                 how = f"file, cache of {DEFAULT_CONTEXT} tokens, and {size(beside)} as measured of {label(row)}"
@@ -108,7 +121,7 @@ class ModelFigures:
         where there is none it is as the probe moves bytes: what it copies is read and written."""
         if (mine := _figure(own, "generation_tokens_per_s")) is not None:
             return mine
-        for row, known in self._files:
+        for row, known in self._alike:
             if (rate := _figure(known, "generation_tokens_per_s")) is not None:
                 how = f"{rate.value:.1f} of {label(row)}, by bytes a token"
                 return Figure(rate.value * row["bytes"] / bytes_, ESTIMATED, how)

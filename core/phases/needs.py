@@ -35,6 +35,7 @@ LIBRARIES = 650 * 10**6  # resident once torch, transformers and peft are import
 CONVERTER = 400 * 10**6  # the converter's own process, which imports torch
 VERIFIER = 450 * 10**6  # tokenizers, the engine's library, a context and its cache
 QUANTIZER = 120 * 10**6  # the engine's library alone
+SLABS = 150 * 10**6  # of a tensor that is quantized: core.gguf.quantizer.BUFFER_BYTES, rounded up
 BLOCKS = 150 * 10**6  # a block of rows of a tensor, as it is stored, in float32 and as it is written
 REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole: float32 twice and F16
 SCORED_ROWS = 160  # positions of a step whose logits are held, and the work on a few of them in float64
@@ -128,7 +129,8 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
                           disk=weights if kind == "prune" else kept + 10**6)  # fmt: skip
     if kind in ("heal", "distil"):
         return _teaching(kind, params, shape, weights)
-    embedding = shape.vocabulary * shape.hidden * FLOAT32  # usually the largest tensor
+    # The largest tensor is usually the embedding; it is worked on in slabs, each as float32 and as it is written.
+    rounding = 2 * min(shape.vocabulary * shape.hidden * FLOAT32, SLABS)
     dequantized = int(FROM_GGUF * shape.parameters) if params.get("base", {}).get("gguf_file") else 0
     memory, disk = {
         "base": (LIBRARIES + dequantized, weights),  # a folder's files are linked or copied, never loaded
@@ -141,7 +143,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
-        "quantize": (QUANTIZER + 2 * embedding, int(_share(params.get("type")) * shape.parameters)),
+        "quantize": (QUANTIZER + rounding, int(_share(params.get("type")) * shape.parameters)),
         "kept-change": (QUANTIZER + BLOCKS, 10**6),
         "keep": (SMALL, int(BUNDLE_SHARE * shape.parameters)),
         # The F16 file and a copy of it that is changed are both mapped while costs are measured.
@@ -150,10 +152,18 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
             int(2.1 * shape.parameters) + 10**6,
         ),
         "hybrid": (
-            VERIFIER + int(2.1 * shape.parameters) + max(SCORED_ROWS * shape.vocabulary * FLOAT32, 2 * embedding),
+            VERIFIER + int(2.1 * shape.parameters) + max(SCORED_ROWS * shape.vocabulary * FLOAT32, rounding),
             int(2 * BUNDLE_SHARE * shape.parameters),
         ),
-        "verify": (VERIFIER + int(BUNDLE_SHARE * shape.parameters), 10**6),
+        # An export may be the F16 file itself.
+        "verify": (
+            VERIFIER + int((2.1 if params.get("type") == "F16" else BUNDLE_SHARE) * shape.parameters),
+            10**6,
+        ),
+        "check-delivered": (
+            VERIFIER + int(BUNDLE_SHARE * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
+            10**6,
+        ),
         # Reference and file are mapped one after the other; of the reference 2.4 kB a position are written down.
         "measure": (
             VERIFIER + int(2.1 * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
@@ -174,7 +184,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
             VERIFIER
             + max(
                 int(BUNDLE_SHARE * shape.parameters) + SCORED_ROWS * shape.vocabulary * FLOAT32,
-                int(2.1 * shape.parameters) + 2 * embedding,
+                int(2.1 * shape.parameters) + rounding,
             ),
             int(BUNDLE_SHARE * shape.parameters) + 10**6,
         ),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.catalog import BaseModel, Catalog, load_catalog
-from core.catalog.bases import locate
+from core.catalog.bases import base_identity, locate
 from core.catalog.config import config_of
 from core.errors import InvalidInput, TaraError
 from core.hygiene.adapters import check_adapter
@@ -135,7 +135,7 @@ class _Judge:
         self.workspace = workspace
         self.catalog = catalog
         self.asked = asked
-        self._configs: dict[str, dict[str, Any] | None] = {}
+        self._bases: dict[str, tuple[dict[str, Any] | None, str]] = {}  # config and identity
 
     def __call__(self, folder: Path) -> Found:
         named = CHECKPOINT.fullmatch(folder.name)
@@ -157,11 +157,13 @@ class _Judge:
 
     def _adapter_fault(self, folder: Path, base: BaseModel) -> str | None:
         try:
-            if base.name not in self._configs:
-                self._configs[base.name] = config_of(locate(base, self.workspace))
+            if base.name not in self._bases:
+                located = locate(base, self.workspace)
+                self._bases[base.name] = (config_of(located), base_identity(located))
         except (TaraError, Malformed) as error:
             return f"its base {base.name} cannot be looked at: {error}"
-        findings = check_adapter(folder, names_of(base), self._configs[base.name])
+        config, identity = self._bases[base.name]
+        findings = check_adapter(folder, names_of(base), config, base_sha256=identity)
         faults = [finding for finding in findings if finding.severity == "error"]
         faults.sort(key=lambda one: one.code != "other-base")
         if not faults and any(finding.code == "adapter-is-zero" for finding in findings):

@@ -10,7 +10,7 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
-from core.phases.checks import check_repair, compression_of
+from core.phases.checks import check_as_is, check_repair, compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
 from core.phases.gating import gate_of
 from core.phases.merging import MergeWish
@@ -27,7 +27,17 @@ from core.training.smaller import steps_down
 from core.workspace import Workspace
 
 _AT_WORK = ("starting", "running", "stopping")
-NONE_FITS = "none fits: no smaller way to run it, preset, type or base that is here"
+NONE_FITS = "none fits"
+# Kinds of jobs that another choice does without, what that choice is, and what is done in their place.
+_WITHOUT = {
+    **dict.fromkeys(
+        ("type-costs", "hybrid", "prune", "teach", "heal", "distil", "check-small"),
+        ("--compression-type standard", "quantize"),
+    ),
+    **dict.fromkeys(("repair", "repair-adapter"), ("building without --repair", "adapter-convert")),
+    **dict.fromkeys(("unify", "check-merge", "merge"), ("--merge none", "adapter-convert")),
+    "imatrix": ("calibration_tokens: 0 in configs/settings.yaml, with more loss at few bits", "quantize"),
+}
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,7 @@ def outlook_of_phase(
             phase, quantization=quantization, technique=compression_type, target_size_mb=target_size_mb, repair=repair
         )
         check_repair(wanted.repair, merging.mode, wanted.quantization)
+        check_as_is(wanted.quantization, wanted.technique, merging.mode)
         plan = planner.phase(number, domains, wanted, gate_of(reader, phase))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
@@ -205,11 +216,23 @@ class Alternatives:
             if self._of_disk is None:
                 self._of_disk = self._for_disk()
             return self._of_disk
-        tried = self._smaller_trainings(job) if job.kind == "train" else self._smaller_bases(job)
-        for says, other in tried:
+        tried = ["smaller ways to run it, other presets and smaller bases"] if job.kind == "train" else []
+        if job.kind in _WITHOUT:
+            says, kind = _WITHOUT[job.kind]
+            need = self._planner.needed(kind, {"type": self._type()}, job.bases)
+            if not judge(need, self._machine, 0, slack=MEASURED_SLACK, measured=None).never:
+                return f"fits: {says}, which does without this job"
+            tried.append(says)
+        for says, other in self._smaller_trainings(job) if job.kind == "train" else self._smaller_bases(job):
             if not self.verdict(other, 0).never:
                 return f"fits: {says}, needs {self._memory_of(other) / 1e6:.0f} MB"
-        return NONE_FITS
+        if job.kind != "train":
+            tried.append("smaller bases")
+        return f"{NONE_FITS}; tried were {', and '.join(tried)}"
+
+    def _type(self) -> str | None:
+        """The plain type that is asked for, where one is."""
+        return next((str(job.params["type"]) for job in self._missing if isinstance(job.params.get("type"), str)), None)
 
     def _memory_of(self, job: PlannedJob) -> int:
         peak = self._planner.predictor.peak(job.footprint)
@@ -264,7 +287,9 @@ class Alternatives:
                 continue
             if total <= room:
                 return f"fits: {says}, all of it needs {total / 1e6:.0f} MB"
-        return f"{NONE_FITS}; tara cleanup-phase and tara checkpoints remove make room"
+        return (
+            f"{NONE_FITS}; tried were smaller types and bases; tara cleanup-phase and tara checkpoints remove make room"
+        )
 
     def _less_disk(self) -> Iterator[tuple[str, Callable[[PlannedJob], PlannedJob]]]:
         types = [str(job.params["type"]) for job in self._missing if job.kind == "quantize"]

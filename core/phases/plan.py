@@ -12,7 +12,7 @@ from core.catalog.bases import base_identity, locate
 from core.catalog.examples import example_files
 from core.encoder.client import Encoder, configured_encoder
 from core.errors import EnvironmentLacks, InvalidInput
-from core.phases.compressing import ModelWeights
+from core.phases.compressing import HELD_OUT_TOKENS, ModelWeights
 from core.phases.gating import Gate
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.prompts import verification_prompts
@@ -35,7 +35,8 @@ class Planner(RepairingPlanner):
     def phase(
         self, number: int, sources: Sequence[DomainSource], compression: Compression, gate: Gate | None = None
     ) -> Plan:
-        """The whole way of a phase up to its bundle; past a `gate` nothing is converted or packaged."""
+        """The whole way of a phase up to its bundle. A `gate` is passed twice: nothing is converted where a domain is
+        below it as it was trained, and nothing is packaged where one is below it as it will be delivered."""
         if not sources:
             raise InvalidInput(f"phase {number} has no domains", f"tara add-domain {number} NAME")
         plan, parts = Plan(), Parts()
@@ -46,6 +47,8 @@ class Planner(RepairingPlanner):
             for source in sources
         }
         verified = self._verified(plan, number, domains, prompts, parts)
+        if gate is not None:
+            self._gated_as_delivered(plan, parts, number, sources, gate)
         bundle = self._packaged(plan, number, sources, domains, compression, verified, parts, evaluations)
         plan.bundle = bundle.key
         return plan
@@ -98,28 +101,53 @@ class Planner(RepairingPlanner):
         """The job that what comes next waits for, where there is a gate. `checks` are those of the unified models."""
         if gate is None:
             return ()
+        inputs = {"evaluations": dict(evaluations), **({"checks": dict(checks)} if checks else {})}
+        bases = tuple(dict.fromkeys(base for job in evaluations.values() for base in job.bases))
+        return (self._gate(plan, number, gate, f"quality of phase {number}", inputs, bases),)
+
+    def _gate(
+        self, plan: Plan, number: int, gate: Gate, what: str, inputs: Mapping[str, Any], bases: tuple[str, ...]
+    ) -> PlannedJob:
         counted = {"threshold": gate.threshold, "override": gate.override}
-        parts.gate = self._add(
+        return self._add(
             plan,
             "quality-gate",
-            f"quality of phase {number}, at least {gate.threshold:g}",
+            f"{what}, at least {gate.threshold:g}",
             f"phase-{number}",
-            {"phase": number, **counted, "declared": gate.declared},
-            {"evaluations": dict(evaluations), **({"checks": dict(checks)} if checks else {})},
-            bases=tuple(dict.fromkeys(base for job in evaluations.values() for base in job.bases)),
+            {"phase": number, "name": what, **counted, "declared": gate.declared},
+            inputs,
+            bases=bases,
             phase=number,
             hashed=counted,
         )
-        return (parts.gate,)
 
-    def export(self, source: DomainSource, phase: int | None, quantization: str) -> Plan:
-        """One merged GGUF of one domain; `F16` leaves it unquantized."""
-        plan = Plan()
-        adapter = self._adapter(plan, source, phase)
-        weights = self._merged(plan, source, adapter, phase)
-        if quantization != "F16":
-            self._kept_change(plan, source, adapter, weights, self._quantized(plan, weights, quantization))
-        return plan
+    def _gated_as_delivered(
+        self, plan: Plan, parts: Parts, number: int, sources: Sequence[DomainSource], gate: Gate
+    ) -> None:
+        """Measure the files and adapters of the bundle, and hold that against the gate as well."""
+        bases = tuple(dict.fromkeys(parts.bases.values()))
+        parts.delivered = self._add(
+            plan,
+            "check-delivered",
+            f"measure what phase {number} delivers",
+            f"phase-{number}",
+            {
+                "phase": number,
+                "answering": dict(parts.answering),
+                "domains": self._divided_by_domain(sources),
+                "sequence_length": self.catalog.settings.evaluation_sequence_length,
+                "max_tokens": HELD_OUT_TOKENS,
+            },
+            {
+                "bases": {name: {"gguf": parts.ggufs[name], "model": parts.models[name]} for name in parts.ggufs},
+                "adapters": dict(parts.adapters),
+                "data": {source.name: self._data(source) for source in sources},
+            },
+            bases=bases,
+            phase=number,
+        )
+        inputs = {"delivered": parts.delivered}
+        parts.gate = self._gate(plan, number, gate, f"quality of phase {number} as delivered", inputs, bases)
 
     # -- single jobs ---------------------------------------------------------------------------------------------
 
@@ -383,6 +411,7 @@ class Planner(RepairingPlanner):
                 **({"verdicts": dict(parts.verdicts)} if parts.verdicts else {}),
                 **({"checks": dict(parts.checks)} if parts.checks else {}),
                 **({"gate": parts.gate} if parts.gate is not None else {}),
+                **({"delivered": parts.delivered} if parts.delivered is not None else {}),
             },
             bases=tuple(dict.fromkeys(parts.bases.values())),
             phase=number,

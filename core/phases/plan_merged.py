@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.catalog import Catalog
+from core.phases.exporting import ExportPlanner
 from core.phases.gating import Gate
 from core.phases.kinds import UNIFIED
 from core.phases.merging import Merging
-from core.phases.plan import Planner
 from core.phases.planned import Compression, DomainSource, Parts, Plan, PlannedJob
 from core.phases.shrinking import SHRINKING
 from core.store.reads import Reader
 from core.workspace import Workspace
 
 
-class PhasePlanner(Planner):
+class PhasePlanner(ExportPlanner):
     """A planner of whole phases, merged or not."""
 
     def __init__(self, workspace: Workspace, catalog: Catalog, reader: Reader, merging: Merging) -> None:

@@ -88,5 +88,6 @@ class Parts:
     adapters: dict[str, PlannedJob] = field(default_factory=dict)
     verdicts: dict[str, PlannedJob] = field(default_factory=dict)
     checks: dict[str, PlannedJob] = field(default_factory=dict)  # what a model lost that parts were taken out of
-    gate: PlannedJob | None = None  # what judged the domains' quality, where the phase has a threshold
+    gate: PlannedJob | None = None  # what judged the files' quality, where the phase has a threshold
+    delivered: PlannedJob | None = None  # what measured it
     merge: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ FROM_DATA = 2
 
 
 def verification_prompts(question: str, data: Path) -> list[str]:
-    """The domain's example question, and the first questions of its data: a small model may run on at one question,
-    so the gate gives it three."""
+    """The domain's example question, and the first questions of its data. All are asked, and most must be answered as a
+    sound model does: a small one may run on at one question."""
     asked = [one.messages[0]["content"] for one in read_examples(data)[:FROM_DATA]]
     return list(dict.fromkeys([question, *asked]))

@@ -5,17 +5,18 @@ Nothing is changed by looking.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from core.catalog import Catalog, load_catalog
-from core.catalog.bases import base_identity, locate
+from core.catalog.bases import locate
 from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
-from core.phases.checks import check_fraction, check_target, compression_of
+from core.phases.checks import check_as_is, check_fraction, check_repair, check_target, compression_of
 from core.phases.choices import DRY_RUN, ESTIMATED, MEASURED, Bounds, Choice, Figure, Ranked, rank
 from core.phases.dry_runs import Outline, outline_of
+from core.phases.file_sizes import SIZES, FileSizes, cut_as, fewer_layers
 from core.phases.forecast import MEASURED as BY_MEASURED
 from core.phases.forecast import Machine, judge
 from core.phases.gating import gate_of
@@ -26,6 +27,7 @@ from core.phases.outlook import look_at_machine
 from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.service import sources
+from core.phases.shrinking import SHRINKING
 from core.phases.unfinished import source_of
 from core.runner.intake import MEASURED_SLACK
 from core.store.engine import open_store
@@ -35,17 +37,6 @@ from core.store.views import PhaseView
 from core.workspace import Workspace
 
 _QUALITY = re.compile(r"(?P<before>kl)?[:= ]?(?P<number>[0-9.eE+-]+) ?(?P<after>kl)?", re.IGNORECASE)
-
-# The bytes of a file by technique, from the outline, the type and the budget (None: the plain type's own size). A
-# mixture never takes more than its budget, and leaves little of it over: of a model with many matrices less than a
-# thousandth, of one with two that hold nearly all its weights up to a tenth. A technique that is not listed has no size
-# that could be told before it is built.
-SIZES: Mapping[str, Callable[[Outline, str, int | None], int]] = {
-    "standard": lambda outline, quantization, _: outline.sizes[quantization],
-    "hybrid": lambda outline, quantization, budget: (
-        outline.sizes[quantization] if budget is None else min(max(budget, outline.least_bytes), outline.f16_bytes)
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -139,8 +130,17 @@ def recommend_domain(workspace: Workspace, name: str, wish: Wish) -> Recommendat
         return _DomainChoices(workspace, catalog, reader, planner, source, phase, wish).recommendation()
 
 
-def _ruled_by(technique: str) -> str:
-    return "the engine's own rules" if technique == "standard" else "its budget, of which a mixture leaves little over"
+def _bases(files: Sequence[PlannedJob]) -> list[str]:
+    return [base for job in files for base in job.bases]
+
+
+def _time_of(missing: Sequence[PlannedJob]) -> Figure | None:
+    """Seconds that jobs take one after the other; None where one's time is not known."""
+    times = [job.expected.seconds if job.expected is not None else None for job in missing]
+    measured = all(job.expected is not None and job.expected.seconds_by == BY_MEASURED for job in missing)
+    if any(one is None for one in times):
+        return None
+    return Figure(sum(one or 0.0 for one in times), MEASURED if measured else ESTIMATED, f"{len(missing)} jobs")
 
 
 def _memory(megabytes: float) -> int:
@@ -159,8 +159,8 @@ class _Choices:
     ) -> None:
         self.workspace, self.catalog, self.reader, self.planner, self.wish = workspace, catalog, reader, planner, wish
         self.target = None if wish.target_mb is None else round(wish.target_mb * 1e6)
-        self._outlines: dict[str, Outline] = {}
-        self._figures: dict[str, ModelFigures] = {}
+        self._sizes = FileSizes(workspace, catalog)
+        self._figures: dict[tuple[str, int], ModelFigures] = {}
 
     def recommendation(self) -> Recommendation:
         """Every choice, in order."""
@@ -190,41 +190,38 @@ class _Choices:
     ) -> Choice:
         """A choice with its figures, from the plan that builds it and the jobs that make its files."""
         real = [self._bytes_of(job) for job in files]
-        built = [one for one in real if one is not None]
-        sized = SIZES.get(choice.technique)
-        if sized is None and len(built) < len(real):
-            return replace(choice, cannot="its size cannot be told before it is built")
         outlines = [self.outline(plan, job) for job in files]
-        said = [sized(outline, choice.quantization, budget) for outline in outlines] if sized else built
+        said, how = None, ""
+        if choice.technique in SIZES:
+            said, how = self._sizes.of(choice.technique, choice.quantization, budget, outlines)
+        elif None in real:
+            cuts = [self._sizes.cut(base, choice.quantization, choice.technique, budget) for base in _bases(files)]
+            if cannot := next((one.cannot for one in cuts if one.cannot), ""):
+                return replace(choice, cannot=cannot)
+            said, how = [one.bytes for one in cuts], cut_as(cuts)
+            outlines = [fewer_layers(outline, cut) for outline, cut in zip(outlines, cuts, strict=True)]
         sizes = [
-            Figure(predicted, DRY_RUN, _ruled_by(choice.technique))
-            if there is None
-            else Figure(there, MEASURED, "size of the file")
-            for predicted, there in zip(said, real, strict=True)
+            Figure((said or [])[at], DRY_RUN, how) if there is None else Figure(there, MEASURED, "size of the file")
+            for at, there in enumerate(real)
         ]
         about = [
-            self.figures(str(job.params["name"]), outline).of(
+            self.figures(str(job.params["name"]), outline, choice.technique).of(
                 job.key, choice.technique, choice.quantization, int(one.value), budget
             )
             for job, outline, one in zip(files, outlines, sizes, strict=True)
         ]
         missing = plan.missing()
-        times = [job.expected.seconds if job.expected is not None else None for job in missing]
-        measured = all(job.expected is not None and job.expected.seconds_by == BY_MEASURED for job in missing)
-        known = None if any(one is None for one in times) else sum(one or 0.0 for one in times)
         return replace(
             choice,
             bytes=combined(sizes, sum),
             largest=combined(sizes, max),
-            predicted_bytes=sum(said) if sized else None,
+            predicted_bytes=sum(said) if said is not None else None,
             memory=combined([one.memory for one in about], max),
             speed=combined([one.speed for one in about], min),
             kl=combined([one.kl for one in about], max),
             same_top=combined([one.same_top for one in about], min),
             loss_change=combined([one.loss_change for one in about], max),
-            seconds=None
-            if known is None
-            else Figure(known, MEASURED if measured else ESTIMATED, f"{len(missing)} jobs"),
+            seconds=_time_of(missing),
             lacks=self._lacks(missing, machine),
             there=all(one is not None for one in real),
         )
@@ -236,19 +233,15 @@ class _Choices:
         if whole is not None and whole.done and whole.out is not None:
             rows = self.reader.artifacts(keys=[whole.key])
             return outline_of(whole.out, str(rows[0]["sha256"]))
-        return self._outline_of(base)
+        return self._sizes.outline(base)
 
-    def _outline_of(self, base: str) -> Outline:
-        if base not in self._outlines:
-            located = locate(self.catalog.bases[base], self.workspace)
-            self._outlines[base] = outline_of(located.file, base_identity(located))
-        return self._outlines[base]
-
-    def figures(self, name: str, outline: Outline) -> ModelFigures:
-        """What is known of a model's files."""
-        if name not in self._figures:
-            self._figures[name] = ModelFigures(self.reader, name, outline)
-        return self._figures[name]
+    def figures(self, name: str, outline: Outline, technique: str = "") -> ModelFigures:
+        """What is known of a model's files; of one that parts were taken out of also of those of the whole one."""
+        key = name, outline.cache_bytes_a_token
+        if key not in self._figures:
+            whole = name.removesuffix(f"+{technique}") if technique in SHRINKING else name
+            self._figures[key] = ModelFigures(self.reader, name, outline, whole)
+        return self._figures[key]
 
     def _bytes_of(self, job: PlannedJob) -> int | None:
         if not job.done:
@@ -285,21 +278,33 @@ class _PhaseChoices(_Choices):
 
     def choice(self, quantization: str, technique: str, machine: Machine) -> Choice:
         """One of them; of the mixtures, the one beside the type that would be taken without has the target as its
-        budget, the others are as large as their type."""
-        start = Choice(technique, quantization)
-        megabytes = self._budget_mb(quantization) if technique == "hybrid" else None
+        budget, the others are as large as their type. What parts are taken out of is cut to the target, unless it is
+        built already as the phase is set and keeps it."""
+        start, megabytes = Choice(technique, quantization), self._megabytes(quantization, technique)
         try:
             plan, files = self._plan(quantization, technique, megabytes)
+            if technique in SHRINKING and megabytes is not None and not all(job.done for job in files):
+                other = self._plan(quantization, technique, None)
+                sizes = [self._bytes_of(job) for job in other[1]]
+                if all(one is not None and one <= round(megabytes * 1e6) for one in sizes):
+                    (plan, files), megabytes = other, None
         except Refused as error:
             return replace(start, cannot=error.one_line())
-        said = ["tara", "build-phase", str(self.phase.number), "--quantization", quantization]
-        said += ["--compression-type", technique]
-        said += ["--target-size", f"{megabytes:g}"] if megabytes is not None else []
         budget = None if megabytes is None else round(megabytes * 1e6)
-        filled = self.filled(replace(start, command=" ".join(said)), plan, files, budget, machine)
+        command = self._command(quantization, technique, megabytes)
+        filled = self.filled(replace(start, command=command), plan, files, budget, machine)
         if technique == "hybrid" and not filled.there:
             filled = replace(filled, note=f"where the mixture is no better, the plain {quantization} is kept")
         return filled
+
+    def _command(self, quantization: str, technique: str, megabytes: float | None = None) -> str:
+        said = f"tara build-phase {self.phase.number} --quantization {quantization} --compression-type {technique}"
+        return said if megabytes is None else f"{said} --target-size {megabytes:g}"
+
+    def _megabytes(self, quantization: str, technique: str) -> float | None:
+        if technique == "hybrid":
+            return self._budget_mb(quantization)
+        return self.target / 1e6 if technique in SHRINKING and self.target is not None else None
 
     def kept(self, machine: Machine) -> list[Choice]:
         """The base's own GGUF file, without a loss, where all bases of the phase are such files."""
@@ -307,33 +312,42 @@ class _PhaseChoices(_Choices):
         located = [locate(self.catalog.bases[name], self.workspace) for name in names]
         if not located or any(one.gguf_file is None for one in located):
             return []
-        about = [
-            self.figures(one.name, self._outline_of(one.name)).of("", AS_IS, "", one.file.stat().st_size, None)
-            for one in located
-        ]
-        kinds = ", ".join(dict.fromkeys(inspect_gguf(one.file).file_type for one in located))
-        files = [one.file.stat().st_size for one in located]
-        own = "the base's own file; nothing is rounded again"
-        return [
-            Choice(
-                AS_IS,
-                kinds,
-                f"tara build-phase {self.phase.number} --quantization {AS_IS}",
-                self._changed(),
-                bytes=Figure(sum(files), MEASURED, own),
-                largest=Figure(max(files), MEASURED, own),
-                memory=combined([one.memory for one in about], max),
-                speed=combined([one.speed for one in about], min),
-                kl=Figure(0.0, ESTIMATED, own),
-                same_top=Figure(1.0, ESTIMATED, own),
-            )
-        ]
+        infos = {name: inspect_gguf(one.file) for name, one in zip(names, located, strict=True)}
+        kinds = ", ".join(dict.fromkeys(info.file_type for info in infos.values()))
+        start = Choice(AS_IS, kinds, self._command(AS_IS, "standard"))
+        try:
+            check_repair(self.phase.repair, self.phase.merge, AS_IS)
+            check_as_is(AS_IS, "standard", self.phase.merge)
+            plan, files = self._plan(AS_IS, "standard", None)
+        except (InvalidInput, Refused) as error:
+            return [replace(start, cannot=error.message)]
+        bare = next((name for name, info in infos.items() if not info.chat_template), None)
+        if bare is not None:
+            return [replace(start, cannot=f"the file of {bare} has no chat template, and as it is it is given none")]
+        return [self._as_it_is(start, plan, files, [infos[name].bytes for name in _bases(files)], machine)]
 
-    def _changed(self) -> str:
-        """Why the bases' own files cannot be what the phase is set to be; '' where they can."""
-        if self.phase.merge != "none":
-            return f"--merge {self.phase.merge} writes other weights"
-        return "--repair gives back what quantization takes" if self.phase.repair else ""
+    def _as_it_is(
+        self, start: Choice, plan: Plan, files: Sequence[PlannedJob], sizes: Sequence[int], machine: Machine
+    ) -> Choice:
+        own = "the base's own file; nothing is rounded again"
+        about = [
+            self.figures(str(job.params["name"]), self.outline(plan, job)).of(job.key, AS_IS, "", there, None)
+            for job, there in zip(files, sizes, strict=True)
+        ]
+        missing = plan.missing()
+        return replace(
+            start,
+            bytes=Figure(sum(sizes), MEASURED, own),
+            largest=Figure(max(sizes), MEASURED, own),
+            memory=combined([one.memory for one in about], max),
+            speed=combined([one.speed for one in about], min),
+            kl=combined([one.kl for one in about], max) or Figure(0.0, ESTIMATED, own),
+            same_top=combined([one.same_top for one in about], min) or Figure(1.0, ESTIMATED, own),
+            loss_change=combined([one.loss_change for one in about], max),
+            seconds=_time_of(missing),
+            lacks=self._lacks(missing, machine),
+            there=all(job.done for job in files),
+        )
 
     def _plan(self, quantization: str, technique: str, megabytes: float | None) -> tuple[Plan, list[PlannedJob]]:
         """What would be built, and the jobs that make the models of the bundle."""

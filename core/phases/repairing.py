@@ -4,12 +4,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from core.phases.compressing import HELD_OUT_TOKENS, ModelWeights
-from core.phases.planned import Plan, PlannedJob
+from core.phases.planned import Compression, Plan, PlannedJob
 from core.phases.shrinking import ShrinkingPlanner
 
 
 class RepairingPlanner(ShrinkingPlanner):
     """Makes the jobs of a repair."""
+
+    def _delivered(
+        self,
+        plan: Plan,
+        small: ModelWeights,
+        gguf: PlannedJob,
+        cut: Mapping[str, PlannedJob],
+        compression: Compression,
+    ) -> Mapping[str, PlannedJob]:
+        """With a repair: that of the smaller model's file."""
+        return self._repaired(plan, small, gguf, cut, small.model.key) if compression.repair and cut else cut
 
     def _repaired(
         self,

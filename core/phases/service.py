@@ -24,6 +24,7 @@ from core.phases.checks import (
     check_target,
     compression_of,
 )
+from core.phases.exporting import ExportPlanner
 from core.phases.gating import Gate, gate_of, refuse_below
 from core.phases.imports import import_adapter
 from core.phases.merging import MergeWish, remember
@@ -313,7 +314,7 @@ def export_domain(workspace: Workspace, name: str, quantization: str = "F16") ->
 
     def make(domains: Sequence[DomainSource]) -> Plan:
         with open_reader(workspace) as reader:
-            return Planner(workspace, catalog, reader).export(domains[0], phase, quantization)
+            return ExportPlanner(workspace, catalog, reader).export(domains[0], phase, quantization)
 
     try:
         settled = settle(workspace, catalog, [source], make, None)

@@ -64,7 +64,7 @@ class ShrinkingPlanner(CompressingPlanner):
                 "model": model,
                 "whole": weights.whole,
                 "data": {source.name: self._data(source) for source in weights.sources},
-                "small_adapters": cut,
+                "small_adapters": self._delivered(plan, small, gguf, cut, compression),
                 "adapters": dict(whole_adapters),
                 **({"imatrix": matrix} if matrix is not None else {}),
             },
@@ -73,6 +73,18 @@ class ShrinkingPlanner(CompressingPlanner):
             domain=weights.domain,
         )
         return SmallModel(small, gguf, cut, check)
+
+    def _delivered(
+        self,
+        plan: Plan,
+        small: ModelWeights,
+        gguf: PlannedJob,
+        cut: Mapping[str, PlannedJob],
+        compression: Compression,
+    ) -> Mapping[str, PlannedJob]:
+        """The adapters that a smaller model's file is delivered with, which it is judged by; a planner that changes
+        them once more says how."""
+        return cut
 
     def _taught_model(
         self,

@@ -5,7 +5,6 @@ import logging
 import os
 import select
 import time
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from sqlmodel import select as rows_of
 from core.catalog import Settings, load_settings
 from core.catalog.loading import SETTINGS_FILE
 from core.errors import TaraError
-from core.files import FULL, STAGING_PREFIX, discard, write_atomically
+from core.files import FULL, discard, left_beside, write_atomically
 from core.runner import ledger
 from core.runner.dependencies import unblocked_jobs
 from core.runner.executors.local import KILLED, LocalExecutor
@@ -315,9 +314,7 @@ def _inode(path: Path) -> int | None:
 
 def _sweep(out: Path) -> None:
     """Remove what a killed job left of its result; nothing else makes this one, and its processes are gone."""
-    for left in out.parent.glob(f"{STAGING_PREFIX}[0-9]*-{escape(out.name)}"):
-        if not left.name.removeprefix(STAGING_PREFIX).removesuffix(f"-{out.name}").isdigit():
-            continue  # of another name that ends alike
+    for left in left_beside(out):
         log.info("removing %s", left)
         discard(left)
 

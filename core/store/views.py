@@ -147,7 +147,8 @@ class PhaseView:
     releases: tuple[ReleaseView, ...]
     bundle_path: str | None = None  # newest verified bundle, relative to the workspace
     bundle_bytes: int | None = None
-    base_bytes: int | None = None  # the f16 files the bundle was made from; with bundle_bytes, the compression
+    base_bytes: int | None = None  # the f16 files the bundle was made from
+    compression_ratio: Measurement | None = None  # their bytes over those of the bundle's model files, without adapters
     next_step: str = ""  # what a person does next, in a phrase
     merge: str = "none"  # how its domains reach the bundle: none, exact or unified
     merge_method: str | None = None

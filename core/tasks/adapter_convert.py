@@ -1,12 +1,11 @@
 """adapter-convert: a PEFT LoRA folder becomes a small GGUF file that names the base it belongs to."""
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidInput
-from core.files import MANIFEST, STAGING_PREFIX, sha256_of
+from core.files import MANIFEST, sha256_of
 from core.gguf.adapter import count_pairs, ready_adapter
 from core.gguf.converter import run_converter
 from core.gguf.inspect import GgufInfo, inspect_gguf
@@ -24,10 +23,9 @@ def run(ctx: Context) -> None:
     assert ctx.out is not None
     _check_base(adapter, base, base_name, base_sha256)
     pairs = count_pairs(adapter)
-    ctx.out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=ctx.out.parent) as scratch:
-        converted = Path(scratch) / "adapter.gguf"
-        source = ready_adapter(adapter, base, Path(scratch))
+    with ctx.scratch() as scratch:
+        converted = scratch / "adapter.gguf"
+        source = ready_adapter(adapter, base, scratch)
         run_converter(
             CONVERT_ADAPTER,
             ["--base", str(base), "--outtype", "f16", "--outfile", str(converted), str(source)],

@@ -3,43 +3,22 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from core.files import discard, sha256_of, staging_beside
-from core.gguf.divergence import Doubles, Estimate, estimate, log_softmax
+from core.gguf.divergence import Estimate, estimate
 from core.gguf.imatrix import read_imatrix
 from core.gguf.inspect import inspect_gguf
 from core.gguf.mixture import peer_of
 from core.gguf.paired import ERRORS
 from core.gguf.quantizer import quantize
-from core.gguf.runtime import Runtime
-from core.gguf.scoring import OUTPUTS, Text, predictions
 from core.tasks.context import Context, TaskError
+from core.tasks.domain_scores import Scored, score
 from core.tasks.held_out import held_out_texts
 from core.training.base import load_tokenizer
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A file on the held-out text of the domains: the loss at each position, nats, and whether the token that follows
-    was the most likely one, by domain and text."""
-
-    name: str
-    bytes: int
-    losses: Mapping[str, list[Doubles]]
-    hits: Mapping[str, list[Doubles]]
-
-    def loss(self, domain: str) -> float:
-        """Mean cross entropy of a domain's answers."""
-        return float(np.concatenate(self.losses[domain]).mean())
-
-    def accuracy(self, domain: str) -> float:
-        """Share of a domain's tokens that were the most likely one."""
-        return float(np.concatenate(self.hits[domain]).mean())
 
 
 def run(ctx: Context) -> None:
@@ -62,12 +41,15 @@ def run(ctx: Context) -> None:
     total, done = (1 + len(plains)) * sum(map(len, texts.values())), 0
     ctx.restart_clock()
 
-    def step(name: str) -> None:
-        nonlocal done
-        done += 1
-        ctx.progress(done, total, unit="text", message=name)
+    def scored_of(name: str, path: Path, adapters: Mapping[str, str]) -> Scored:
+        def step(domain: str) -> None:
+            nonlocal done
+            done += 1
+            ctx.progress(done, total, unit="text", message=f"{name}, {domain}")
 
-    scored = [_score(ctx, technique, small, ctx.inputs.get("small_adapters") or {}, texts, step)]
+        return score(name, path, adapters, texts, threads=_threads(ctx), on_text=step)
+
+    scored = [scored_of(technique, small, ctx.inputs.get("small_adapters") or {})]
     assert ctx.out is not None
     scratch = staging_beside(ctx.out)
     scratch.mkdir(parents=True)
@@ -76,7 +58,7 @@ def run(ctx: Context) -> None:
         for plain in plains:
             path = scratch / f"{plain}.gguf"
             quantize(whole, path, plain, threads=_threads(ctx), imatrix=imatrix)
-            scored.append(_score(ctx, plain, path, ctx.inputs.get("adapters") or {}, texts, step))
+            scored.append(scored_of(plain, path, ctx.inputs.get("adapters") or {}))
             path.unlink()
     finally:
         discard(scratch)
@@ -85,29 +67,6 @@ def run(ctx: Context) -> None:
 
 def _threads(ctx: Context) -> int:
     return int(ctx.spec.get("threads") or 1)
-
-
-def _score(
-    ctx: Context, name: str, path: Path, adapters: Mapping[str, str], texts: Mapping[str, Sequence[Text]], step: Any
-) -> Scored:
-    losses: dict[str, list[Doubles]] = {}
-    hits: dict[str, list[Doubles]] = {}
-    longest = max(len(text.tokens) for some in texts.values() for text in some)
-    with Runtime(path, n_ctx=longest, threads=_threads(ctx), outputs=OUTPUTS) as runtime:
-        for domain, some in texts.items():
-            runtime.attach(Path(adapters[domain]) if domain in adapters else None)
-            losses[domain], hits[domain] = [], []
-            for text in some:
-                found = [_position(logits, following) for logits, following in predictions(runtime, text)]
-                losses[domain].append(np.concatenate([loss for loss, _ in found]))
-                hits[domain].append(np.concatenate([hit for _, hit in found]))
-                step(f"{name}, {domain}")
-    return Scored(name, path.stat().st_size, losses, hits)
-
-
-def _position(logits: Any, following: Any) -> tuple[Doubles, Doubles]:
-    logs = log_softmax(logits)
-    return -logs[np.arange(len(logs)), following], (logs.argmax(axis=1) == following).astype(np.float64)
 
 
 def difference_of(one: Scored, other: Scored) -> Estimate:
@@ -149,7 +108,7 @@ def _announce(ctx: Context, scored: Sequence[Scored], peer: str, gguf_sha256: st
     rows: list[dict[str, Any]] = [
         {
             "domain": domain,
-            "positions": sum(map(len, small.losses[domain])),
+            "positions": small.positions(domain),
             "texts": len(small.losses[domain]),
             "loss": {one.name: one.loss(domain) for one in scored},
             "accuracy": {one.name: one.accuracy(domain) for one in scored},

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
-from core.files import FULL, discard, staging_beside, sync_tree
+from core.files import FULL, discard, scratch_beside, staging_beside, sync_tree
 from core.workspace import Workspace
 
 PROGRESS_INTERVAL_S = 0.25
@@ -138,6 +138,18 @@ class Context:
             sync_tree(target.parent, recurse=False)
         finally:
             discard(temporary)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder beside `out` for what is needed while it is made, removed when the block ends; by the runner where
+        this process is killed. One at a time."""
+        assert self.out is not None
+        folder = scratch_beside(self.out)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            discard(folder)
 
 
 class PatientLog:

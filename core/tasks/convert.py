@@ -1,15 +1,13 @@
 """convert: a Hugging Face model folder becomes an F16 GGUF file."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from core.errors import InvalidInput, TaraError
-from core.files import STAGING_PREFIX, sha256_of
+from core.files import sha256_of
 from core.gguf.converter import run_converter
 from core.gguf.inspect import GgufInfo, inspect_gguf
-from core.gguf.metadata import COMPRESSION, add_metadata
+from core.gguf.metadata import COMPRESSION
 from core.gguf.model_folder import ready_model
 from core.gguf.toolchain import CONVERT_MODEL, engine_version
 from core.tasks.context import Context, TaskError
@@ -27,11 +25,13 @@ def run(ctx: Context) -> None:
     model, name = Path(ctx.inputs["model"]), ctx.params["name"]
     assert ctx.out is not None
     print(f"converting {model} to F16 with the converter of llama.cpp, engine {engine_version()}", flush=True)
-    with ctx.staging() as staged, tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=staged.parent) as scratch:
+    technique = _technique(model)
+    with ctx.staging() as staged, ctx.scratch() as scratch:
         try:
             run_converter(
                 CONVERT_MODEL,
-                [str(ready_model(model, Path(scratch))), "--outtype", "f16", "--outfile", str(staged)],
+                [str(ready_model(model, scratch)), "--outtype", "f16", "--outfile", str(staged)],
+                keys={COMPRESSION: technique} if technique else {},
                 on_percent=lambda percent: ctx.progress(percent, 100, unit="%", message="writing"),
             )
         except TaraError as error:
@@ -41,11 +41,6 @@ def run(ctx: Context) -> None:
                 f"llama.cpp does not know the tokenizer of {model.name}",
                 "use the tokenizer files its base was published with",
             ) from error
-        technique = _technique(model)
-        if technique:
-            plain = Path(scratch) / "plain.gguf"
-            os.replace(staged, plain)
-            add_metadata(plain, staged, {COMPRESSION: technique})
         info = _checked(staged, model)
         digest = sha256_of(staged)
     ctx.artifact(

@@ -1,9 +1,7 @@
 """Job `distil`: a strongly pruned model taught by the whole model's predictions, and once more without, to compare."""
 
-from pathlib import Path
-
 from core.tasks.context import Context
-from core.tasks.student import Classroom, keep_change, scratch_beside, write_model
+from core.tasks.student import Classroom, keep_change, write_model
 
 DISTILLED = "distilled"
 
@@ -17,8 +15,8 @@ def run(ctx: Context) -> None:
     """
     room = Classroom(ctx)
     steps = ctx.params["steps"]
-    with scratch_beside(ctx) as place:
-        scratch = Path(place) / "change"
+    with ctx.scratch() as place:
+        scratch = place / "change"
         figures = room.teach(
             ctx.params["kl"], lambda student: keep_change(student, ctx.params["rank"], scratch), done=0,
             total=2 * steps, name="distilling",

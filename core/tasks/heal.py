@@ -1,9 +1,7 @@
 """Job `heal`: a pruned model made better by a low-rank change, taught by the whole model's predictions; `sparse`."""
 
-from pathlib import Path
-
 from core.tasks.context import Context
-from core.tasks.student import Classroom, keep_change, scratch_beside, write_model
+from core.tasks.student import Classroom, keep_change, write_model
 
 SPARSE = "sparse"
 
@@ -16,8 +14,8 @@ def run(ctx: Context) -> None:
     """
     room = Classroom(ctx)
     steps = ctx.params["steps"]
-    with scratch_beside(ctx) as place:
-        scratch = Path(place) / "change"
+    with ctx.scratch() as place:
+        scratch = place / "change"
         figures = room.teach(
             ctx.params["kl"], lambda student: keep_change(student, ctx.params["rank"], scratch), done=0, total=steps,
             name="healing",

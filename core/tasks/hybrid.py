@@ -3,16 +3,17 @@ less than the plain type does, and the plain type where not."""
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from core.errors import Refused
 from core.files import discard, sha256_of, staging_beside, sync_tree
-from core.gguf.divergence import Doubles
+from core.gguf.divergence import Doubles, Estimate
 from core.gguf.imatrix import ImportanceMatrix, read_imatrix
 from core.gguf.inspect import GgufInfo, inspect_gguf
-from core.gguf.mixture import Solved, build, matrices_of, peer_of, solve_file, types_of
+from core.gguf.mixture import Solved, above_of, build, matrices_of, peer_of, solve_file, types_of
 from core.gguf.paired import Paired, paired
 from core.gguf.quantizer import QUANTIZATIONS, quantize
 from core.gguf.scoring import Text
@@ -25,6 +26,17 @@ from core.training.base import load_tokenizer
 MIXTURE = "mixture"
 
 Step = Callable[[str], None]
+Divergence = Callable[[Path, str], Doubles]  # of a file, by its path and what it is called
+
+
+@dataclass(frozen=True)
+class Larger:
+    """The next plain type above a target size, which is not what was asked for; `verdict` holds it against what is kept
+    and says whether the bytes beyond the target would be worth it."""
+
+    type: str
+    bytes: int
+    verdict: Paired
 
 
 def run(ctx: Context) -> None:
@@ -36,6 +48,7 @@ def run(ctx: Context) -> None:
     `imatrix`, `costs` (of `type-costs`), `model` (the folder with the tokenizer), `data` {domain: file}.
 
     The costs come from training text, the verdict from what is held out. The base is judged as it is, without adapters.
+    With a target the next larger plain type is made and measured too; it is said whether it is better, and not kept.
     A target that no mixture reaches is refused with the least size there is.
     """
     assert ctx.out is not None
@@ -59,7 +72,8 @@ def _make(ctx: Context, folder: Path, out: Path) -> None:
     whole, plain = inspect_gguf(source), inspect_gguf(plain_path)
     budget = plain.bytes if target is None else int(target)
     print(f"budget {budget / 1e6:.2f} MB; beside it {peer}, {plain.bytes / 1e6:.2f} MB", flush=True)
-    step = _stepper(ctx, len(whole.tensors) + 3)
+    above = above_of(source, budget) if target is not None else None
+    step = _stepper(ctx, len(whole.tensors) + (3 if above is None else 4))
     costs = read_costs(Path(ctx.inputs["costs"]))
     try:
         solved = solve_file(plain, matrices_of(whole, types_of(plain)), costs, budget)
@@ -68,15 +82,24 @@ def _make(ctx: Context, folder: Path, out: Path) -> None:
     mixture = build(
         source, mixture_path, solved, peer, imatrix, threads=threads, on_tensor=lambda _, __, name: step(name)
     )
-    verdict = _judge(ctx, source, mixture_path, plain_path, _held_out(ctx), step)
-    why = _why(verdict, mixture, plain, peer)
+    divergence, blocks = _scorer(ctx, source, _held_out(ctx), step)
+    of_mixture, of_plain = divergence(mixture_path, MIXTURE), divergence(plain_path, peer)
+    verdict = paired(of_mixture, of_plain, blocks)
+    kept, of_kept = (mixture, of_mixture) if verdict.better else (plain, of_plain)
+    larger = None
+    if above is not None:
+        discard((plain if verdict.better else mixture).path)  # never three at a time
+        larger_path = folder / "larger.gguf"
+        quantize(source, larger_path, above, threads=threads, imatrix=imatrix)
+        size = larger_path.stat().st_size
+        larger = Larger(above, size, paired(divergence(larger_path, above), of_kept, blocks))
+    why = _why(verdict, mixture, plain, peer, larger)
     print(why, flush=True)
-    kept = mixture if verdict.better else plain
     digest = sha256_of(kept.path)
     sync_tree(kept.path)
     os.replace(kept.path, out)
     sync_tree(out.parent, recurse=False)
-    _announce(ctx, kept, mixture, plain, solved, peer, verdict, why, imatrix, digest)
+    _announce(ctx, kept, mixture, plain, solved, peer, verdict, larger, why, imatrix, digest)
 
 
 def _held_out(ctx: Context) -> list[Text]:
@@ -100,27 +123,41 @@ def _stepper(ctx: Context, total: int) -> Step:
     return step
 
 
-def _judge(ctx: Context, source: Path, mixture: Path, plain: Path, texts: Sequence[Text], step: Step) -> Paired:
-    """Run the F16 file, then both others over held-out text; of the first 2.6 kB a position are kept."""
+def _scorer(ctx: Context, source: Path, texts: Sequence[Text], step: Step) -> tuple[Divergence, list[int]]:
+    """Run the F16 file over held-out text, of which 2.6 kB a position are kept; what runs another one over it, and the
+    number of the text that each position is of."""
     threads = int(ctx.spec.get("threads") or 1)
     reference = scored_texts(source, texts, threads=threads, seed=ctx.params["seed"])
     step("held-out text, F16")
-    found: list[Doubles] = []
-    for path, name in ((mixture, MIXTURE), (plain, "plain")):
-        found.append(np.concatenate(divergence_at(path, texts, reference, threads=threads)))
+
+    def divergence(path: Path, name: str) -> Doubles:
+        found: Doubles = np.concatenate(divergence_at(path, texts, reference, threads=threads))
         step(f"held-out text, {name}")
-    return paired(found[0], found[1], [number for number, kept in enumerate(reference) for _ in range(len(kept))])
+        return found
+
+    return divergence, [number for number, kept in enumerate(reference) for _ in range(len(kept))]
 
 
-def _why(verdict: Paired, mixture: GgufInfo, plain: GgufInfo, peer: str) -> str:
-    """What was kept and why, in a sentence."""
+def _why(verdict: Paired, mixture: GgufInfo, plain: GgufInfo, peer: str, larger: Larger | None) -> str:
+    """What was kept and why, in a sentence, and what a plain type above the target would be."""
     figures = (
         f"KL {verdict.candidate.mean:.5f} of the mixture at {mixture.bytes / 1e6:.2f} MB, {verdict.plain.mean:.5f} of "
         f"{peer} at {plain.bytes / 1e6:.2f} MB, {verdict.figures}"
     )
     if verdict.better:
-        return f"the mixture is kept: {figures}"
-    return f"the plain {peer} is kept, for the mixture is not better by two standard errors: {figures}"
+        kept, said = mixture, f"the mixture is kept: {figures}"
+    else:
+        kept = plain
+        said = f"the plain {peer} is kept, for the mixture is not better by two standard errors: {figures}"
+    return said if larger is None else f"{said}; {_beside(larger, kept)}"
+
+
+def _beside(larger: Larger, kept: GgufInfo) -> str:
+    better = "is better" if larger.verdict.better else "is not better by two standard errors"
+    return (
+        f"beside it {larger.type}, {(larger.bytes - kept.bytes) / 1e6:.2f} MB larger and above the target, {better}: "
+        f"KL {larger.verdict.candidate.mean:.5f}, {larger.verdict.figures}"
+    )
 
 
 def _announce(
@@ -131,6 +168,7 @@ def _announce(
     solved: Solved,
     peer: str,
     verdict: Paired,
+    larger: Larger | None,
     why: str,
     imatrix: ImportanceMatrix,
     digest: str,
@@ -142,6 +180,7 @@ def _announce(
         file_type=kept.file_type, types=kept.types, parameters=kept.parameters, fallback_tensors=kept.fallback_tensors,
         weight_tensors=kept.weight_tensors, imatrix_entries=len(imatrix.statistics), compression="hybrid", kept=what,
         why=why, plain_type=peer,
+        **({"larger_type": larger.type, "larger_better": larger.verdict.better} if larger is not None else {}),
     )  # fmt: skip
     header = "from its header"
     types = ", ".join(f"{count} {kind}" for kind, count in kept.types.items())
@@ -160,11 +199,18 @@ def _announce(
     ctx.measure("mixture_bytes", mixture.bytes, method="size of the mixture's file", unit="B")
     ctx.measure("plain_bytes", plain.bytes, method=f"size of the {peer} file", unit="B")
     over = f"{verdict.positions} held-out positions of {verdict.texts} texts, without adapters"
-    for name, of, whose in (
+    rows: list[tuple[str, Estimate, str]] = [
         ("mixture_kl", verdict.candidate, "of the mixture"),
         ("plain_kl", verdict.plain, f"of {peer}"),
         ("kl_difference", verdict.difference, f"of the mixture less that of {peer}, position by position"),
-    ):
+    ]
+    if larger is not None:
+        what_above = f"{larger.type}, the next plain type above the target"
+        ctx.measure("larger_bytes", larger.bytes, method=f"size of the file of {what_above}; it is not kept", unit="B")
+        less = f"of {larger.type} less that of {what}, position by position"
+        rows += [("larger_kl", larger.verdict.candidate, f"of {what_above}"),
+                 ("larger_kl_difference", larger.verdict.difference, less)]  # fmt: skip
+    for name, of, whose in rows:
         how = f"{whose}, against F16, top 256 tokens, the rest by 32 drawn, {over}"
         ctx.measure(name, of.mean, method=how, unit="nats/token", n=verdict.positions)
         if of.se is not None:

@@ -1,9 +1,8 @@
 """What prune, teach, heal and distil share: texts by domain, the domains' adapters, and who a model folder is."""
 
-import tempfile
 from pathlib import Path
 
-from core.files import MANIFEST, STAGING_PREFIX, sha256_of
+from core.files import MANIFEST, sha256_of
 from core.tasks.context import Context
 from core.training.base import load_tokenizer, read_provenance
 from core.training.calibration import calibration_by_domain, held_out_by_domain
@@ -49,11 +48,10 @@ def riding(ctx: Context, model: Path) -> dict[str, dict[str, Update]]:
 def riding_cut(ctx: Context, cut: Cut) -> dict[str, dict[str, Update]]:
     """The same for the pruned model. The adapters name the whole one, as `prune` has checked."""
     found = {}
-    assert ctx.out is not None
     for domain, path in (ctx.inputs.get("adapters") or {}).items():
-        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=ctx.out.parent) as scratch:
-            slice_adapter(Path(path), cut, Path(scratch) / "sliced")
-            found[domain] = read_updates(Path(scratch) / "sliced")
+        with ctx.scratch() as scratch:
+            slice_adapter(Path(path), cut, scratch / "sliced")
+            found[domain] = read_updates(scratch / "sliced")
     return found
 
 

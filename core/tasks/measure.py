@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,16 +31,20 @@ class Group:
     name: str
     texts: list[Text]
     adapter: Path | None = None
+    reference_adapter: Path | None = None  # the one that is on the reference: the same, or the one it was made of
 
 
 def run(ctx: Context) -> None:
-    """Measure `inputs.gguf` against `inputs.reference`, the F16 file of the same model -> artifact `report`, JSON.
+    """Measure `inputs.gguf` against `inputs.reference`, the F16 file of the same model, or of the one that parts were
+    taken out of -> artifact `report`, JSON.
 
     params: `name`; `seed`, `held_out_fraction`; `domains` {domain: {system_prompt, and where they differ from the
     common ones seed, held_out_fraction}}; `sequence_length` at most 512; `max_tokens`, scored positions at most a
-    domain, whole examples; `build_s` where the caller knows it. inputs: `gguf`, `reference`; for domains `data`
-    {domain: file}, `model` (the folder whose tokenizer rendered the training text) and, where a domain has one,
-    `adapters` {domain: GGUF}, put on both files; `text`, a file of plain text. Data or text must be given.
+    domain, whole examples; `build_s` and `build_how`, the time it took to make and how that was come by, where the
+    caller knows it. inputs: `gguf`, `reference`; for domains `data` {domain: file}, `model` (the folder whose tokenizer
+    rendered the training text) and, where a domain has one, `adapters` {domain: GGUF}, put on both files, or on the
+    first where `reference_adapters` are those of the reference; `reference_model`, its folder where that is another;
+    `text`, a file of plain text. Data or text must be given.
 
     Scored are the answers of the held-out examples, and of plain text the second half of each window of 512 tokens.
     The reference is run first and closed; its predictions lie beside the report under a temporary name meanwhile. The
@@ -50,13 +54,13 @@ def run(ctx: Context) -> None:
     info, parent = inspect_gguf(gguf), inspect_gguf(reference)
     length = min(WINDOW, ctx.params["sequence_length"], _context(info), _context(parent))
     groups = _examples(ctx, length)
-    base_sha256 = _identity(ctx)
+    base_sha256, whole_sha256 = _identity(ctx, "model"), _identity(ctx, "reference_model", "model")
     assert ctx.out is not None
     kept = staging_beside(ctx.out)  # the report's own temporary name: what a kill leaves there is removed
     kept.parent.mkdir(parents=True, exist_ok=True)
     ctx.restart_clock()
     try:
-        vocabulary = _run_reference(ctx, reference, groups, length, base_sha256, kept)
+        vocabulary = _run_reference(ctx, reference, groups, length, whole_sha256, kept)
         found = _run_other(ctx, gguf, groups, length, base_sha256, kept, vocabulary)
     finally:
         discard(kept)
@@ -73,9 +77,11 @@ def _threads(ctx: Context) -> int:
     return int(ctx.spec.get("threads") or 1)
 
 
-def _identity(ctx: Context) -> str | None:
-    """The base's identity, which adapters must name; None where the folder does not record it."""
-    about = read_provenance(Path(ctx.inputs["model"])) if ctx.inputs.get("model") else None
+def _identity(ctx: Context, *inputs: str) -> str | None:
+    """The identity of the model in the first of these folders that is given, which adapters must name; None where the
+    folder does not record it."""
+    folder = next((ctx.inputs[name] for name in inputs if ctx.inputs.get(name)), None)
+    about = read_provenance(Path(folder)) if folder is not None else None
     return str(about["sha256"]) if about and about.get("sha256") else None
 
 
@@ -93,7 +99,11 @@ def _examples(ctx: Context, length: int) -> list[Group]:
     held_out = held_out_texts(
         load_tokenizer(Path(ctx.inputs["model"])), data, facts, length=length, most=ctx.params["max_tokens"]
     )
-    return [Group(name, texts, Path(adapters[name]) if name in adapters else None) for name, texts in held_out.items()]
+    original = ctx.inputs.get("reference_adapters") or adapters
+    return [
+        Group(name, texts, *(Path(some[name]) if name in some else None for some in (adapters, original)))
+        for name, texts in held_out.items()
+    ]
 
 
 def _run_reference(
@@ -108,7 +118,7 @@ def _run_reference(
         total = 2 * sum(len(group.texts) for group in groups)
         done = 0
         for group in groups:
-            runtime.attach(group.adapter, base_sha256=base_sha256)
+            runtime.attach(group.reference_adapter, base_sha256=base_sha256)
             for text in group.texts:
                 file.add(kept_of_reference(runtime, text, random))
                 ctx.progress(done := done + 1, total, unit="text", message=f"reference, {group.name}")
@@ -177,7 +187,11 @@ def _announce(
         "max_tokens": ctx.params["max_tokens"],
         "whole": _figures(whole),
         "domains": {
-            group.name: {"adapter": group.adapter.name if group.adapter else None, **_figures(parts[group.name])}
+            group.name: {
+                "adapter": group.adapter.name if group.adapter else None,
+                "reference_adapter": group.reference_adapter.name if group.reference_adapter else None,
+                **_figures(parts[group.name]),
+            }
             for group in groups
         },
         "speed": asdict(speed),
@@ -191,9 +205,9 @@ def _announce(
         reference_sha256=files["reference"]["sha256"], file_type=info.file_type, domains=sorted(parts),
     )  # fmt: skip
     _measure_file(ctx, info, speed, build_s)
-    _measure_text(ctx, parent, whole, "")
+    _measure_text(ctx, parent, whole, "", _with_adapters(groups, parent))
     for group in groups:
-        _measure_text(ctx, parent, parts[group.name], group.name, with_adapter=group.adapter is not None)
+        _measure_text(ctx, parent, parts[group.name], group.name, _with_adapters([group], parent))
     print(_summary(info, whole, speed), flush=True)
     ctx.result(
         kl_mean=whole.kl.mean, kl_se=whole.kl.se, same_top=whole.same_top.mean, perplexity=whole.perplexity,
@@ -238,7 +252,7 @@ def _measure_file(ctx: Context, info: GgufInfo, speed: Speed, build_s: float | N
         n=info.weight_tensors,
     )
     if build_s is not None:
-        ctx.measure("build_s", build_s, method="its last job from start to end", unit="s")
+        ctx.measure("build_s", build_s, method=ctx.params.get("build_how") or "as it was told", unit="s")
     ran = f"a fresh process, {speed.threads} threads, the middle of {speed.runs} runs after one more"
     for name, rate, count in (
         ("prompt_tokens_per_s", speed.prompt_tokens_per_s, speed.prompt_tokens),
@@ -254,10 +268,27 @@ def _measure_file(ctx: Context, info: GgufInfo, speed: Speed, build_s: float | N
     )
 
 
-def _measure_text(ctx: Context, parent: GgufInfo, one: Comparison, subject: str, *, with_adapter: bool = False) -> None:
+def _with_adapters(groups: Sequence[Group], parent: GgufInfo) -> str:
+    """Which adapters were on the two files, as the end of a sentence."""
+    own = [group for group in groups if group.adapter is not None]
+    if not own:
+        return ""
+    if all(group.adapter == group.reference_adapter for group in own):
+        return f", {_names(group.adapter for group in own)} on both"
+    return (
+        f", {_names(group.adapter for group in own)} on it and "
+        f"{_names(group.reference_adapter for group in own)} on {parent.path.name}"
+    )
+
+
+def _names(adapters: Iterable[Path | None]) -> str:
+    return "adapter " + ", ".join(one.name if one is not None else "none" for one in adapters)
+
+
+def _measure_text(ctx: Context, parent: GgufInfo, one: Comparison, subject: str, adapters: str) -> None:
     """Emit what was found of one domain, or of all texts together (no subject)."""
     over = f"{one.positions} positions of {one.texts} texts"
-    how = f"against {parent.path.name}, {over}" + (", its adapter on both" if with_adapter else "")
+    how = f"against {parent.path.name}, {over}{adapters}"
     kl = f"top 256 tokens, the rest by 32 drawn, {how}"
 
     def say(name: str, value: float, method: str, unit: str = "") -> None:

@@ -25,6 +25,7 @@ def run(ctx: Context) -> None:
     evaluations = {name: _json(path) for name, path in inputs["evaluations"].items()}
     merge = _merge(params, {name: _json(path) for name, path in inputs.get("verdicts", {}).items()})
     checks = {name: _json(path) for name, path in inputs.get("checks", {}).items()}
+    delivered = _json(inputs["delivered"]) if "delivered" in inputs else {}
     total = len(inputs["bases"]) + len(inputs["adapters"]) + 2
     with ctx.staging() as folder:
         folder.mkdir()
@@ -59,7 +60,8 @@ def run(ctx: Context) -> None:
                 "example_question": facts["example_question"],
                 "measurements": _measured(name, evaluations[name], verification)
                 | unified_figures(name, merge)
-                | small_figures(name, checks),
+                | small_figures(name, checks)
+                | delivered_figures(name, delivered),
             }
             ctx.progress(done := done + 1, total, unit="file", message=name)
         routing = _routing(ctx, domains)
@@ -159,6 +161,14 @@ def small_figures(name: str, checks: dict[str, dict[str, Any]]) -> dict[str, Any
                 mine = check["technique"]
                 return {"small_loss": row["loss"][mine], "quality": row["accuracy"][mine]}
     return {}
+
+
+def delivered_figures(name: str, delivered: dict[str, Any]) -> dict[str, Any]:
+    """What was measured of a domain in the very files of the bundle, where that was asked for: its quality."""
+    row = next((one for one in delivered.get("rows", ()) if one["domain"] == name), None)
+    if row is None:
+        return {}
+    return {"delivered_loss": row["loss"], "quality": row["accuracy"], "quality_examples": row["texts"]}
 
 
 def _take(source: Path, folder: Path, name: str) -> dict[str, Any]:

@@ -11,20 +11,9 @@ from core.gguf.hollow import smaller_size
 from core.tasks.context import Context, TaskError
 from core.tasks.lessons import identity_of, riding, taught
 from core.training.base import PROVENANCE, check_folder, load_model, read_provenance
-from core.training.cut import BLOCK, Anatomy, Cut, anatomy, write_cut
-from core.training.pruning import (
-    Choice,
-    as_cut,
-    choices_within,
-    cut_of,
-    fewest,
-    loss_of,
-    measure,
-    removal_order,
-    tries,
-    weights_of,
-    widths,
-)
+from core.training.cut import Cut, anatomy, write_cut
+from core.training.fitting import BLOCK, Anatomy, Choice, choices_within, fewest, weights_of, widths
+from core.training.pruning import as_cut, cut_of, loss_of, measure, removal_order, tries
 from core.training.riders import Riders
 from core.training.runtime import best_device, library_versions, prepare
 

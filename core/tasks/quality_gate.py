@@ -11,16 +11,18 @@ from core.training.threshold import WHAT_TO_DO, below, judged, refusal
 
 def run(ctx: Context) -> None:
     """params {phase, threshold, override, declared: {domain: value}}, inputs {evaluations: {domain: file of
-    `evaluate`}, checks: {model: file of `check-merge`}} -> artifact `quality-verdict`, a JSON file.
+    `evaluate`}, checks: {model: file of `check-merge`}}, or {delivered: file of `check-delivered`} -> artifact
+    `quality-verdict`, a JSON file.
 
     Fails, naming each domain below the threshold, so that what needs it is not done; with a reason as `override` it
     goes on, and reason and figures are in the verdict, from where the bundle's manifest has them.
     """
     params = ctx.params
     threshold, reason = float(params["threshold"]), params["override"]
-    evaluations = {name: _json(path) for name, path in ctx.inputs["evaluations"].items()}
+    evaluations = {name: _json(path) for name, path in ctx.inputs.get("evaluations", {}).items()}
     checks = [_json(path) for path in ctx.inputs.get("checks", {}).values()]
-    found = judged(evaluations, checks, params["declared"])
+    delivered = _json(ctx.inputs["delivered"]) if "delivered" in ctx.inputs else None
+    found = judged(evaluations, checks, params["declared"], delivered)
     for one in found:
         print(f"{one.one_line()}: {'met' if one.meets(threshold) else f'below {threshold:g}'}", flush=True)
     failing = below(found, threshold)

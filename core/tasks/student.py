@@ -2,7 +2,6 @@
 
 import gc
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from core.files import STAGING_PREFIX, write_manifest
+from core.files import write_manifest
 from core.tasks.context import Context
 from core.tasks.lessons import held_out, riding_cut, taught
 from core.training.base import PROVENANCE, check_folder, load_model, read_provenance
@@ -152,9 +151,3 @@ def _merge(room: Classroom, scratch: Path, folder: Path) -> None:
         return
     changed: dict[str, Change] = {name: Replaced(one) for name, one in read_adapter_tensors(scratch).items()}
     write_changed(room.model, dict.fromkeys(changed, "teaching"), changed.__getitem__, folder, tell)
-
-
-def scratch_beside(ctx: Context) -> Any:
-    """A folder for what is not to be kept, removed in the end."""
-    assert ctx.out is not None
-    return tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=ctx.out.parent)

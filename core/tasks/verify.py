@@ -1,4 +1,5 @@
-"""verify: the files of a phase run. Every base is loaded, every adapter put on it, and what they generate is judged."""
+"""verify: the files of a phase, or of an export, run. Every base is loaded, every adapter put on it, and what they
+generate is judged."""
 
 import json
 from collections.abc import Mapping
@@ -11,14 +12,13 @@ import numpy.typing as npt
 
 from core.errors import TaraError
 from core.files import sha256_of
-from core.gguf.gate import check_generation
 from core.gguf.runtime import Runtime
+from core.tasks.answers import MAX_TOKENS, Answers, ask_all
 from core.tasks.context import Context, TaskError
 from core.tasks.parity import awkward_texts, conversation_differs, first_difference, special_tokens
 from core.training.base import load_tokenizer, read_provenance
 from core.training.render import render_tokens
 
-MAX_TOKENS = 256
 MAX_PROMPTS = 3
 CONTEXT_TOKENS = 2048
 
@@ -42,7 +42,7 @@ class DomainReport:
     prompt: str | None = None
     text: str | None = None
     gates: dict[str, bool] = field(default_factory=dict)
-    attempts: list[dict[str, Any]] = field(default_factory=list)
+    answers: Answers | None = None
     failures: list[str] = field(default_factory=list)
 
     def judge(self, gate: str, reason: str | None) -> None:
@@ -51,9 +51,19 @@ class DomainReport:
         if reason is not None:
             self.failures.append(f"{gate}: {reason}")
 
+    @property
+    def line(self) -> str:
+        """What came of it, in a phrase."""
+        return ("passed" if not self.failures else "FAILED") + (f", {self.answers.line}" if self.answers else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        return {**vars(self), "answers": self.answers.as_dict() if self.answers else None}
+
 
 def run(ctx: Context) -> None:
-    """Verify `params.domains` with `inputs.bases` and `inputs.adapters`; fails naming the domain and the gate.
+    """Verify `params.domains` with `inputs.bases` and `inputs.adapters`; fails naming the domain and the gate. What is
+    verified are the files of `params.phase`, or where there is `params.export` the one file of that name.
 
     A domain without an adapter there is part of its model's weights: the model's folder must say so, and there is
     nothing to take off, so that the change of the logits is not judged.
@@ -109,8 +119,11 @@ def _verify_base(
                 )
             )
             speed = f"{report.tokens_per_s:.0f} tokens/s" if report.tokens_per_s else "not measured"
-            print(f"{name}: {'passed' if not report.failures else 'FAILED'}, {speed}: {report.text!r}", flush=True)
-    ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", force=True)
+            print(f"{name}: {report.line}, {speed}: {report.text!r}", flush=True)
+            for one in report.answers.attempts if report.answers else ():
+                print(f"  {one.line}", flush=True)
+    said = "; ".join(f"{name} {report.answers.line}" for name, report in reports.items() if report.answers)
+    ctx.progress(done + len(reports), len(ctx.params["domains"]), unit="domain", message=said, force=True)
     return reports
 
 
@@ -170,33 +183,12 @@ def _unmerged(model: Path, domain: str) -> str | None:
 
 
 def _generate(runtime: Runtime, rendered: Mapping[str, list[int]], report: DomainReport) -> None:
-    """Answer the prompts in turn until an answer passes the gate: a small model may run on at one question, but a
-    healthy one does not at all of them."""
-    reasons: list[str] = []
-    for prompt, tokens in rendered.items():
-        runtime.forget()  # the time to the first token is that of a whole prompt
-        answer = runtime.generate(tokens, max_tokens=MAX_TOKENS).finish()
-        failures = check_generation(answer.text, answer.tokens, answer.stopped_by or "")
-        report.attempts.append(
-            {
-                "prompt": prompt,
-                "text": answer.text,
-                "prompt_tokens": answer.prompt_tokens,
-                "reused_tokens": answer.reused_tokens,
-                "tokens": len(answer.tokens),
-                "stopped_by": answer.stopped_by,
-                "first_token_s": answer.first_token_s,
-                "tokens_per_s": answer.tokens_per_s,
-                "failures": [str(failure) for failure in failures],
-            }
-        )
-        report.prompt, report.text = prompt, answer.text
-        report.tokens_per_s, report.first_token_s = answer.tokens_per_s, answer.first_token_s
-        if not failures:
-            report.judge(GENERATION, None)
-            return
-        reasons.append(f"{', '.join(map(str, failures))} ({answer.text[:80]!r})")
-    report.judge(GENERATION, "; ".join(reasons))
+    """Ask all prompts; the answer that is shown, and whose speed is, is the first that passed."""
+    report.answers = ask_all(runtime, rendered)
+    shown = report.answers.best
+    report.prompt, report.text = shown.prompt, shown.text
+    report.tokens_per_s, report.first_token_s = shown.tokens_per_s, shown.first_token_s
+    report.judge(GENERATION, report.answers.fault)
 
 
 def _messages(system_prompt: str, prompt: str) -> list[dict[str, str]]:
@@ -221,17 +213,31 @@ def _base_sha256(model: Path) -> str | None:
 
 def _announce(ctx: Context, reports: Mapping[str, DomainReport]) -> None:
     assert ctx.out is not None
+    export = ctx.params.get("export")
     content = {
         "phase": ctx.params["phase"],
+        **({"export": export} if export else {}),
         "max_tokens": MAX_TOKENS,
-        "domains": {name: vars(report) for name, report in reports.items()},
+        "domains": {name: report.as_dict() for name, report in reports.items()},
     }
     with ctx.staging() as staged:
         staged.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
         digest, size = sha256_of(staged), staged.stat().st_size
-    ctx.artifact("verification", f"phase-{ctx.params['phase']}", ctx.out, sha256=digest, bytes=size)
+    answers = {name: report.answers for name, report in reports.items() if report.answers is not None}
+    ctx.artifact(
+        "verification", export or f"phase-{ctx.params['phase']}", ctx.out, sha256=digest, bytes=size,
+        answers={name: one.counts() for name, one in answers.items()},
+    )  # fmt: skip
+    for name, one in answers.items():
+        ctx.measure(
+            "answers_passed", one.passed, n=one.asked, subject=name,
+            method=f"of {one.asked} questions, at most {MAX_TOKENS} tokens each: {one.line}",
+        )  # fmt: skip
+    ctx.result(domains=len(reports), passed=sorted(reports), answers={name: one.line for name, one in answers.items()})
+    if export:
+        return  # a domain's speed is that of what chat and router use, not of a file for other programs
     for name, report in reports.items():
-        tokens = report.attempts[-1]["tokens"]
+        shown = answers[name].best
         ctx.measure("load_s", report.load_s, method="loading the base, once", unit="s", subject=name)
         if report.first_token_s is not None:
             ctx.measure("first_token_s", report.first_token_s, method="prompt to first token", unit="s", subject=name)
@@ -239,9 +245,8 @@ def _announce(ctx: Context, reports: Mapping[str, DomainReport]) -> None:
             ctx.measure(
                 "tokens_per_s",
                 report.tokens_per_s,
-                method="greedy generation after the first token",
+                method=f"{shown.chosen} generation after the first token",
                 unit="tokens/s",
-                n=tokens,
+                n=shown.tokens,
                 subject=name,
             )
-    ctx.result(domains=len(reports), passed=sorted(reports))

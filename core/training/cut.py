@@ -19,12 +19,11 @@ from safetensors import safe_open
 from core.files import MANIFEST
 from core.tasks.context import TaskError
 from core.training.base import PROVENANCE, tensor_shapes, weight_files
+from core.training.fitting import Anatomy
 from core.training.merge import BLOCK_BYTES, blocks
 
 CUT_FILE = "cut.json"  # in a pruned model's folder: what was taken out
 INDEX = "model.safetensors.index.json"
-BLOCK = 256  # weights that the K types pack together; rows of another length fall back to larger types
-SMALL_BLOCK = 32  # of the other types
 
 _LAYER = re.compile(r"((?:^|.*\.)(?:layers|h)\.)(\d+)(\..+)$")
 # Matrices of a feed-forward part by the module's name: whose outputs are channels, and how many times over (phi3 has
@@ -36,18 +35,6 @@ _PARTS = ({"mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"}, {"mlp.gate_up_proj"
           {"mlp.c_fc", "mlp.c_proj"})  # fmt: skip
 # Lists of a config with an entry a layer.
 _BY_LAYER = ("layer_types", "no_rope_layers")
-
-
-@dataclass(frozen=True)
-class Anatomy:
-    """Layers and feed-forward channels of a model. `cuttable`: its feed-forward parts are of a kind whose channels can
-    be taken out; `block_weights` counts the weights of all layers, `channel_weights` those of a channel of a layer."""
-
-    layers: int
-    channels: int
-    cuttable: bool
-    block_weights: int
-    channel_weights: int
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,14 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from core.tasks.context import TaskError
-from core.training.cut import BLOCK, SMALL_BLOCK, Anatomy, Cut
+from core.training.cut import Cut
+from core.training.fitting import Anatomy, Choice, protected
 from core.training.render import Rendered
 from core.training.riders import Riders
 from core.training.scoring import score_examples, total
 
 Lessons = Sequence[tuple[str, Rendered]]  # texts, each with its domain
 TRIED = 6  # layers of least influence that are tried in a round
-WIDTHS = 4  # numbers of channels that are tried, the whole among them
-NARROWEST = 0.5  # share of the channels that stay at least
 
 
 @dataclass(frozen=True)
@@ -34,62 +33,6 @@ class Statistics:
 
     influence: tuple[float, ...]
     channels: tuple[torch.Tensor, ...]  # of each layer [channels], empty where they cannot be taken out
-
-
-@dataclass(frozen=True)
-class Choice:
-    """How many layers and channels stay."""
-
-    layers: int
-    width: int
-
-
-def protected(layers: int) -> int:
-    """How many of the first and of the last layers always stay: two, of a model with few layers fewer."""
-    return 2 if layers >= 8 else 1 if layers >= 3 else 0
-
-
-def fewest(layers: int) -> int:
-    """The least number of layers that can stay."""
-    return max(1, 2 * protected(layers))
-
-
-def widths(about: Anatomy) -> tuple[tuple[int, ...], int]:
-    """Numbers of channels to try, from all of them down to half, and the block they are multiples of (0: the channels
-    cannot be taken out). Rows that are no multiple of 256 would make K types fall back to larger ones."""
-    inner = about.channels
-    block = next((size for size in (BLOCK, SMALL_BLOCK) if about.cuttable and inner % size == 0), 0)
-    if not block:
-        return (inner,), 0
-    blocks, least = inner // block, max(1, -(-int(inner * NARROWEST) // block))
-    steps = sorted({round(blocks + (least - blocks) * at / (WIDTHS - 1)) for at in range(WIDTHS)}, reverse=True)
-    return tuple(count * block for count in steps), block
-
-
-def choices_within(about: Anatomy, fits: Callable[[Choice], bool]) -> list[Choice]:
-    """For each number of channels the most layers with which a model fits; widths with which none does, or no more
-    than with more channels, are left out. More layers must never fit where fewer do not."""
-    found: list[Choice] = []
-    for width in widths(about)[0]:
-        low, high = fewest(about.layers) - 1, about.layers
-        while low < high:
-            middle = (low + high + 1) // 2
-            if fits(Choice(middle, width)):
-                low = middle
-            else:
-                high = middle - 1
-        if low >= fewest(about.layers) and (not found or low > found[-1].layers):
-            found.append(Choice(low, width))
-    return found
-
-
-def weights_of(about: Anatomy, choice: Choice) -> int:
-    """Weights of the layers of a model cut to a choice; layers are taken as equally large."""
-    return round(choice.layers * (about.block_weights / about.layers - _missing(about, choice) * about.channel_weights))
-
-
-def _missing(about: Anatomy, choice: Choice) -> int:
-    return about.channels - choice.width if about.cuttable else 0
 
 
 def layer_list(model: Any) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OWN, UNIFIED = "its adapter", "the unified model"
+OWN, UNIFIED, SMALL, DELIVERED = "its adapter", "the unified model", "the smaller file", "the delivered file"
 WHAT_TO_DO = "train longer or on more data, lower --quality-threshold, or --override-quality REASON (recorded)"
 
 
@@ -38,11 +38,18 @@ def judged(
     evaluations: Mapping[str, Mapping[str, Any]],
     checks: Iterable[Mapping[str, Any]] = (),
     declared: Mapping[str, float] | None = None,
+    delivered: Mapping[str, Any] | None = None,
 ) -> list[Judged]:
     """Each domain's quality from the reports of `evaluate` by domain; a domain that is in a unified model answers from
-    that, so its quality is that of the report of `check-merge`."""
+    that, so its quality is that of the report of `check-merge`. The report of `check-delivered` is of all domains, and
+    of the files they will answer from: where it is there it counts alone."""
     unified = {row["domain"]: row["unified_accuracy"] for check in checks for row in check["rows"]}
     said = declared or {}
+    if delivered is not None:
+        return [
+            Judged(row["domain"], _figure(row["accuracy"]), DELIVERED, said.get(row["domain"]))
+            for row in delivered["rows"]
+        ]
     return [
         Judged(name, unified[name], UNIFIED, said.get(name))
         if name in unified

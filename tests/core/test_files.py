@@ -12,6 +12,8 @@ from core.files import (
     check_manifest,
     discard,
     hash_json,
+    left_beside,
+    scratch_beside,
     sha256_of,
     staging_beside,
     sync_tree,
@@ -122,3 +124,13 @@ def test_a_damaged_manifest_is_named(folder: Path, text: str) -> None:
 def test_a_manifest_is_plain_json(folder: Path) -> None:
     write_manifest(folder, {"kind": "test"})
     assert json.loads((folder / MANIFEST).read_text())["files"]["one"]["bytes"] == 1
+
+
+def test_what_was_left_of_making_something_is_known_by_its_name(tmp_path: Path) -> None:
+    target = tmp_path / "a.[b]-0badcafe"
+    left = [staging_beside(target), scratch_beside(target), tmp_path / f".tmp-7-{target.name}"]
+    others = [target, tmp_path / ".tmp-7-x", tmp_path / f".tmp-7-8-{target.name}", tmp_path / f".tmp-7-{target.name}x"]
+    for path in (*left, *others):
+        path.mkdir()
+    assert left_beside(target) == sorted(left)
+    assert left_beside(tmp_path / "nowhere" / "x") == []

@@ -119,8 +119,10 @@ def test_another_bases_success_does_not_hide_a_failure() -> None:
 
 @pytest.mark.parametrize("state", ["failed", "running"])
 def test_exporting_a_domain_is_no_step_of_its_phase(state: str) -> None:
-    jobs = [fact(kind, state, "business") for kind in ("merge", "convert", "quantize")]
+    jobs = [fact(kind, state, "business") for kind in ("merge", "convert", "quantize", "verify")]
     assert phase_state(jobs, trained=2, domains=2, bundled=True, deployed=True) == "deployed"
+    of_a_merged_phase = phase_state(jobs[-1:], trained=2, domains=2, bundled=False, deployed=False, merged=True)
+    assert of_a_merged_phase == "merging"
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,12 @@ def test_adapter_on_base_answers_as_the_merged_export(built: Workspace) -> None:
     """On f16, where neither side is rounded further: the same greedy text from both."""
     from core.gguf.runtime import Runtime
 
-    exported = Path(read(built, "export-domain", DOMAINS[0])["path"])
+    told = read(built, "export-domain", DOMAINS[0])
+    exported = Path(told["path"])
+    (verified,) = told["verification"]
+    assert (verified["domain"], verified["asked"], verified["needed"]) == (DOMAINS[0], 3, 2)
+    assert verified["passed"] >= 2
+    assert [one["asked"] for one in read(built, "show-phase", "1")["verification"]] == [3, 3]
     assert inspect_gguf(exported).file_type == "F16"
     (base,) = built.artifacts.glob("gguf/starter-135M-F16-*.gguf")
     (adapter,) = built.artifacts.glob(f"gguf-adapter/{DOMAINS[0]}-*.gguf")
@@ -242,7 +247,9 @@ def test_what_a_file_lost_is_measured_and_shown_beside_its_parent(built: Workspa
     assert set(small["held_out_loss"]) == set(whole["held_out_loss"]) == set(DOMAINS)
     assert small["bytes"][""]["value"] == quantized.stat().st_size
     assert small["peak_rss_bytes"][""]["value"] > quantized.stat().st_size
-    assert "its adapter on both" in small["kl_mean"][DOMAINS[0]]["method"]
+    assert f"adapter {DOMAINS[0]}-" in small["kl_mean"][DOMAINS[0]]["method"]
+    assert small["kl_mean"][DOMAINS[0]]["method"].endswith(" on both")
+    assert small["reference"][""]["value"] == "starter-135M-F16"
     shown = tara(built, "compare", str(unquantized), str(quantized))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.splitlines()[0].split() == ["starter-135M-F16", "starter-135M-Q4_K_M"]

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from core.errors import TaraError
 from core.gguf.by_blocks import LIMIT_VARIABLE
 from core.gguf.converter import run_converter
+from core.gguf.metadata import add_metadata
 from core.gguf.toolchain import CONVERT_MODEL
 from tests.models import build_tiny
 
@@ -78,3 +79,17 @@ def test_our_converter_writes_by_blocks(tmp_path: Path, toolchain: Path, monkeyp
     monkeypatch.setenv(LIMIT_VARIABLE, "many")
     with pytest.raises(TaraError, match=r"invalid literal for int.*many"):
         run_converter(CONVERT_MODEL, [str(tmp_path), "--outfile", str(tmp_path / "x.gguf")])
+
+
+def test_keys_are_put_into_the_header_as_it_is_written(tmp_path: Path, toolchain: Path) -> None:
+    """The same bytes as from adding them to a finished file, which would need room for two."""
+    model = build_tiny("llama", tmp_path / "model")
+    plain, keyed, added = (tmp_path / f"{name}.gguf" for name in ("plain", "keyed", "added"))
+    keys = {"tara.compression": "distilled"}
+    for out, given in ((plain, None), (keyed, keys)):
+        run_converter(CONVERT_MODEL, [str(model), "--outtype", "f16", "--outfile", str(out)], keys=given)
+    add_metadata(plain, added, keys)
+    assert keyed.read_bytes() == added.read_bytes()
+    taken = [str(model), "--outfile", str(tmp_path / "taken.gguf")]
+    with pytest.raises(TaraError, match=r"the header has the key general\.architecture already"):
+        run_converter(CONVERT_MODEL, taken, keys={"general.architecture": "x"})

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from core.errors import InvalidInput
+from core.gguf.cut_sizes import anatomy_of
+from core.gguf.header import read_header
 from core.gguf.outline import outline
 from core.gguf.quantizer import predicted_size
 from core.gguf.runtime import Runtime
 from core.tasks.context import TaskError
+from core.training.cut import anatomy
 from tests.core.gguf.conftest import Task, save_random_adapter
 from tests.models import ARCHITECTURES, build_tiny, make_convertible
 
@@ -69,6 +72,7 @@ def test_base_and_adapter_compute_what_torch_computes(
     save_random_adapter(base, adapter, strength=0.2)
     gguf, adapter_gguf = convert(task, base, adapter, tmp_path)
     assert_equal_to_torch(gguf, adapter_gguf, base, adapter)
+    assert anatomy_of(read_header(gguf)) == anatomy(base)  # what would be cut of it is the same by file and by folder
     if architecture == "gpt2":  # a head shared with the embedding, and a matrix that stays as it is
         told = outline(base)
         assert told["f16_bytes"] == pytest.approx(gguf.stat().st_size, abs=64)

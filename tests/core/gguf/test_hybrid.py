@@ -15,7 +15,7 @@ from core.gguf.header import TensorInfo
 from core.gguf.imatrix import ImportanceMatrix, Statistic, read_imatrix
 from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
-from core.gguf.mixture import build, file_type_of, matrices_of, peer_of, solve_file, types_of
+from core.gguf.mixture import above_of, build, file_type_of, matrices_of, peer_of, solve_file, types_of
 from core.gguf.paired import paired
 from core.gguf.quantizer import QUANTIZATIONS, predicted_size, quantize
 from core.gguf.rounding import rounding_error
@@ -164,6 +164,10 @@ def test_the_peer_of_a_target_is_the_largest_plain_type_that_fits(tiny: dict[str
     assert peer_of(tiny["gguf"], sizes["Q8_0"] + 5_000_000) == "Q8_0"
     assert peer_of(tiny["gguf"], sizes["Q8_0"] - 1) == "Q5_K_M"
     assert peer_of(tiny["gguf"], 1) == min(sizes, key=lambda name: sizes[name])
+    assert above_of(tiny["gguf"], sizes["Q8_0"] - 1) == "Q8_0"
+    assert above_of(tiny["gguf"], sizes["Q4_K_M"]) == "Q5_K_M"
+    assert above_of(tiny["gguf"], sizes["Q8_0"]) is None
+    assert above_of(tiny["gguf"], 1) is None  # then the smallest, which is larger, is what it is held against
 
 
 def test_what_a_group_costs_is_measured_on_a_changed_copy_that_is_gone_after(
@@ -219,10 +223,25 @@ def judged(made: Outcome, out: Path) -> None:
     assert abs(found["predicted_bytes", ""] - found["mixture_bytes", ""]) < 0.01 * found["mixture_bytes", ""]
 
 
+def beside(made: Outcome, quantization: str) -> None:
+    """The next larger plain type is measured beside what is kept, and said to be better where it is."""
+    meta, found = made.artifact["meta"], made.measurements
+    assert meta["larger_type"] == quantization
+    assert found["larger_bytes", ""] > found["bytes", ""]
+    kept = found["mixture_kl" if meta["kept"] == "mixture" else "plain_kl", ""]
+    assert found["larger_kl_difference", ""] == pytest.approx(found["larger_kl", ""] - kept, abs=1e-9)
+    better = found["larger_kl_difference", ""] + 2 * found["larger_kl_difference_se", ""] < 0
+    assert meta["larger_better"] == better
+    more = (found["larger_bytes", ""] - found["bytes", ""]) / 1e6
+    said = f"beside it {quantization}, {more:.2f} MB larger and above the target, is {'' if better else 'not '}better"
+    assert said in meta["why"]
+
+
 def test_the_task_keeps_what_it_says(tiny: dict[str, Any], task: Task, tmp_path: Path) -> None:
     out = tmp_path / "out" / "tiny.gguf"
     made = task("hybrid", out, PARAMS, tiny)
     judged(made, out)
+    assert made.artifact["meta"].keys() & {"larger_type", "larger_better"} == set()  # its budget is the plain type's
     assert [path.name for path in out.parent.iterdir()] == [out.name]
     assert made.progress[-1]["step"] == made.progress[-1]["total"]
 
@@ -233,6 +252,8 @@ def test_a_target_is_a_budget(tiny: dict[str, Any], task: Task, tmp_path: Path) 
     judged(made, tmp_path / "tiny.gguf")
     assert made.measurements["mixture_bytes", ""] <= target
     assert made.artifact["meta"]["plain_type"] == "Q5_K_M"
+    beside(made, "Q8_0")
+    assert [path.name for path in tmp_path.glob(".tmp-*")] == []
     with pytest.raises(TaskError, match="target size of 1 MB is too small") as refused:
         task("hybrid", tmp_path / "none.gguf", {**PARAMS, "type": None, "target_bytes": 1_000_000}, tiny)
     assert refused.value.hint is not None

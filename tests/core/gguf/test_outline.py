@@ -18,7 +18,7 @@ from core.gguf.quantizer import QUANTIZATIONS, quantize
 from core.gguf.skeleton import skeleton_of
 from core.gguf.weights import Weights
 from core.phases.dry_runs import Outline, outline_of
-from core.phases.recommending import SIZES
+from core.phases.file_sizes import SIZES
 from tests.core.gguf.conftest import run_task
 from tests.models import build_tiny
 

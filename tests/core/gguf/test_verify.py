@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from core.tasks import parity, verify
+from core.tasks import answers, parity
 from core.tasks.context import TaskError
 from tests.core.gguf.conftest import Task, run_task, save_random_adapter
 
@@ -44,7 +44,14 @@ def test_working_domains_pass_with_text_and_timings(
             "special tokens", "awkward text", "template parity", "provenance", "adapter changes logits", "generation",
         }  # fmt: skip
         assert found["logit_change"] > 0.01
-        assert found["attempts"][-1]["reused_tokens"] == 0
+        assert (found["answers"]["asked"], found["answers"]["needed"]) == (2, 2)
+        attempts = found["answers"]["attempts"]
+        assert [one["prompt"] for one in attempts if one["chosen"] == "greedy"] == questions  # all, whatever came first
+        assert {one["reused_tokens"] for one in attempts} == {0}
+        assert made.measurements["answers_passed", name] == found["answers"]["passed"] == 2
+        assert made.result["answers"][name].startswith("2 of 2 answers passed")
+        assert made.artifact["meta"]["answers"][name]["passed"] == 2
+        assert f"{name} 2 of 2 answers passed" in made.progress[-1]["message"]
         for figure in ("load_s", "tokens_per_s", "first_token_s"):
             assert made.measurements[figure, name] == found[figure] > 0
 
@@ -105,10 +112,28 @@ def test_an_adapter_of_another_base_fails_provenance(
 def test_an_answer_that_does_not_stop_by_itself_fails(
     f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verify, "MAX_TOKENS", 12)
+    monkeypatch.setattr(answers, "MAX_TOKENS", 12)
     params, inputs = spec("Tell me a long story about a ship.", {"travel": gentle_gguf}, base_folder, f16)
-    with pytest.raises(TaskError, match=r"travel: generation: does not stop: no end of turn within 12 tokens \("):
+    with pytest.raises(
+        TaskError, match=r"travel: generation: 0 of 1 answers passed, 1 must: greedy, does not stop: no end"
+    ):
         task("verify", tmp_path / "report.json", params, inputs)
+
+
+def test_one_answer_that_ends_does_not_make_up_for_two_that_do_not(
+    f16: Path, base_folder: Path, gentle_gguf: Path, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An export's report, with what is said of it; a domain's speed is none of it."""
+    monkeypatch.setattr(answers, "MAX_TOKENS", 24)
+    short, *long = "Say hello.", "Tell me a long story about a ship.", "Explain at length how bread is baked."
+    params, inputs = spec([short, *long], {"travel": gentle_gguf}, base_folder, f16)
+    with pytest.raises(TaskError, match="travel: generation: 1 of 3 answers passed, 2 must: "):
+        task("verify", tmp_path / "report.json", params, inputs)
+    assert not (tmp_path / "report.json").exists()
+    params, inputs = spec(short, {"travel": gentle_gguf}, base_folder, f16)
+    made = task("verify", tmp_path / "report.json", params | {"export": "travel-F16"}, inputs)
+    assert made.artifact["name"] == "travel-F16"
+    assert set(made.measurements) == {("answers_passed", "travel")}
 
 
 def test_other_special_tokens_and_other_words_in_training_are_found(

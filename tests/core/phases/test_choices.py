@@ -49,6 +49,18 @@ def test_the_best_quality_that_fits_is_recommended_and_of_two_alike_the_simpler(
     assert (rows[-1].fits, rows[-1].why) == (False, "not available in this version")
 
 
+def test_what_is_not_known_is_not_taken_for_as_good_as_what_is() -> None:
+    blind = replace(Q2, technique="sparse", kl=None, same_top=None, bytes=Figure(60e6, DRY_RUN), largest=Q2.largest)
+    for bounds in (Bounds(), Bounds(speed=True), Bounds(target=200 * 10**6)):
+        rows = rank([blind, Q8, Q2], bounds)
+        assert names(rows)[-1] == "Q2_K sparse"
+        assert (rows[-1].fits, rows[-1].why) == (True, "fits; what it loses is not known before it is built")
+    (only,) = rank([replace(blind, there=True)], Bounds())
+    assert (only.recommended, only.why) == (True, "nothing of known quality fits; what this loses is not measured")
+    (bound,) = rank([blind], Bounds(kl=9.0))
+    assert (bound.fits, bound.why) == (False, "its KL is not known before it is built")
+
+
 def test_what_is_too_large_is_never_first() -> None:
     rows = rank(ALL, Bounds(target=110 * 10**6))
     assert names(rows)[:3] == ["Q4_K_M hybrid", "Q4_K_M standard", "Q2_K standard"]

@@ -25,6 +25,7 @@ from core.phases.forecast import (
     expect_seconds,
     judge,
 )
+from core.phases.needs import need_of
 from core.phases.outlook import NONE_FITS, Alternatives, Outlook, checked, outlook_of_domain, outlook_of_phase
 from core.phases.plan import Planner
 from core.phases.planned import Compression, PlannedJob
@@ -35,6 +36,7 @@ from core.store.engine import Store
 from core.store.reads import open_reader
 from core.store.views import PastJob
 from core.training.data import read_examples
+from core.training.footprint import Shape
 from core.workspace import Workspace
 from tests.conftest import use_base
 from tests.imitate import base_folder, chat_lines, do_all, ready, start_job
@@ -211,13 +213,20 @@ def with_memory(size: int) -> Machine:
     return replace(MACHINE, disk_free=10**13, memory_total=size, memory_free=size, memory_held=0)
 
 
-def nearest(workspace: Workspace, machine: Machine, kind: str, *, chosen: str = "gpu") -> str:
+def nearest(
+    workspace: Workspace,
+    machine: Machine,
+    kind: str,
+    *,
+    chosen: str = "gpu",
+    compression: Compression = Compression("Q8_0"),  # noqa: B008 - frozen
+) -> str:
     """What fits in the place of a phase's job of a kind that does not."""
     catalog = load_catalog(workspace)
     sources = [replace(one, preset=chosen) for one in service.sources(workspace, catalog, 1)]
     with open_reader(workspace) as reader:
         planner = Planner(workspace, catalog, reader)
-        missing = planner.phase(1, sources, Compression("Q8_0")).missing()
+        missing = planner.phase(1, sources, compression).missing()
         alternatives = Alternatives(catalog, planner, machine, missing)
         job, before = next((one, _before(missing, one)) for one in reversed(missing) if one.kind == kind)
         verdict = alternatives.verdict(job, before)
@@ -239,8 +248,10 @@ def test_a_training_is_run_smaller_then_with_a_smaller_preset_then_on_a_smaller_
     found = nearest(phase_one, with_memory(7 * GB), "train", chosen="standard")
     assert found.startswith("fits: ")
     tight = with_memory(3 * GB)  # less than the weights
-    assert nearest(phase_one, tight, "train") == NONE_FITS
-    assert nearest(phase_one, tight, "evaluate") == NONE_FITS
+    assert nearest(phase_one, tight, "train").startswith(
+        f"{NONE_FITS}; tried were smaller ways to run it, other presets"
+    )
+    assert nearest(phase_one, tight, "evaluate") == f"{NONE_FITS}; tried were smaller bases"
     use_base(phase_one, large_base(tmp_path / "small", hidden_size=64, intermediate_size=128), "Efficient-1B")
     on = "fits: base Efficient-1B (configs/domain_model_mapping.yaml), "
     assert nearest(phase_one, tight, "evaluate").startswith(f"{on}needs ")
@@ -259,6 +270,32 @@ def test_a_preset_of_less_rank_fits_where_shorter_examples_do_not(phase_one: Wor
     found = nearest(phase_one, with_memory(8 * GB), "train", chosen="ranked")
     assert found.startswith("fits: tara train-domain "), found
     assert "--preset" in found
+
+
+@pytest.mark.parametrize(
+    ("kind", "compression", "says"),
+    [
+        ("type-costs", Compression("Q4_K_M", "hybrid"), "fits: --compression-type standard, which does without"),
+        ("prune", Compression("Q4_K_M", "sparse"), "fits: --compression-type standard, which does without"),
+        ("repair-adapter", Compression("Q2_K", repair=True), "fits: building without --repair, which does without"),
+        ("imatrix", Compression("Q4_K_M"), "fits: calibration_tokens: 0 in configs/settings.yaml, with more loss"),
+    ],
+)
+def test_what_a_job_is_for_is_left_out_where_the_job_does_not_fit(
+    phase_one: Workspace, tmp_path: Path, kind: str, compression: Compression, says: str
+) -> None:
+    use_base(phase_one, large_base(tmp_path / "large"))
+    set_parameters(phase_one, "starter-135M", 10**9)
+    assert nearest(phase_one, with_memory(2 * GB), kind, compression=compression).startswith(says)
+    found = nearest(phase_one, with_memory(GB // 10), kind, compression=compression)
+    assert found.startswith(f"{NONE_FITS}; tried were "), found
+    assert "smaller bases" in found
+
+
+def test_a_large_vocabulary_is_quantized_in_slabs() -> None:
+    """What a model of 7 B parameters is rounded in is no more than what is held at a time, whatever its embedding."""
+    shape = Shape(7_600_000_000, layers=28, hidden=3584, inner=18944, vocabulary=152064, gated=True)
+    assert need_of("quantize", {"type": "Q4_K_M"}, shape).memory < GB // 2
 
 
 def test_a_smaller_type_is_named_where_disk_is_short(phase_one: Workspace) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from core.catalog import load_catalog
+from core.catalog.bases import Located, base_identity, locate
 from core.errors import EnvironmentLacks, InvalidInput, Refused, TaraError
 from core.phases import declaring, service
 from core.phases.removal import remove_domain
@@ -86,6 +88,38 @@ def test_an_adapter_for_another_base_is_refused_naming_both(phase_one: Workspace
     )
     with refused(phase_one, Refused, str(foreign), "Premium-8B", "starter-135M", "(and 1 more)"):
         service.add_domain(phase_one, 1, "education", adapter_path=foreign)
+
+
+def test_an_adapter_of_the_right_name_that_does_not_fit_is_refused(phase_one: Workspace, tmp_path: Path) -> None:
+    """The base has one layer of width 8."""
+    wide, deep, few = (tmp_path / name for name in ("wide", "deep", "few"))
+    adapter_folder(wide, "starter-135M", width=16)
+    adapter_folder(deep, "starter-135M", layers=2)
+    for source, words in (
+        (wide, "sizes do not fit the base: model.layers.0.self_attn.q_proj (adapter 16→16, base 8→8)"),
+        (deep, "the base has no module model.layers.1.self_attn.q_proj"),
+    ):
+        with refused(phase_one, InvalidInput, str(source), words):
+            service.add_domain(phase_one, 1, "education", adapter_path=source)
+    use_base(phase_one, base_folder(tmp_path / "deeper", layers=3))
+    adapter_folder(few, "starter-135M", layers=2)
+    with refused(phase_one, InvalidInput, str(few), "no tensors for layers.2.self_attn.q_proj"):
+        service.add_domain(phase_one, 1, "education", adapter_path=few)
+
+
+def test_an_adapter_of_another_base_of_the_same_shape_is_refused_by_hash(phase_one: Workspace, tmp_path: Path) -> None:
+    source = adapter_folder(tmp_path / "mine", "starter-135M")
+    about = source / "tara.json"
+    mine = base_identity(locate(load_catalog(phase_one).bases["starter-135M"], phase_one))
+    other = base_identity(Located("other", "local", base_folder(tmp_path / "other", seed=5)))
+    about.write_text(json.dumps({"base": {"name": "another-135M", "sha256": other}}))
+    with refused(phase_one, Refused, str(source), "another-135M", other[:12], "starter-135M", mine[:12]):
+        service.add_domain(phase_one, 1, "education", adapter_path=source)
+    about.write_text("{")
+    with refused(phase_one, InvalidInput, str(source), "tara.json is not JSON"):
+        service.add_domain(phase_one, 1, "education", adapter_path=source)
+    about.write_text(json.dumps({"base": {"name": "starter-135M", "sha256": mine}}))
+    assert service.add_domain(phase_one, 1, "education", adapter_path=source) is True
 
 
 def test_an_adapter_is_copied_in_once(phase_one: Workspace, tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from core.catalog import load_catalog
 from core.errors import InvalidInput, Refused
 from core.phases import declaring, service
 from core.phases.measured import compressed, kept_changes
 from core.phases.merging import MergeWish
 from core.phases.planned import Plan
+from core.phases.verified import answers_line, verified_file, verified_phase
 from core.store.engine import open_store
 from core.store.reads import open_reader
-from core.store.tables import Domain
+from core.store.tables import Domain, Job
 from core.workspace import Workspace
 from tests.conftest import use_base
 from tests.imitate import (
@@ -284,16 +286,53 @@ def test_an_adapter_from_elsewhere_makes_a_failed_training_good(phase_one: Works
 
 @pytest.mark.parametrize(
     ("quantization", "kinds"),
-    [("F16", ["merge", "convert"]), ("Q8_0", ["merge", "convert", "imatrix", "quantize", "kept-change"])],
+    [
+        ("F16", ["merge", "convert", "verify"]),
+        ("Q8_0", ["merge", "convert", "imatrix", "quantize", "verify", "kept-change"]),
+    ],
 )
 def test_an_export_merges_and_leaves_the_phase_alone(built: Workspace, quantization: str, kinds: list[str]) -> None:
     ids, path = service.export_domain(built, "business", quantization)
     with open_reader(built) as reader:
         assert [reader.job(one).kind for one in ids] == kinds
         assert reader.phase(1).state == "compressing"
+        bundled = verified_phase(reader, reader.phase(1))
     do_all(built)
     assert path.is_file()
+    with open_reader(built) as reader:
+        (one,) = verified_file(reader, built.relative(path))
+        assert answers_line([one]) == "verification, answers that passed: business 2 of 3 (1 asked again as in chat)"
+        assert verified_phase(reader, reader.phase(1)) == bundled
+        assert [one["domain"] for one in bundled] == ["healthcare", "business"]
     assert service.export_domain(built, "business", quantization) == ([], path)
+
+
+def test_an_exported_file_is_loaded_and_tried(built: Workspace) -> None:
+    """The merged domain as in a merged phase's bundle: nothing to take off, its example question first."""
+    ids, path = service.export_domain(built, "business", "Q8_0")
+    with open_store(built).write() as session:
+        job = next(row for one in ids if (row := session.get(Job, one)) is not None and row.kind == "verify")
+        params, inputs = json.loads(job.params), json.loads(job.inputs)
+        assert (job.domain, job.phase, params["export"]) == ("business", 1, "business-Q8_0")
+    assert inputs["adapters"] == {}
+    ((name, files),) = inputs["bases"].items()
+    assert files["gguf"] == built.relative(path)
+    assert Path(files["model"]).parent == Path("artifacts/merged")
+    (facts,) = params["domains"].values()
+    assert facts["base"] == name
+    assert facts["prompt"][0] == load_catalog(built).domain("business").example_question
+    assert len(facts["prompt"]) == 3
+
+
+def test_an_adapter_from_elsewhere_is_exported_without_data(phase_one: Workspace, tmp_path: Path) -> None:
+    """Then the example question alone is asked."""
+    source = adapter_folder(tmp_path / "mine", "starter-135M")
+    service.add_domain(phase_one, 1, "sleep", adapter_path=source)
+    ids, _ = service.export_domain(phase_one, "sleep")
+    with open_store(phase_one).write() as session:
+        rows = [session.get(Job, one) for one in ids]
+        (params,) = [json.loads(row.params) for row in rows if row is not None and row.kind == "verify"]
+    assert len(params["domains"]["sleep"]["prompt"]) == 1
 
 
 def test_training_without_a_phase(ready_workspace: Workspace) -> None:

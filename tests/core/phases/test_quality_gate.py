@@ -40,6 +40,12 @@ def only(plan: Plan, kind: str) -> PlannedJob:
     return found
 
 
+def early_gate(plan: Plan) -> PlannedJob:
+    """The gate before anything is converted."""
+    (found,) = [job for job in plan.jobs.values() if job.kind == "quality-gate" and "evaluations" in job.inputs]
+    return found
+
+
 def phase_of(workspace: Workspace) -> PhaseView:
     with open_reader(workspace) as reader:
         return reader.phase(1)
@@ -82,9 +88,8 @@ def test_what_was_measured_of_a_unified_model_counts_and_a_declared_value_never(
 def test_below_the_threshold_nothing_is_converted_or_packaged(phase_one: Workspace) -> None:
     service.build_phase(phase_one, 1, asked(0.9))
     plan = service.plan_build(phase_one, 1)
-    gate = only(plan, "quality-gate")
-    after = {job.kind for job in plan.jobs.values() if gate.key in job.needs}
-    assert after == {"adapter-convert", "convert", "package"}
+    gate = early_gate(plan)
+    assert {job.kind for job in plan.jobs.values() if gate.key in job.needs} == {"adapter-convert", "convert"}
     line = fail_the_gate(phase_one)
     assert line.startswith("below the quality threshold 0.9 of phase 1: healthcare 0.500 measured; business 0.500 ")
     assert "--override-quality REASON (recorded)" in line
@@ -106,7 +111,9 @@ def test_below_the_threshold_nothing_is_converted_or_packaged(phase_one: Workspa
 
 
 def test_an_override_is_recorded_and_holds_until_the_threshold_is_another(built: Workspace) -> None:
-    assert missing(service.plan_build(built, 1, asked(0.4))) == Counter({"quality-gate": 1, "package": 1})
+    assert missing(service.plan_build(built, 1, asked(0.4))) == Counter(
+        {"quality-gate": 2, "check-delivered": 1, "package": 1}
+    )
     with pytest.raises(BelowThreshold):
         service.build_phase(built, 1, asked(0.9))
     service.build_phase(built, 1, asked(0.9, "the data comes in May"))
@@ -140,13 +147,16 @@ def test_an_override_before_anything_is_measured(phase_one: Workspace) -> None:
     chat_lines(phase_one.data / "business.jsonl", answer="better")
     service.build_phase(phase_one, 1)
     do_all(phase_one, quality=0.95)
-    assert manifest_of(phase_one)["quality_gate"]["below"] == ["healthcare"]  # type: ignore[index]
+    assert manifest_of(phase_one)["quality_gate"]["below"] == []  # type: ignore[index] # all files were measured again
+    with open_reader(phase_one) as reader:
+        verdicts = [row["meta"] for row in reader.artifacts(kind="quality-verdict")]
+    assert ["healthcare"] in [one["below"] for one in verdicts]  # the adapters, of which one is as it was
 
 
 def test_a_unified_model_is_judged_by_its_own_accuracy(built: Workspace) -> None:
     wish = asked(0.6, merge=MergeWish("unified"))
     plan = service.plan_build(built, 1, wish)
-    gate, check = only(plan, "quality-gate"), only(plan, "check-merge")
+    gate, check = early_gate(plan), only(plan, "check-merge")
     assert check.key in gate.needs
     assert not [job for job in plan.missing() if job.kind == "convert" and gate.key not in job.needs]
     seen: set[str] = set()
@@ -157,7 +167,7 @@ def test_a_unified_model_is_judged_by_its_own_accuracy(built: Workspace) -> None
     do_all(built, quality=0.7)
     verdict = manifest_of(built)["quality_gate"]
     assert isinstance(verdict, dict)
-    assert {one["of"] for one in verdict["domains"].values()} == {"the unified model"}
+    assert {one["of"] for one in verdict["domains"].values()} == {"the delivered file"}
     assert not verdict["below"]
 
 
@@ -179,5 +189,37 @@ def test_the_verdict_is_whole(built: Workspace) -> None:
     service.build_phase(built, 1, asked(0.5))
     do_all(built)
     with open_reader(built) as reader:
-        (row,) = reader.artifacts(kind="quality-verdict")
-    assert json.loads(Path(built.absolute(row["path"])).read_text())["domains"].keys() == set(DOMAINS)
+        rows = reader.artifacts(kind="quality-verdict")
+    assert len(rows) == 2
+    for row in rows:
+        assert json.loads(Path(built.absolute(row["path"])).read_text())["domains"].keys() == set(DOMAINS)
+
+
+def test_what_was_lost_on_the_way_to_the_file_stops_the_bundle(built: Workspace) -> None:
+    """The adapters pass; the files that were made of them do not."""
+    service.build_phase(built, 1, asked(0.4))
+    store = open_store(built)
+    while ready(store):
+        job = ready(store)[0]
+        assert job.id is not None
+        if job.kind == "quality-gate" and "delivered" in json.loads(job.inputs):
+            break
+        do_job(store, job.id, quality=0.3 if job.kind == "check-delivered" else 0.5)
+    line = fail_the_gate(built)
+    assert line.startswith(
+        "below the quality threshold 0.4 of phase 1: healthcare 0.300 measured of the delivered file"
+    )
+    before = contents(built)
+    with pytest.raises(BelowThreshold, match=r"business 0\.300 measured of the delivered file"):
+        service.build_phase(built, 1)  # known now
+    assert contents(built) == before
+    service.build_phase(built, 1, asked(override="good enough to show"))
+    do_all(built)
+    verdict = manifest_of(built)["quality_gate"]
+    assert isinstance(verdict, dict)
+    assert (verdict["override"], verdict["below"]) == ("good enough to show", list(DOMAINS))
+    domains = manifest_of(built)["domains"]
+    assert isinstance(domains, dict)
+    assert domains["business"]["measurements"]["quality"] == 0.3
+    with pytest.raises(BelowThreshold, match="of the delivered file"):
+        deploy_phase(built, 1)

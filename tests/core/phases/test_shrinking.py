@@ -13,19 +13,23 @@ import yaml
 from core.cli.show import loss_table
 from core.errors import InvalidInput
 from core.files import sha256_of
+from core.gguf.cut_sizes import cut_sizes
 from core.gguf.hollow import ADDED, smaller_size
 from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
 from core.phases import service
-from core.phases.measured import compressed, figures
-from core.phases.measuring import MeasuringPlanner, parents_of
+from core.phases.compared import tables
+from core.phases.measured import compressed, figures, label
+from core.phases.measuring import MeasuringPlanner, measure_artifact, parents_of
 from core.phases.outlook import outlook_of_phase
 from core.phases.planned import Plan
+from core.phases.recommending import Wish, recommend_phase
 from core.store.engine import open_store
 from core.store.reads import open_reader
-from core.store.tables import Job
-from core.tasks.check_small import Scored, verdict_of
+from core.store.tables import Artifact, Job, Measurement
+from core.tasks.check_small import verdict_of
 from core.tasks.context import Context, TaskError
+from core.tasks.domain_scores import Scored
 from core.workspace import Workspace
 from tests.conftest import new_workspace
 from tests.imitate import FAILED, end_job, ready, start_job
@@ -152,15 +156,103 @@ def test_a_sparse_phase_loads_and_says_what_it_lost(phase: Workspace) -> None:
         assert "creative" in loss_table(one)
         gguf = next(row for row in reader.artifacts(kind="gguf") if row["sha256"] == sha_of_bundle(phase))
         assert figures(reader, gguf)["held_out_loss", "creative"].value == one["rows"][0]["loss"]["sparse"]
-        # Measured against its own F16 file, with the adapter that was cut for it.
-        reference, model = parents_of(reader, gguf)
-        assert model["kind"] == "small"
+        # Measured against the whole model's F16 file, each with the adapter that fits it.
+        line = parents_of(reader, gguf)
+        assert (line.model["kind"], line.whole["kind"], label(line.reference)) == ("small", "base", "starter-135M-F16")
         found = MeasuringPlanner(phase, service.load_catalog(phase), reader)
         sources = service.sources(phase, found.catalog, 1)
-        job = found.measured(Plan(), gguf, reference, model, sources, max_tokens=10)
-        assert "creative" in job.inputs["adapters"]["creative"]
+        job = found.measured(Plan(), gguf, line, sources, max_tokens=10)
+        (cut,) = [
+            row for row in reader.artifacts(kind="gguf-adapter") if row["path"] == job.inputs["adapters"]["creative"]
+        ]
+        assert cut["meta"]["base_sha256"] == line.model["key"]
+        assert job.inputs["reference_adapters"]["creative"] != cut["path"]
     assert all(job.done for job in service.plan_build(phase, 1).jobs.values())
     assert outlook_of_phase(phase, 1, compression_type="distilled").jobs
+
+
+def small_file(workspace: Workspace) -> dict[str, Any]:
+    with open_reader(workspace) as reader:
+        return next(row for row in reader.artifacts(kind="gguf") if row["sha256"] == sha_of_bundle(workspace))
+
+
+def put_report(workspace: Workspace, reference_sha256: str, kl: float) -> None:
+    """Record a report on the bundle's file against an F16 file, newer than what there is."""
+    with open_store(workspace).write() as session:
+        about = {"gguf_sha256": sha_of_bundle(workspace), "reference_sha256": reference_sha256}
+        made = Artifact(
+            key=f"report-{reference_sha256}-{kl}", kind="report", name="it", path="report.json", sha256="r", bytes=1,
+            meta=json.dumps(about),
+        )  # fmt: skip
+        session.add(made)
+        session.flush()
+        for name, value in (("kl_mean", kl), ("same_top", 0.99), ("load_s", 7.0)):
+            session.add(Measurement(artifact_id=made.id, name=name, value=value, method="against its pruned F16 file"))
+
+
+def test_what_was_measured_beside_a_pruned_f16_file_does_not_count(phase: Workspace) -> None:
+    with open_reader(phase) as reader:
+        pruned_f16 = parents_of(reader, small_file(phase)).f16
+        assert pruned_f16["name"] == "starter-135M+sparse"
+    put_report(phase, pruned_f16["sha256"], 0.0001)
+    with open_reader(phase) as reader:
+        known = figures(reader, small_file(phase))
+    assert known["load_s", ""].value == 7.0  # of the file alone, so it holds
+    assert not {("kl_mean", ""), ("same_top", ""), ("reference", "")} & set(known)
+    (row,) = [one for one in recommend_phase(phase, 1, Wish()).rows if one.choice.name == "Q4_K_M sparse"]
+    assert row.choice.there
+    assert (row.choice.kl, row.choice.same_top) == (None, None)
+    assert not row.recommended
+
+
+def test_a_pruned_file_is_measured_against_the_whole_model(phase: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.phases.measuring.ensure_runner", lambda _workspace: 0)
+    ids, (gguf,) = measure_artifact(phase, "phase:1", max_tokens=20)
+    assert len(ids) == 1
+    assert set(do(phase)) == {"measure"}
+    with open_reader(phase) as reader:
+        line = parents_of(reader, gguf)
+        put_report(phase, line.f16["sha256"], 0.00001)  # an older way to measure, asked for after it
+        known, whole = figures(reader, gguf), figures(reader, line.reference)
+    assert known["reference", ""].value == "starter-135M-F16"
+    assert "starter-135M-F16" in known["kl_mean", ""].method
+    assert known["kl_mean", ""].value > 0.00001
+    loss, before = known["held_out_loss", "creative"].value, known["reference_held_out_loss", "creative"].value
+    assert loss != before == whole["held_out_loss", "creative"].value
+    (row,) = [one for one in recommend_phase(phase, 1, Wish()).rows if one.choice.name == "Q4_K_M sparse"]
+    assert row.choice.kl is not None
+    assert (row.choice.kl.value, row.choice.kl.by) == (known["kl_mean", ""].value, "measured")
+    ((_, rows),) = tables([gguf], [known], 80)
+    assert ("held against", "starter-135M-F16") in rows
+
+
+def test_the_time_a_smaller_file_took_is_that_of_all_its_jobs(phase: Workspace) -> None:
+    with open_reader(phase) as reader:
+        took = figures(reader, small_file(phase))["build_s", ""]
+        line = parents_of(reader, small_file(phase))
+        whole = figures(reader, line.reference)["build_s", ""]
+        mine = [
+            job
+            for job in reader.jobs()
+            if job.kind in ("prune", "teach", "heal", "quantize")
+            or (job.kind in ("convert", "imatrix") and "+sparse" in job.title)
+        ]
+    assert len(mine) == 6
+    spent = {job.kind: (job.ended_at or 0) - (job.started_at or 0) for job in mine}
+    assert took.value == pytest.approx(sum(spent.values()))
+    assert took.value > spent["quantize"]
+    assert took.method == "from start to end of prune, teach, heal, convert, imatrix, quantize"
+    assert whole.method == "from start to end of convert"
+
+
+def test_a_smaller_file_is_checked_with_the_adapters_of_its_bundle(phase: Workspace) -> None:
+    plan = service.plan_build(phase, 1, service.Asked(repair=True))
+    by_kind = {job.kind: job for job in plan.jobs.values()}
+    bundled = by_kind["package"].inputs["adapters"]
+    assert "creative" in bundled
+    assert by_kind["check-small"].inputs["small_adapters"] == bundled
+    order = list(plan.jobs)
+    assert order.index(by_kind["repair-adapter"].key) < order.index(by_kind["check-small"].key)
 
 
 def sha_of_bundle(workspace: Workspace) -> str:
@@ -169,15 +261,59 @@ def sha_of_bundle(workspace: Workspace) -> str:
     return sha256_of(folder / base["file"])
 
 
+def whole_file(workspace: Workspace) -> Path:
+    return next(path for path in (workspace.artifacts / "gguf").glob("*-F16-*.gguf") if "+" not in path.name)
+
+
 def test_a_file_is_as_large_as_was_predicted_of_its_shape(phase: Workspace, tmp_path: Path) -> None:
-    whole = next(path for path in (phase.artifacts / "gguf").glob("*-F16-*.gguf") if "+" not in path.name)
+    f16 = whole_file(phase)
     small = next((phase.artifacts / "gguf").glob("*+sparse-Q4_K_M-*.gguf"))
     about = inspect_gguf(small).metadata
     layers, width = about["llama.block_count"], about["llama.feed_forward_length"]
     assert layers < 4 or width < 128
-    predicted = smaller_size(whole, tmp_path / "hollow.gguf", layers, width, "Q4_K_M")
+    predicted = smaller_size(f16, tmp_path / "hollow.gguf", layers, width, "Q4_K_M")
     assert predicted - 2 * ADDED < small.stat().st_size <= predicted
     assert not list(tmp_path.iterdir())
+    # Asked before anything of it is built, of the base's folder alone: the largest of what prune may take.
+    (base,) = (phase.artifacts / "base").iterdir()
+    told, to_size, too_small, whole = cut_sizes(
+        base,
+        [
+            {"type": "Q4_K_M", "keep": QUICK["sparse_keep"]},
+            {"type": "Q4_K_M", "target_bytes": small.stat().st_size},
+            {"type": "Q4_K_M", "target_bytes": 100_000},
+            {"type": "Q4_K_M", "target_bytes": 10**9},
+        ],
+    )
+    assert predicted <= told["bytes"] < inspect_gguf(whole_file(phase)).bytes
+    assert told["cuts"] > 0
+    assert to_size["bytes"] <= small.stat().st_size
+    assert (too_small["cuts"], too_small["layers"]) == (0, 2)
+    assert too_small["bytes"] > 100_000
+    assert whole == {"cannot": "nothing need be taken out of it for that size"}
+
+
+def test_a_threshold_judges_the_file_that_is_delivered(phase: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("core.phases.plan.HELD_OUT_TOKENS", 60)
+    service.build_phase(phase, 1, service.Asked(quality_threshold=0.0))
+    told = do(phase)
+    assert set(told) == {"quality-gate", "check-delivered", "verify", "package"} - {"verify"}
+    _, manifest = bundle(phase)
+    ((_, base),) = manifest["bases"].items()
+    (row,) = base["smaller"]["rows"]
+    found = manifest["domains"]["creative"]["measurements"]
+    # The same file with the same adapter over the same text, run by another job.
+    assert found["delivered_loss"] == row["loss"]["sparse"]
+    assert found["quality"] == row["accuracy"]["sparse"]
+    assert manifest["quality_gate"]["domains"]["creative"]["of"] == "the delivered file"
+    service.build_phase(phase, 1, service.Asked(compression_type="standard", quantization="Q8_0"))
+    do(phase)
+    found = bundle(phase)[1]["domains"]["creative"]["measurements"]
+    # Against what transformers made of the same examples in float32: of 8 bits there is little to lose.
+    assert found["delivered_loss"] == pytest.approx(found["tuned_loss"], abs=0.02)
+    assert found["delivered_loss"] != row["loss"]["sparse"]
+    service.build_phase(phase, 1, service.Asked(compression_type="sparse", quantization="Q4_K_M"))  # as it was
+    assert not [job for job in service.plan_build(phase, 1).missing() if job.kind not in ("quality-gate", "package")]
 
 
 def test_a_target_that_cannot_be_reached_is_refused_with_the_least(phase: Workspace) -> None:

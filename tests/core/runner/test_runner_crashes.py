@@ -13,7 +13,7 @@ from core.runner.executors.local import LocalExecutor
 from core.runner.presence import hold, runner_pid
 from core.runner.shim import STOP_GRACE_S, take_lock
 from core.runner.supervisor import Supervisor
-from core.store.engine import open_store
+from core.store.engine import dump, open_store
 from core.store.reads import open_reader
 from core.store.tables import Job
 from core.workspace import Workspace
@@ -255,3 +255,22 @@ def test_what_a_killed_cleaning_left_beside_its_output_is_removed(workspace: Wor
     ensure_runner(workspace)
     assert over(workspace, number).state == "succeeded"
     assert (left.exists(), other.exists()) == (False, True)
+
+
+def test_the_folder_a_killed_conversion_works_in_is_removed(workspace: Workspace) -> None:
+    """It stands still in the middle by itself: the config it reads there is a pipe that nobody writes into."""
+    settings = workspace.configs / "settings.yaml"
+    settings.write_text(settings.read_text("utf-8").replace("retry_delay_s: 5 ", "retry_delay_s: 600 "), "utf-8")
+    model = workspace.artifacts / "small" / "tiny-0badcafe"
+    model.mkdir(parents=True)
+    os.mkfifo(model / "config.json")
+    number = add_job(
+        workspace, model, model, kind="convert", params=dump({"name": "tiny"}),
+        inputs=dump({"model": workspace.relative(model)}), out="artifacts/gguf/tiny-F16-0badcafe.gguf",
+    )  # fmt: skip
+    ensure_runner(workspace)
+    job = int(processes(workspace.run_folder(number, 1))["job"]["pid"])
+    until(lambda: list(workspace.artifacts.glob("gguf/.tmp-*")), "the job has begun")
+    kill(job)
+    assert in_state(workspace, number, "queued").exit_signal == signal.SIGKILL
+    assert list(workspace.artifacts.glob("gguf/*")) + list(workspace.artifacts.glob("gguf/.*")) == []

@@ -21,7 +21,7 @@ from core.errors import InvalidInput
 from core.gguf.inspect import inspect_gguf
 from core.hygiene.validate import validate_model
 from core.phases import service
-from core.phases.measured import repaired
+from core.phases.measured import figures, find_artifacts, label, repaired
 from core.phases.measuring import measure_artifact
 from core.phases.merging import MergeWish
 from core.store.reads import open_reader
@@ -183,6 +183,23 @@ def test_repaired(box: Workspace) -> None:
         text, done, who = asked(folder, one["domain"])
         assert (text, done.stopped_by, who) == (ANSWERS[one["domain"]], "eos", one["domain"])
     assert any(one["repaired"] for one in found)
+    # Measured are the adapters of the bundle, beside the F16 file with those they were made of.
+    assert len(measure_artifact(box, "phase:1", max_tokens=20)[0]) == 1
+    assert work(box) == {}
+    repaired_names = {name: f"{name}-{row['key'][:8]}.gguf" for name, row in models(box, "gguf-adapter").items()}
+    with open_reader(box) as reader:
+        (quantized,) = [row for row in find_artifacts(reader, "phase:1") if row["meta"]["file_type"] == "Q4_K_M"]
+        known = figures(reader, quantized)
+    report = json.loads(box.absolute(models(box, "report")[label(quantized)]["path"]).read_text("utf-8"))
+    for name in DOMAINS:
+        about = report["domains"][name]
+        assert about["adapter"] == repaired_names[name] != about["reference_adapter"]
+        assert f"adapter {about['adapter']} on it and adapter {about['reference_adapter']} on starter-135M-F16-" in (
+            known["kl_mean", name].method
+        )
+        own, whole = (box.artifacts / "gguf-adapter" / about[key] for key in ("adapter", "reference_adapter"))
+        assert REPAIR_RANK not in inspect_gguf(whole).metadata
+        assert own.read_bytes() == (folder / "adapters" / f"{name}.gguf").read_bytes()
     # It is remembered; without it the same files are made again.
     assert service.build_phase(box, 1) == []
     plan = service.plan_build(box, 1, service.Asked(repair=False))

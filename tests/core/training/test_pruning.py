@@ -12,20 +12,10 @@ from core.files import sha256_of
 from core.tasks.context import TaskError
 from core.training.base import load_model
 from core.training.cut import Cut, anatomy, read_cut, write_cut
+from core.training.fitting import Choice, choices_within, protected, weights_of, widths
 from core.training.lora import add_lora, lora_config, save_adapter
 from core.training.merge import read_updates
-from core.training.pruning import (
-    Choice,
-    as_cut,
-    choices_within,
-    cut_of,
-    loss_of,
-    measure,
-    protected,
-    removal_order,
-    weights_of,
-    widths,
-)
+from core.training.pruning import as_cut, cut_of, loss_of, measure, removal_order
 from core.training.render import Rendered
 from core.training.riders import Riders
 from core.training.slicing import slice_adapter
