@@ -19,7 +19,7 @@ from core.workspace import Workspace
 _PACKAGES = ("llama-cpp-python", "torch", "transformers", "peft", "gguf", "textual", "sqlmodel")
 _LEAST_MEMORY = 3e9  # bytes: training the embedded base with the starter preset peaks below this
 _LEAST_SQLITE = (3, 51, 3)
-_SHIPPED_ENCODER = "without routing.encoder in configs/settings.yaml the shipped one is taken"
+_SHIPPED_ENCODER = "without routing.encoder in configs/settings.yaml, or TARA_ENCODER, the shipped one is taken"
 
 
 @dataclass(frozen=True)

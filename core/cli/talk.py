@@ -286,5 +286,5 @@ def turn_json(turn: "Turn", text: str, notices: Iterable[str]) -> dict[str, Any]
             "answers": [{**asdict(one), "gain": one.gain} for one in compared.answers],
         },
         "notices": [one for one in notices if one != turn.resources],
-        "decision": decision_json(turn.decision, 0.0) | {"ms": None, "unavailable": dict(turn.decision.unavailable)},
+        "decision": decision_json(turn.decision, 0.0) | {"ms": None},
     }

@@ -202,7 +202,9 @@ def test_the_gate_judges_the_bundle_not_what_was_trained_since(built: Workspace)
     with pytest.raises(Refused, match=r"business 0\.500"):
         deploy_phase(built, 1)
     service.build_phase(built, 1)
-    do_all(built)
+    do_all(built, quality=0.9)
+    manifest = read_manifest(built.absolute(phase(built).bundle_path or "absent"))
+    assert manifest["domains"]["business"]["measurements"]["quality"] == 0.9
     deploy(built)
 
 

@@ -1,5 +1,6 @@
 """The sentence encoder on its real file: equal to the reference, hostile texts, crashes, its parent's end, memory."""
 
+import json
 import os
 import shutil
 import signal
@@ -197,7 +198,15 @@ def test_the_command(tmp_path: Path, encoder_file: Path, monkeypatch: pytest.Mon
         "identity": Encoder(encoder_file).identity,
         "dimension": 384,
         "bytes": encoder_file.stat().st_size,
+        "crisis_gate": True,
     }
+    foreign = tmp_path / "foreign.gguf"
+    foreign.symlink_to(encoder_file)  # by its name it is not the shipped one
+    monkeypatch.setenv("TARA_ENCODER", str(foreign))
+    assert "crisis gate finds far less" in tara("encoder", "show", cwd=tmp_path).out
+    checks = json.loads(tara("doctor", "--json", cwd=tmp_path).out)["checks"]
+    (check,) = [one for one in checks if one["name"] == "encoder"]
+    assert (check["state"], "crisis gate finds far less" in check["found"]) == ("warning", True)
     monkeypatch.setenv("TARA_ENCODER", "none")
     assert "switched off" in tara("encoder", "show", cwd=tmp_path).out
     monkeypatch.setenv("TARA_ENCODER", str(tmp_path / "gone.gguf"))
