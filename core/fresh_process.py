@@ -3,16 +3,32 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import core
+from core.errors import ExitCode, TaraError
 
 LAST_LINES = 3
 
 
 class Failed(Exception):
     """It ended with a status other than 0; the message has its last words."""
+
+
+def answer(arguments: Sequence[str], usage: str, compute: Callable[..., dict[str, Any]]) -> int:
+    """The other side: print what `compute` makes of the arguments, of which `usage` names each in capitals; the exit
+    status. Of a TaraError its line goes to standard error."""
+    if len(arguments) != len([word for word in usage.split() if word.isupper()]):
+        print(f"usage: {usage}", file=sys.stderr)
+        return int(ExitCode.USAGE)
+    try:
+        print(json.dumps(compute(*arguments)))
+    except TaraError as error:
+        print(error.one_line(), file=sys.stderr)
+        return int(error.exit_code)
+    return 0
 
 
 def answer_of(module: str, *arguments: str) -> dict[str, Any]:

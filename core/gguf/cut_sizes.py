@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidInput, TaraError
+from core.fresh_process import answer
 from core.gguf.engine_log import capture_log
 from core.gguf.header import Header, TensorInfo, read_header
 from core.gguf.hollow import smaller_size
@@ -94,19 +95,10 @@ def anatomy_of(header: Header) -> Anatomy:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Print the answers as JSON on the last line; the exit status."""
-    if len(arguments) != 2:
-        print("usage: python -m core.gguf.cut_sizes SOURCE WISHES", file=sys.stderr)
-        return 2
+def _told(source: str, wishes: str) -> dict[str, Any]:
     capture_log()
-    try:
-        print(json.dumps({"sizes": cut_sizes(Path(arguments[0]), json.loads(arguments[1]))}))
-    except TaraError as error:
-        print(error.one_line(), file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+    return {"sizes": cut_sizes(Path(source), json.loads(wishes))}
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(sys.argv[1:], "python -m core.gguf.cut_sizes SOURCE WISHES", _told))

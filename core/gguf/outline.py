@@ -3,13 +3,13 @@
 Imports the engine: for worker processes only.
 """
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from core.errors import InvalidInput, TaraError
+from core.errors import InvalidInput
+from core.fresh_process import answer
 from core.gguf.cache import bytes_a_token, longest_context
 from core.gguf.converter import run_converter
 from core.gguf.engine_log import capture_log
@@ -69,19 +69,10 @@ def _of_f16(f16: Path) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Print the outline as JSON on the last line; the exit status."""
-    if len(arguments) != 1:
-        print("usage: python -m core.gguf.outline SOURCE", file=sys.stderr)
-        return 2
+def _told(source: str) -> dict[str, Any]:
     capture_log()
-    try:
-        print(json.dumps(outline(Path(arguments[0]))))
-    except TaraError as error:
-        print(error.one_line(), file=sys.stderr)
-        return int(error.exit_code)
-    return 0
+    return outline(Path(source))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(answer(sys.argv[1:], "python -m core.gguf.outline SOURCE", _told))

@@ -1,20 +1,15 @@
-"""Quantization by the engine's own library, with its progress. Imports llama_cpp: for worker processes only.
-
-Usage, for a size without the work: python -m core.gguf.quantizer SOURCE TYPE
-"""
+"""Quantization by the engine's own library, with its progress. Imports llama_cpp: for worker processes only."""
 
 import ctypes
-import json
 import os
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import InvalidInput, TaraError
-from core.gguf.engine_log import capture_log, last_error, listening, raise_interruption
+from core.gguf.engine_log import last_error, listening, raise_interruption
 from core.gguf.header import PLAIN, TYPE_NUMBERS, TensorInfo, padded, read_header, stored_bytes
 from core.gguf.imatrix import ImportanceMatrix
 from core.gguf.inspect import GgufInfo, falls_back, inspect_gguf
@@ -209,22 +204,3 @@ def _run(source: Path, target: Path, parameters: Any) -> None:
     raise_interruption()
     if failed:
         raise TaraError(f"llama.cpp could not quantize {source}: {last_error() or 'no reason given'}", "see the log")
-
-
-def main(arguments: list[str]) -> int:
-    """Print the predicted size as JSON; the exit status."""
-    if len(arguments) != 2:
-        print("usage: python -m core.gguf.quantizer SOURCE TYPE", file=sys.stderr)
-        return 2
-    capture_log()
-    try:
-        size = predicted_size(Path(arguments[0]), arguments[1])
-    except TaraError as error:
-        print(error.one_line(), file=sys.stderr)
-        return int(error.exit_code)
-    print(json.dumps({"bytes": size.bytes, "types": size.types, "fallback_tensors": size.fallback_tensors}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -324,10 +324,10 @@ class Planner(RepairingPlanner):
             weights = small.weights
         else:
             parts.models[name], parts.ggufs[name] = weights.model, self._compressed(plan, weights, compression)
+            if compression.repair:
+                identity = self._bases[weights.sources[0].base][1]
+                parts.adapters |= self._repaired(plan, weights, parts.ggufs[name], parts.adapters, identity)
         parts.bases[name] = weights.sources[0].base
-        if compression.repair:
-            identity = parts.models[name].key if name in parts.checks else self._bases[parts.bases[name]][1]
-            parts.adapters |= self._repaired(plan, weights, parts.ggufs[name], parts.adapters, identity)
         parts.answering |= {source.name: name for source in weights.sources}
 
     def _verified(

@@ -12,7 +12,8 @@ SHRINKING = {"sparse": "heal", "distilled": "distil"}  # techniques, and the job
 
 @dataclass(frozen=True)
 class SmallModel:
-    """What became of a model: its smaller self as weights, the file of it, and the file with what it loses."""
+    """What became of a model: its smaller self as weights, the file of it, the adapters it is delivered with, and the
+    file with what it loses."""
 
     weights: ModelWeights
     gguf: PlannedJob
@@ -45,6 +46,7 @@ class ShrinkingPlanner(CompressingPlanner):
             for source in weights.sources
             if source.name in adapters
         }
+        delivered = self._delivered(plan, small, gguf, cut, compression)
         matrix = self._importance(plan, weights)
         check = self._add(
             plan,
@@ -64,7 +66,7 @@ class ShrinkingPlanner(CompressingPlanner):
                 "model": model,
                 "whole": weights.whole,
                 "data": {source.name: self._data(source) for source in weights.sources},
-                "small_adapters": self._delivered(plan, small, gguf, cut, compression),
+                "small_adapters": dict(delivered),
                 "adapters": dict(whole_adapters),
                 **({"imatrix": matrix} if matrix is not None else {}),
             },
@@ -72,7 +74,7 @@ class ShrinkingPlanner(CompressingPlanner):
             phase=weights.phase,
             domain=weights.domain,
         )
-        return SmallModel(small, gguf, cut, check)
+        return SmallModel(small, gguf, delivered, check)
 
     def _delivered(
         self,

@@ -87,7 +87,7 @@ class Crisis:
 
     kind: str
     matched: str
-    # How likely it is one, by the classifier; what an expression found by itself is taken as certain.
+    # How likely it is one, by the classifier; a certain expression is.
     probability: float = field(default=1.0, compare=False)
 
 
@@ -104,7 +104,7 @@ def find_crisis(
         return certain
     worded = expressions_match(text)
     if embedding is None and worded is not None:
-        return worded
+        return replace(worded, probability=load_model().probability(text, None, True, excused(text))[0])
     if read := load_model().read(text, embedding, worded is not None, excused(text)):
         probability, kind = read
         if worded is not None:

@@ -13,6 +13,7 @@ from core.catalog import load_catalog
 from core.catalog.examples import example_files, read_example_messages
 from core.chat.client import Done, Engine, Restarted, Token
 from core.chat.protocol import SamplingOptions
+from core.chat.session import Conversation
 from core.deploy.manifest import FORMAT
 from core.files import sha256_of
 from core.routing import build_routing_data
@@ -126,3 +127,9 @@ def gone(pid: int) -> None:
         psutil.Process(pid).wait(20)
     except psutil.NoSuchProcess:
         return
+
+
+@pytest.fixture
+def conversation(tiny_bundle: Path, tiny: Engine) -> Conversation:
+    """A conversation with the tiny bundle, seeded."""
+    return Conversation(tiny_bundle, engine=tiny, sampling=SEEDED)

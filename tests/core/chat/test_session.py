@@ -1,8 +1,6 @@
-"""Conversations: routing, history, caches, fallback, crisis resources, guidance, and the protocol's lines."""
+"""Conversations: routing, history, caches, crisis resources, guidance, and answers that are left or fail."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,34 +16,16 @@ from core.chat.memory import Memory
 from core.chat.preference import PREFERENCES
 from core.chat.process import EngineProcess
 from core.chat.protocol import (
-    Ask,
-    Cancel,
     EngineError,
     Event,
-    Failed,
-    Finished,
-    Judge,
-    Judged,
-    Load,
     LowMemory,
-    Piece,
     PromptRefused,
-    Ready,
-    Request,
     SamplingOptions,
-    decode_event,
-    decode_request,
-    encode,
 )
 from core.chat.session import Conversation, Notice
 from core.errors import InvalidInput
 from core.routing.past import MOST_INFLUENCE, Moment, Past
-from tests.core.chat.conftest import FIVE, GREEDY, LONG, SEEDED, write_bundle
-
-
-@pytest.fixture
-def conversation(tiny_bundle: Path, tiny: Engine) -> Conversation:
-    return Conversation(tiny_bundle, engine=tiny, sampling=SEEDED)
+from tests.core.chat.conftest import GREEDY, LONG, SEEDED
 
 
 def test_a_question_is_routed_answered_and_remembered(conversation: Conversation) -> None:
@@ -208,82 +188,7 @@ def test_a_preference_decides_context_history_and_length(tiny_bundle: Path) -> N
         list(events)
 
 
-# -- one domain fails --------------------------------------------------------------------------------------------------
-
-
-def test_a_domain_whose_files_are_broken_is_stood_in_for_once(tiny_bundle: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "bundle"
-    shutil.copytree(tiny_bundle, folder, symlinks=True)
-    adapter = folder / "adapters" / "leadership.gguf"
-    adapter.write_bytes(b"x" * adapter.stat().st_size)
-    with Conversation(folder, engine=Engine(folder, n_ctx=512, threads=1), sampling=SEEDED) as conversation:
-        turn = conversation.ask("How should I lead my team?")
-        assert turn.domain == "leadership"
-        told, *rest = turn.events()
-        assert isinstance(told, Notice)
-        assert told.anew
-        assert "the general model answers instead" in told.text
-        assert turn.domain is None
-        assert turn.done is rest[-1]
-        assert turn.fallback is not None
-        assert "leadership.gguf) differs from the manifest" in turn.fallback
-        assert conversation.history[1]["content"] == turn.done.text
-
-
-def test_what_follows_a_question_that_was_stood_in_for_is_its_domains(
-    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conversation.memory = Memory()
-    whole, failing = conversation.engine.ask, {"leadership", "healthcare"}
-
-    def broken(messages: list[dict[str, str]], domain: str | None, *more: object, **how: object) -> Iterator[object]:
-        if domain in failing:
-            raise EngineError("its engine died twice")
-        yield from whole(messages, domain, *more, **how)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(conversation.engine, "ask", broken)
-    turn = conversation.ask("How should I lead my team?")
-    list(turn.events())
-    assert (turn.domain, turn.about, turn.fallback is not None) == (None, "leadership", True)
-    assert conversation.memory.past().domains == {"leadership": 1.0}
-    follow_up = conversation.ask("And what about that?")
-    assert (follow_up.domain, follow_up.decision.follow_up) == ("leadership", True)
-    crisis = conversation.ask("I want to kill myself")
-    list(crisis.events())
-    assert (crisis.domain, crisis.about, crisis.fallback is not None) == (None, None, True)
-    assert conversation.memory.past().domains == {"leadership": 1.0}
-
-
-def test_a_domain_that_takes_too_long_is_stood_in_for(
-    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("core.chat.watchdog.GRACE_S", 0.2)
-    with Engine(tiny_bundle, n_ctx=512, threads=1, limit_s=30.0) as engine:
-        conversation = Conversation(tiny_bundle, engine=engine, sampling=SEEDED)
-        engine.prepare()
-        (pid,) = engine.pids().values()
-        os.kill(pid, signal.SIGSTOP)
-        engine._limit_s = 0.2
-        turn = conversation.ask("How should I lead my team?")
-        events = turn.events()
-        told = next(events)
-        engine._limit_s = 30.0
-        assert isinstance(told, Notice)
-        assert isinstance(list(events)[-1], Done)
-        assert "said nothing for 0.2 s" in (turn.fallback or "")
-
-
-def test_a_base_that_does_not_fit_is_stood_in_for_by_another(tiny_model: Path, tmp_path: Path) -> None:
-    folder = write_bundle(tmp_path / "two", ("first", "second"), FIVE, tiny_model)
-    free = {"bytes": 10**12}
-    with Engine(folder, n_ctx=512, threads=1, available=lambda: free["bytes"]) as engine:
-        conversation = Conversation(folder, engine=engine, sampling=SEEDED)
-        list(conversation.ask("hello", domain="business").events())  # on the first
-        free["bytes"] = 0
-        turn = conversation.ask("hello", domain="creative")  # on the second
-        assert isinstance(list(turn.events())[-1], Done)
-        assert "creative could not answer: base-second.gguf needs" in (turn.fallback or "")
-        assert set(engine.pids()) == {"first"}
+# -- failures and interruptions ----------------------------------------------------------------------------------------
 
 
 def test_a_conversation_that_is_too_long_is_nobodys_fault(conversation: Conversation) -> None:
@@ -419,50 +324,6 @@ def test_a_failed_question_is_not_kept(tiny_bundle: Path) -> None:
 def test_a_folder_that_is_no_release_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput):
         Conversation(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "request_",
-    [
-        Load("/a b/c.gguf", 512, 2),
-        Ask(3, [{"role": "user", "content": "a\nb 😀"}], None, None, GREEDY),
-        Ask(3, [{"role": "user", "content": "a"}], "b", "c", GREEDY, [1, 2], 512),
-        Judge(4, [{"role": "user", "content": "a"}], "b"),
-        Cancel(3),
-    ],
-)
-def test_requests_survive_the_protocol(request_: Request) -> None:
-    line = encode(request_)
-    assert line.count(b"\n") == 1
-    assert line.endswith(b"\n")
-    assert decode_request(line) == request_
-
-
-@pytest.mark.parametrize(
-    "event",
-    [
-        Ready(0.5, 512),
-        Piece(1, "\u2028\x1b[31m\n"),
-        Piece(1, "b", [3, 4]),
-        Finished(1, "a", 2, 3, None, 0.1, "eos"),
-        Finished(1, "a", 2, 3, 4.5, 0.1, "stop", 2, 0.01, 64, [5, 6]),
-        Judged(1, -0.5, -1.5, 9),
-        Failed(None, "no", "do this"),
-    ],
-)
-def test_events_survive_the_protocol(event: Event) -> None:
-    line = encode(event)
-    assert line.count(b"\n") == 1
-    assert decode_event(line) == event
-
-
-@pytest.mark.parametrize(
-    "line", [b"", b"[]\n", b"{}\n", b'{"type": "Load"}\n', b'{"type": "Nothing"}\n', b"\xff\n", b'{"type": ["x"]}\n',
-             json.dumps({"type": "Cancel", "id": 1, "more": 2}).encode()],
-)  # fmt: skip
-def test_other_lines_are_refused(line: bytes) -> None:
-    with pytest.raises(EngineError):
-        decode_request(line)
 
 
 def test_the_client_side_loads_no_model_library() -> None:
