@@ -247,10 +247,14 @@ class Actions(Talking):
             self.read(f"Plan of phase {phase.number}", lambda: self.app.backend.plan_phase(phase.number))
 
     def compare(self) -> None:
-        """Show the phase's models side by side."""
+        """Show the phase's models, and others that are named, side by side."""
         phase = self.app.selection.phase
         assert phase is not None
-        self.read(f"Models of phase {phase.number}", lambda: self.app.backend.compare_phase(phase.number))
+        number = phase.number
+        fields = [FormField("others", "beside them", "", "nothing else; or numbers, file names, phase:2")]
+        self.form_to_read(
+            f"Models of phase {number}", fields, lambda values: self.app.backend.compare_phase(number, values["others"])
+        )
 
     def measure(self) -> None:
         """Queue the measurement of the phase's models."""

@@ -152,8 +152,9 @@ class Backend(Protocol):
     def plan_domain(self, domain: str) -> list[str]:
         """What training a domain would take."""
 
-    def compare_phase(self, number: int) -> list[str]:
-        """A phase's models side by side, as lines; the heads of tables are not indented."""
+    def compare_phase(self, number: int, others: str) -> list[str]:
+        """A phase's models and others (numbers, file names, paths, phase:N, between spaces) side by side, as lines; the
+        heads of tables are not indented."""
 
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""

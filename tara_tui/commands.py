@@ -175,7 +175,7 @@ PLAN = "What building the phase will take, or from the domains pane training the
 RECOMMEND = (
     "The ways to build the phase in order, by size, memory, speed and quality on this machine, and the best that fits."
 )
-COMPARE = "The models of the phase side by side: size, divergence, perplexity, losses of the domains, speed, memory."
+COMPARE = "The phase's models, and others you name, side by side: size, divergence, perplexity, losses, speed, memory."
 MEASURE = "Queue the measurement of the bundle's quantized models against the F16 files they were made from."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
 

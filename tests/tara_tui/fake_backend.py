@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from core.errors import BelowThreshold, Refused, SettingsChanged, TaraError
+from core.errors import BelowThreshold, InvalidInput, Refused, SettingsChanged, TaraError
 from core.store.views import DomainView, JobView, Measurement, PhaseView, ReleaseView, Snapshot
 from tara_tui.backend import Bundle, ChatEvent, Done, Routed, Service, Token
 from tara_tui.build_form import asked_of
@@ -241,8 +241,11 @@ class FakeBackend:
         self.wishes.append(("plan", domain))
         return [f" train {domain}  1.2G m  12M  3m m  fits"]
 
-    def compare_phase(self, number: int) -> list[str]:
-        """One figure of two models."""
+    def compare_phase(self, number: int, others: str) -> list[str]:
+        """One figure of two models; no other that is a word."""
+        self._wish("compare", number, others)
+        if others.isalpha():
+            raise InvalidInput(f"there is no artifact {others}", "give a number, a path or phase:N")
         return ["figure  base-F16  base-Q4_K_M", " size    271 MB    105 MB"]
 
     def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:

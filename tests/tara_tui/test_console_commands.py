@@ -267,9 +267,21 @@ async def test_the_plan_of_the_phase_or_from_its_pane_of_the_domain_is_shown(tmp
 async def test_the_models_of_the_phase_are_compared_and_measured(tmp_path: Path) -> None:
     async with console(FakeBackend(tmp_path), (80, 24)) as it:
         await it.press("M")
+        await it.shows("Models of phase 1", "beside them")
+        await it.press("enter")
         await it.shows("Models of phase 1", "figure  base-F16  base-Q4_K_M", "size    271 MB    105 MB")
+        await it.press("escape", "M")
+        await it.shows("beside them")
+        await it.write("nothing")
+        await it.press("enter")
+        await it.shows("there is no artifact nothing", "beside them")
+        await it.press(*["backspace"] * 7)
+        await it.write("phase:2 7")
+        await it.press("enter")
+        await it.shows("figure  base-F16  base-Q4_K_M")
         await it.press("escape", "m")
-        await it.until(lambda: it.backend.wishes == [("measure", 1)], "the wish")
+        compared = [("compare", 1, ""), ("compare", 1, "nothing"), ("compare", 1, "phase:2 7")]
+        await it.until(lambda: it.backend.wishes == [*compared, ("measure", 1)], "the wish")
 
 
 async def test_the_ways_to_build_are_shown_once_it_was_said_what_a_file_may_take(tmp_path: Path) -> None:
