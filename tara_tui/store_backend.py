@@ -106,7 +106,7 @@ class StoreBackend:
         from tara_tui.build_form import number as told
 
         wish = Wish(
-            told(target, "a target size is a number of megabytes"),
+            told(target, "a target size is a number of megabytes") if target else "none",
             quality or None,
             None if not speed else speed.lower() in ("y", "yes"),
             told(memory, "memory is a number of megabytes"),

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
+from core.cli.common import NUMBER, TARGET, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.follow import follow, leave_where_failed
 from core.cli.merging import merge_options, merge_table, repair_option
 from core.text import clean, size
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
+    from core.phases.checks import TargetWish
     from core.phases.merging import MergeWish
     from core.phases.unfinished import Choice
     from core.store.views import JobView
@@ -79,7 +80,8 @@ def train_domain(
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="Q2_K, Q4_K_M, Q5_K_M, Q8_0 or as-is (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="standard, sparse, hybrid, distilled (default: as set).")
-@click.option("--target-size", type=float, metavar="MB", help="Not with standard: bytes of each base's file, in 10^6.")
+@click.option("--target-size", type=TARGET, metavar="MB|none",
+              help="Not with standard: bytes of each base's file, in 10^6 (default: as set).")  # fmt: skip
 @merge_options
 @repair_option
 @click.option("--quality-threshold", type=float, metavar="0..1", help="Least measured quality of each domain.")
@@ -93,7 +95,7 @@ def build_phase(
     phase_number: int,
     quantization: str | None,
     compression_type: str | None,
-    target_size: float | None,
+    target_size: "TargetWish",
     merge: "MergeWish | None",
     repair: bool | None,
     quality_threshold: float | None,

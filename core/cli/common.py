@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -31,7 +31,17 @@ class _Number(click.ParamType):
         return number
 
 
+class _Target(click.ParamType):
+    """Megabytes, or none."""
+
+    name = "target size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | Literal["none"]:
+        return "none" if value == "none" else float(click.FLOAT.convert(value, param, ctx))
+
+
 NUMBER = _Number()
+TARGET = _Target()
 
 
 def json_option(command: F) -> F:

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.common import NUMBER, json_option, print_json, root_option, see_to_jobs, workspace_of
+from core.cli.common import NUMBER, TARGET, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.merging import merge_options, repair_option
 from core.errors import ExitCode
 from core.text import clean, size, span, table
 
 if TYPE_CHECKING:
+    from core.phases.checks import TargetWish
     from core.phases.merging import MergeWish
 
 WIDTH = 80
@@ -27,7 +28,8 @@ def plan() -> None:
 @click.argument("phase_number", type=NUMBER)
 @click.option("--quantization", metavar="TYPE", help="As if built with this type (default: the phase's own).")
 @click.option("--compression-type", metavar="NAME", help="As if built with this technique (default: the phase's own).")
-@click.option("--target-size", type=float, metavar="MB", help="As if each base's file had at most so many 10^6 bytes.")
+@click.option("--target-size", type=TARGET, metavar="MB|none",
+              help="As if each base's file had at most so many 10^6 bytes (default: the phase's own).")  # fmt: skip
 @merge_options
 @repair_option
 @root_option
@@ -36,7 +38,7 @@ def phase(
     phase_number: int,
     quantization: str | None,
     compression_type: str | None,
-    target_size: float | None,
+    target_size: "TargetWish",
     merge: "MergeWish | None",
     repair: bool | None,
     root: str | None,

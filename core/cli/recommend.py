@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from core.cli.common import json_option, print_json, root_option, see_to_jobs, workspace_of
+from core.cli.common import TARGET, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.errors import ExitCode
 from core.text import clean
 
 if TYPE_CHECKING:
+    from core.phases.checks import TargetWish
     from core.phases.choices import Figure, Ranked
     from core.phases.recommending import Recommendation
 
@@ -19,7 +20,8 @@ _FIGURES = ("bytes", "largest", "memory", "speed", "kl", "same_top", "loss_chang
 
 @click.command("recommend")
 @click.argument("of", metavar="[PHASE|DOMAIN]", required=False)
-@click.option("--target-size", type=float, metavar="MB", help="Most bytes of each base's file, in 10^6.")
+@click.option("--target-size", type=TARGET, metavar="MB|none",
+              help="Most bytes of each base's file, in 10^6 (default: the phase's own).")  # fmt: skip
 @click.option("--quality", metavar="0..1|kl:X", help="Least share of same top tokens as F16, or most KL divergence.")
 @click.option("--speed/--no-speed", default=None, help="Weigh speed against quality (default: the phase's own).")
 @click.option("--memory", type=float, metavar="MB", help="Most memory while one chats (default: what is free now).")
@@ -27,7 +29,7 @@ _FIGURES = ("bytes", "largest", "memory", "speed", "kl", "same_top", "loss_chang
 @json_option
 def recommend(
     of: str | None,
-    target_size: float | None,
+    target_size: "TargetWish",
     quality: str | None,
     speed: bool | None,
     memory: float | None,

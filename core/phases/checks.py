@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from core.catalog import Catalog
 from core.catalog.model import AS_IS, QUANTIZATIONS
@@ -14,6 +14,9 @@ from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.store.tables import Phase  # takes longer to import than a command that only shows may
+
+NO_TARGET: Final = "none"
+TargetWish = float | Literal["none"] | None  # megabytes; without any; as the phase is set
 
 
 def check_quantization(name: str) -> str:
@@ -50,18 +53,25 @@ def check_target(megabytes: float) -> float:
     return megabytes
 
 
+def target_of(wish: TargetWish, as_set: float | None) -> float | None:
+    """The target size in megabytes that a wish comes to where a phase is set to `as_set`. Raises InvalidInput."""
+    if wish is None:
+        return as_set
+    return None if wish == NO_TARGET else check_target(wish)
+
+
 def compression_of(
     phase: "Phase | PhaseView",
     *,
     quantization: str | None = None,
     technique: str | None = None,
-    target_size_mb: float | None = None,
+    target_size_mb: TargetWish = None,
     repair: bool | None = None,
 ) -> Compression:
     """How a phase's bases are made smaller: as it is set, but for what is given. A target size is a budget for a
     mixture of types, or for what is left of a base; a plain type has the size it has."""
     chosen = check_compression(technique or phase.compression_type)
-    size = phase.target_size_mb if target_size_mb is None else check_target(target_size_mb)
+    size = target_of(target_size_mb, phase.target_size_mb)
     limited = chosen != "standard" and size is not None
     return Compression(
         check_quantization(quantization or phase.quantization),

@@ -10,7 +10,7 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
-from core.phases.checks import check_as_is, check_repair, compression_of
+from core.phases.checks import TargetWish, check_as_is, check_repair, compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
 from core.phases.gating import gate_of
 from core.phases.merging import MergeWish
@@ -105,7 +105,7 @@ def outlook_of_phase(
     quantization: str | None = None,
     merge: MergeWish | None = None,
     compression_type: str | None = None,
-    target_size_mb: float | None = None,
+    target_size_mb: TargetWish = None,
     repair: bool | None = None,
 ) -> Outlook:
     """What building a phase would take, with the settings of now."""

@@ -13,7 +13,15 @@ from core.catalog.bases import locate
 from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
-from core.phases.checks import check_as_is, check_fraction, check_repair, check_target, compression_of
+from core.phases.checks import (
+    NO_TARGET,
+    TargetWish,
+    check_as_is,
+    check_fraction,
+    check_repair,
+    compression_of,
+    target_of,
+)
 from core.phases.choices import DRY_RUN, ESTIMATED, MEASURED, Bounds, Choice, Figure, Ranked, rank
 from core.phases.dry_runs import Outline, outline_of
 from core.phases.file_sizes import SIZES, FileSizes, cut_as, fewer_layers
@@ -42,9 +50,9 @@ _QUALITY = re.compile(r"(?P<before>kl)?[:= ]?(?P<number>[0-9.eE+-]+) ?(?P<after>
 @dataclass(frozen=True)
 class Wish:
     """What a person wants of a file: megabytes of 10^6 bytes, a bound on quality, speed, megabytes of memory to chat
-    in. What is None is as the phase is set, or as the machine is."""
+    in. What is None is as the phase is set, or as the machine is; without a target size it is "none"."""
 
-    target_mb: float | None = None
+    target_mb: TargetWish = None
     quality: str | None = None
     speed: bool | None = None
     memory_mb: float | None = None
@@ -109,10 +117,10 @@ def recommend_phase(workspace: Workspace, number: int | None, wish: Wish) -> Rec
         phase = reader.phase(number)
         domains = sources(workspace, catalog, number)
         planner = PhasePlanner(workspace, catalog, reader, MergeWish().over(phase))
-        target = phase.target_size_mb if wish.target_mb is None else check_target(wish.target_mb)
         speed = phase.speed_priority if wish.speed is None else wish.speed
-        whole = replace(wish, target_mb=target, speed=speed)
-        return _PhaseChoices(workspace, catalog, reader, planner, phase, domains, whole).recommendation()
+        target = target_of(wish.target_mb, phase.target_size_mb)
+        whole = replace(wish, speed=speed)
+        return _PhaseChoices(workspace, catalog, reader, planner, phase, domains, whole, target).recommendation()
 
 
 def recommend_domain(workspace: Workspace, name: str, wish: Wish) -> Recommendation:
@@ -123,11 +131,10 @@ def recommend_domain(workspace: Workspace, name: str, wish: Wish) -> Recommendat
         row = session.get(Domain, name)
         source = source_of(row, catalog) if row is not None else DomainSource(name, catalog.mapping[name].current)
         phase = row.phase if row is not None else None
-    if wish.target_mb is not None:
-        check_target(wish.target_mb)
+    target = target_of(wish.target_mb, None)
     with open_reader(workspace) as reader:
         planner = PhasePlanner(workspace, catalog, reader, MergeWish().over(None))
-        return _DomainChoices(workspace, catalog, reader, planner, source, phase, wish).recommendation()
+        return _DomainChoices(workspace, catalog, reader, planner, source, phase, wish, target).recommendation()
 
 
 def _bases(files: Sequence[PlannedJob]) -> list[str]:
@@ -155,10 +162,16 @@ class _Choices:
     title = ""
 
     def __init__(
-        self, workspace: Workspace, catalog: Catalog, reader: Reader, planner: PhasePlanner, wish: Wish
+        self,
+        workspace: Workspace,
+        catalog: Catalog,
+        reader: Reader,
+        planner: PhasePlanner,
+        wish: Wish,
+        target_mb: float | None,
     ) -> None:
         self.workspace, self.catalog, self.reader, self.planner, self.wish = workspace, catalog, reader, planner, wish
-        self.target = None if wish.target_mb is None else round(wish.target_mb * 1e6)
+        self.target = None if target_mb is None else round(target_mb * 1e6)
         self._sizes = FileSizes(workspace, catalog)
         self._figures: dict[tuple[str, int], ModelFigures] = {}
 
@@ -271,8 +284,9 @@ class _PhaseChoices(_Choices):
         phase: PhaseView,
         domains: Sequence[DomainSource],
         wish: Wish,
+        target_mb: float | None,
     ) -> None:
-        super().__init__(workspace, catalog, reader, planner, wish)
+        super().__init__(workspace, catalog, reader, planner, wish, target_mb)
         self.phase, self.domains = phase, domains
         self.title = f"phase {phase.number}"
 
@@ -281,25 +295,28 @@ class _PhaseChoices(_Choices):
         budget, the others are as large as their type. What parts are taken out of is cut to the target, unless it is
         built already as the phase is set and keeps it."""
         start, megabytes = Choice(technique, quantization), self._megabytes(quantization, technique)
+        wish: TargetWish = NO_TARGET if megabytes is None else megabytes
         try:
-            plan, files = self._plan(quantization, technique, megabytes)
+            plan, files = self._plan(quantization, technique, wish)
             if technique in SHRINKING and megabytes is not None and not all(job.done for job in files):
                 other = self._plan(quantization, technique, None)
                 sizes = [self._bytes_of(job) for job in other[1]]
                 if all(one is not None and one <= round(megabytes * 1e6) for one in sizes):
-                    (plan, files), megabytes = other, None
+                    (plan, files), megabytes, wish = other, None, None
         except Refused as error:
             return replace(start, cannot=error.one_line())
         budget = None if megabytes is None else round(megabytes * 1e6)
-        command = self._command(quantization, technique, megabytes)
+        command = self._command(quantization, technique, wish)
         filled = self.filled(replace(start, command=command), plan, files, budget, machine)
         if technique == "hybrid" and not filled.there:
             filled = replace(filled, note=f"where the mixture is no better, the plain {quantization} is kept")
         return filled
 
-    def _command(self, quantization: str, technique: str, megabytes: float | None = None) -> str:
+    def _command(self, quantization: str, technique: str, wish: TargetWish = None) -> str:
         said = f"tara build-phase {self.phase.number} --quantization {quantization} --compression-type {technique}"
-        return said if megabytes is None else f"{said} --target-size {megabytes:g}"
+        if wish is None or technique == "standard" or (wish == NO_TARGET and self.phase.target_size_mb is None):
+            return said  # as it is set
+        return f"{said} --target-size {wish if wish == NO_TARGET else format(wish, 'g')}"
 
     def _megabytes(self, quantization: str, technique: str) -> float | None:
         if technique == "hybrid":
@@ -349,7 +366,7 @@ class _PhaseChoices(_Choices):
             there=all(job.done for job in files),
         )
 
-    def _plan(self, quantization: str, technique: str, megabytes: float | None) -> tuple[Plan, list[PlannedJob]]:
+    def _plan(self, quantization: str, technique: str, megabytes: TargetWish) -> tuple[Plan, list[PlannedJob]]:
         """What would be built, and the jobs that make the models of the bundle."""
         wanted = compression_of(self.phase, quantization=quantization, technique=technique, target_size_mb=megabytes)
         number = self.phase.number
@@ -380,8 +397,9 @@ class _DomainChoices(_Choices):
         source: DomainSource,
         phase: int | None,
         wish: Wish,
+        target_mb: float | None,
     ) -> None:
-        super().__init__(workspace, catalog, reader, planner, wish)
+        super().__init__(workspace, catalog, reader, planner, wish, target_mb)
         self.source, self.number = source, phase
         self.title = f"domain {source.name}, merged into one file"
 

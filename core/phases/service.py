@@ -15,6 +15,7 @@ from core.catalog.loading import HIGHEST_PHASE
 from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.phases.checks import (
+    TargetWish,
     check_as_is,
     check_compression,
     check_disk,
@@ -23,6 +24,7 @@ from core.phases.checks import (
     check_repair,
     check_target,
     compression_of,
+    target_of,
 )
 from core.phases.exporting import ExportPlanner
 from core.phases.gating import Gate, gate_of, refuse_below
@@ -145,7 +147,7 @@ class Asked:
 
     quantization: str | None = None
     compression_type: str | None = None
-    target_size_mb: float | None = None
+    target_size_mb: TargetWish = None
     merge: MergeWish | None = None
     repair: bool | None = None
     quality_threshold: float | None = None
@@ -226,7 +228,7 @@ def build_phase(
         phase.bundle_key = plan.bundle
         phase.quantization = asked.quantization or phase.quantization
         phase.compression_type = asked.compression_type or phase.compression_type
-        phase.target_size_mb = phase.target_size_mb if asked.target_size_mb is None else asked.target_size_mb
+        phase.target_size_mb = target_of(asked.target_size_mb, phase.target_size_mb)
         phase.repair = phase.repair if asked.repair is None else asked.repair
         if asked.merge is not None:
             remember(phase, asked.merge.over(phase))

@@ -37,7 +37,7 @@ class ByCommand:
 
     def build(self, quantization: str, technique: str) -> None:
         """Build to the end."""
-        options = ("--quantization", quantization, "--compression-type", technique)
+        options = ("--quantization", quantization, "--compression-type", technique, "--target-size", "none")
         tara(self.workspace, "build-phase", str(PHASE), *options, "--json")
 
     def __enter__(self) -> Self:

@@ -127,6 +127,9 @@ def test_hybrid_takes_the_place_of_quantization_and_is_remembered(built: Workspa
         assert reader.phase(1).target_size_mb == 100.25
     target = next(job for job in service.plan_build(built, 1).jobs.values() if job.kind == "hybrid")
     assert (target.params["type"], target.params["target_bytes"]) == (None, 100_250_000)
+    untold = service.plan_build(built, 1, service.Asked(target_size_mb="none"))
+    job = next(job for job in untold.jobs.values() if job.kind == "hybrid")
+    assert (job.params["type"], job.params["target_bytes"], job.done) == ("Q4_K_M", None, True)
     assert (
         service.build_phase(built, 1, service.Asked(compression_type="standard")) == []
     )  # what was built first is there still

@@ -249,6 +249,12 @@ def test_quality_speed_and_what_the_phase_itself_is_set_to(built: Workspace) -> 
         row.speed_priority, row.target_size_mb = True, 110.0
     own = recommend_phase(built, 1, Wish())
     assert (own.bounds.speed, own.bounds.target) == (True, 110 * MB)
+    assert all("--target-size" not in row.choice.command for row in own.rows if "standard" in row.choice.name)
+    free = recommend_phase(built, 1, Wish(target_mb="none"))
+    assert free.bounds.target is None
+    mixtures = [row.choice for row in free.rows if row.choice.name.endswith(" hybrid")]
+    assert len(mixtures) == 4
+    assert all(one.command.endswith("hybrid --target-size none") for one in mixtures)
     assert not recommend_phase(built, 1, Wish(speed=False)).bounds.speed
 
 

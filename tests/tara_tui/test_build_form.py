@@ -1,0 +1,22 @@
+"""What the lines of the build form ask for."""
+
+import pytest
+
+from core.phases.checks import TargetWish
+from tara_tui.build_form import asked_of
+
+EMPTY = dict.fromkeys(("quantization", "compression", "merge", "method", "margin", "repair"), "")
+
+
+@pytest.mark.parametrize(
+    ("line", "technique", "target"),
+    [
+        ("", None, None),  # as the phase is set
+        ("hybrid 100", "hybrid", 100.0),
+        (" sparse 80 MB ", "sparse", 80.0),
+        ("hybrid", "hybrid", "none"),  # the number that stood there was taken out
+    ],
+)
+def test_a_technique_without_a_number_has_no_target_size(line: str, technique: str | None, target: TargetWish) -> None:
+    asked = asked_of({**EMPTY, "compression": line})
+    assert (asked.compression_type, asked.target_size_mb) == (technique, target)
