@@ -184,7 +184,10 @@ async def test_deploy_shows_target_and_version(tmp_path: Path) -> None:
     ("keys", "wish"),
     [
         (("b",), ("build", 1, "a trial")),
-        (("B", "enter"), ("build as", 1, Asked("Q4_K_M", "standard", "none", MergeWish("none"), False, None, "a trial"))),
+        (
+            ("B", "enter"),
+            ("build as", 1, Asked("Q4_K_M", "standard", "none", MergeWish("none"), False, None, "a trial")),
+        ),
         (("d", "enter"), ("deploy", 1, "releases/phase-1", "a trial")),
     ],
 )
