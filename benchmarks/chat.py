@@ -2,7 +2,8 @@
 
 Switch to first token, in one process that does nothing else: an adapter put on the resident base, beside the file of a
 merged model loaded in the place of the one before (which is what one file a domain costs where they do not all fit in
-memory). The same prompts (a domain's system prompt, and a question that is new each time, so that nothing of it was
+memory). By the clock, and in seconds of computing, which other programs on the machine change less. The
+same prompts (a domain's system prompt, and a question that is new each time, so that nothing of it was
 evaluated before), the same file type, both from the page cache; the domains in random order. A copy of the base file
 for each domain stands in for its merged model, unless `--merged` names a release built with `--merge exact`: merging
 changes the values of the weights, not how many there are or how they are stored. Beside both, a merged model that is
@@ -28,6 +29,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from core.chat.pool import idle_cores
 from core.deploy.manifest import read_manifest
 from core.gguf.runtime import Runtime
 from tests.soak_chat import lines, soak
@@ -40,47 +42,61 @@ def first_token(runtime: Runtime, prompt: Sequence[dict[str, str]]) -> None:
     runtime.generate(runtime.render(prompt), max_tokens=1).finish()
 
 
-def by_adapter(folder: Path, manifest: dict[str, Any], order: Sequence[str], threads: int) -> tuple[list[float], float]:
-    """Seconds of each switch to its first token, and the megabytes the process holds at its end."""
+class Stopwatch:
+    """Seconds of each switch by the clock, and of computing."""
+
+    def __init__(self) -> None:
+        self.clock: list[float] = []
+        self.computing: list[float] = []
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.clock.append(time.monotonic() - self._began[0])
+        self.computing.append(time.process_time() - self._began[1])
+
+
+def by_adapter(folder: Path, manifest: dict[str, Any], order: Sequence[str], threads: int) -> tuple[Stopwatch, float]:
+    """The time of each switch to its first token, and the megabytes the process holds at its end."""
     (base,) = manifest["bases"].values()
-    times = []
+    times = Stopwatch()
     with Runtime(folder / base["file"], n_ctx=N_CTX, threads=threads) as runtime:
         for number, name in enumerate((*sorted(manifest["domains"]), *order)):  # once each first: all are warm then
             entry = manifest["domains"][name]
-            started = time.monotonic()
-            runtime.attach(folder / entry["adapter"], base_sha256=base["base_sha256"])
-            first_token(runtime, prompt_of(entry, number))
-            times.append(time.monotonic() - started)
-        return times[-len(order) :], held()
+            with times:
+                runtime.attach(folder / entry["adapter"], base_sha256=base["base_sha256"])
+                first_token(runtime, prompt_of(entry, number))
+        return times, held()
 
 
 def by_loading(
     files: dict[str, Path], manifest: dict[str, Any], order: Sequence[str], threads: int
-) -> tuple[list[float], float]:
+) -> tuple[Stopwatch, float]:
     """The same where each switch frees the model before and loads the domain's file."""
-    times = []
+    times = Stopwatch()
     for number, name in enumerate((*sorted(files), *order)):
-        started = time.monotonic()
-        with Runtime(files[name], n_ctx=N_CTX, threads=threads) as runtime:
+        with times:
+            runtime = Runtime(files[name], n_ctx=N_CTX, threads=threads)
             first_token(runtime, prompt_of(manifest["domains"][name], number))
-            times.append(time.monotonic() - started)
-            memory = held()
-    return times[-len(order) :], memory
+        memory = held()
+        with runtime:
+            pass
+    return times, memory
 
 
 def by_resident(
     files: dict[str, Path], manifest: dict[str, Any], order: Sequence[str], threads: int
-) -> tuple[list[float], float]:
+) -> tuple[Stopwatch, float]:
     """The same where every domain's file stays loaded."""
     models = {name: Runtime(path, n_ctx=N_CTX, threads=threads) for name, path in files.items()}
-    times = []
+    times = Stopwatch()
     try:
         for number, name in enumerate((*sorted(files), *order)):
             models[name].forget()  # the conversation of a chat has moved on
-            started = time.monotonic()
-            first_token(models[name], prompt_of(manifest["domains"][name], number))
-            times.append(time.monotonic() - started)
-        return times[-len(order) :], held()
+            with times:
+                first_token(models[name], prompt_of(manifest["domains"][name], number))
+        return times, held()
     finally:
         for model in models.values():
             model.close()
@@ -110,7 +126,8 @@ def in_child(way: str, asked: argparse.Namespace, copies: Path, order: Sequence[
             times, memory = by_adapter(asked.release, manifest, order, asked.threads)
         else:
             times, memory = (by_loading if way == "load" else by_resident)(files, manifest, order, asked.threads)
-        os.write(writing, json.dumps({"times": times, "mb": memory}).encode())
+        last = {"clock": times.clock[-len(order) :], "computing": times.computing[-len(order) :]}
+        os.write(writing, json.dumps({**last, "mb": memory}).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading, "rb") as stream:
@@ -137,8 +154,9 @@ def main() -> int:
     parser.add_argument("--switches", type=int, default=60)
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, help="default: as a chat begun now would take")
     asked = parser.parse_args()
+    asked.threads = asked.threads or idle_cores()
     asked.release = asked.release.resolve()
     manifest = read_manifest(asked.release)
     draw, order = random.Random(asked.seed), list[str]()
@@ -159,12 +177,22 @@ def main() -> int:
         ("load", "merged file loaded at each switch"),
         ("resident", "every merged file resident"),
     ):
-        times = ways[way]["times"]
-        found[way] = {"median_s": statistics.median(times), "worst_s": max(times), "mb": ways[way]["mb"]}
-        median, worst = 1000 * found[way]["median_s"], 1000 * found[way]["worst_s"]
-        print(f"  {title:<34} median {median:6.0f} ms, worst {worst:6.0f} ms, {found[way]['mb']:5.0f} MB held")
-    found["ratio"] = found["load"]["median_s"] / found["adapter"]["median_s"]
-    print(f"  loading takes {found['ratio']:.2f} times as long as switching the adapter", flush=True)
+        clock, computing = ways[way]["clock"], ways[way]["computing"]
+        found[way] = {
+            "median_s": statistics.median(clock), "worst_s": max(clock), "computing_s": statistics.median(computing),
+            "mb": ways[way]["mb"],
+        }  # fmt: skip
+        median, worst, own = (1000 * found[way][name] for name in ("median_s", "worst_s", "computing_s"))
+        print(
+            f"  {title:<34} median {median:5.0f} ms (computing {own:5.0f} ms), worst {worst:5.0f} ms, "
+            f"{found[way]['mb']:4.0f} MB held"
+        )
+    for name, of in (("ratio", "median_s"), ("ratio_computing", "computing_s")):
+        found[name] = found["load"][of] / found["adapter"][of]
+    print(
+        f"  loading takes {found['ratio']:.2f} times as long as switching the adapter "
+        f"({found['ratio_computing']:.2f} times the computing)", flush=True,
+    )  # fmt: skip
     passed = found["ratio"] > 1
     if asked.turns:
         soaked = soak(asked.release, asked.turns, seed=asked.seed, threads=asked.threads)

@@ -97,8 +97,8 @@ class Talking(Asking):
         """The next of balanced, speed and quality."""
         chat = self.app.chat
         at = PREFERENCES.index(chat.preference) if chat.preference in PREFERENCES else 0
-        name = PREFERENCES[(at + 1) % len(PREFERENCES)]
-        self.wish(lambda: chat.prefer(name))
+        chat.prefer(PREFERENCES[(at + 1) % len(PREFERENCES)])
+        self.wish(chat.tell_preference)
 
     def smoke(self) -> None:
         """Ask the phase's bundle, or from the domains pane the domain, the canned prompts and show how it did."""

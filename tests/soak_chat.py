@@ -20,6 +20,7 @@ import psutil
 
 from core.chat.caches import AnswerCache
 from core.chat.client import Done, Engine, Token
+from core.chat.pool import idle_cores
 from core.chat.preference import PREFERENCES
 from core.chat.protocol import SamplingOptions
 from core.chat.session import Conversation, Notice
@@ -150,15 +151,16 @@ def main() -> int:
     parser.add_argument("--release", type=Path, default=Path("releases/phase-1/current"))
     parser.add_argument("--turns", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, help="default: as a chat begun now would take")
     asked = parser.parse_args()
+    threads = asked.threads or idle_cores()
     started = time.monotonic()
 
     def told(turn: int, found: Soaked) -> None:
         if (turn + 1) % 10 == 0:
             print(f"{time.monotonic() - started:6.0f} s  turn {turn + 1}: {len(found.different)} differ", flush=True)
 
-    found = soak(asked.release.resolve(), asked.turns, seed=asked.seed, threads=asked.threads, told=told)
+    found = soak(asked.release.resolve(), asked.turns, seed=asked.seed, threads=threads, told=told)
     print("\n".join(lines(found)))
     return 0 if found.passed else 1
 

@@ -77,6 +77,7 @@ class ChatPane(Vertical):
         self._events: SimpleQueue[tuple[int, ChatEvent | Failed]] = SimpleQueue()
         self._told = threading.Event()  # the app knows that events wait; it looks again by itself
         self._title = ""
+        self._hint = ""  # what to press where there is nothing to talk to
 
     def compose(self) -> ComposeResult:
         """What was said over the line to ask in."""
@@ -86,7 +87,7 @@ class ChatPane(Vertical):
     def on_mount(self) -> None:
         """Say what there is to talk to."""
         self.query_one("#question", Input).disabled = True
-        self.retitle("")
+        self.retitle()
 
     def target(self, bundle: Bundle | None, domain: str | None, hint: str) -> None:
         """Talk to this bundle; `domain` answers always, or None. `hint` says what to press where there is no bundle."""
@@ -100,15 +101,18 @@ class ChatPane(Vertical):
         if empty != transcript.empty:
             transcript.empty = empty
             transcript.refresh()
-        self.retitle(hint)
+        self._hint = hint
+        self.retitle()
 
-    def retitle(self, hint: str) -> None:
+    def retitle(self) -> None:
         """Put what is talked to, and how, into the title."""
         parts = ["Chat"]
         if self.bundle is None:
-            parts.append("nothing to talk to yet" if hint else "no phase yet")
+            parts.append("nothing to talk to yet" if self._hint else "no phase yet")
         else:
             parts += [self.bundle.label, f"always {present.one_line(self.domain)}" if self.domain else "routed"]
+            if self.preference:
+                parts.append(self.preference)
             if self.generating:
                 parts.append("answering, Esc stops")
             elif self.speed:
@@ -144,7 +148,7 @@ class ChatPane(Vertical):
         transcript.add(Entry(f"> {clean(question)}", "head"))
         ready = self._session is not None and self._session_bundle == self.bundle
         transcript.add(Entry("routing ..." if ready else "starting the engine ...", "dim"))
-        self.retitle("")
+        self.retitle()
         work = partial(self._answer, self._serial, question, self.domain, self.bundle)
         self.run_worker(work, thread=True, group="chat", exit_on_error=False)
         return True
@@ -171,14 +175,18 @@ class ChatPane(Vertical):
                 log.info("the engine was not started: %s", error.one_line())  # the question will say it
                 self._end_if_closed(error)
 
-    def prefer(self, name: str) -> str:
-        """Speed, balanced or quality from the next question on; in a thread."""
+    def prefer(self, name: str) -> None:
+        """Speed, balanced or quality from the next question on, once `tell_preference` is done."""
+        self.preference = name
+        self.retitle()
+
+    def tell_preference(self) -> str:
+        """Tell the engine that runs, and what it means; in a thread."""
         from core.chat.preference import preference
 
-        self.preference = name
         with self._lock:
             session = self._session
-        return session.prefer(name) if session is not None else preference(name).line()
+        return session.prefer(self.preference) if session is not None else preference(self.preference).line()
 
     def forget_person(self) -> None:
         """The person's history was erased: what is loaded of it goes too."""
@@ -322,7 +330,7 @@ class ChatPane(Vertical):
             transcript.replace_last(Entry(event.line, "bad"))
         if isinstance(event, Done | Failed):
             self.generating = False
-            self.retitle("")
+            self.retitle()
             self.post_message(self.Ended())
 
     class Ended(Message):

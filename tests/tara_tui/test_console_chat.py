@@ -133,6 +133,7 @@ async def test_speed_or_quality_goes_round_and_holds_for_the_next_engine(tmp_pat
     async with console(backend) as it:
         await it.press("e")
         await it.shows("prefer speed: 1024 tokens of context")
+        await it.until(lambda: it.app.chat.title.split("  ")[-1] == "speed", "the title says it")
         await it.press("i")
         await it.write("hi")
         await it.press("enter")
