@@ -1,7 +1,7 @@
 """Makes core/routing/blend.json: the weights with which the router blends its signs.
 
 Rows are, each left out in turn, the shipped examples and starter prompts of the 28 first domains and of all domains,
-and the texts of no domain; and the development set (benchmarks/data/routing_develop.jsonl), whose figures are shown
+and the texts of no domain; and the development sets (benchmarks/data/routing_develop*.jsonl), whose figures are shown
 cross-validated. The test sets are not read. Usage: PYTHONPATH=. python benchmarks/fit_router.py [--write]
 """
 
@@ -27,7 +27,7 @@ from core.routing.sets import routing_set
 from core.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
-DEVELOP = ROOT / "benchmarks" / "data" / "routing_develop.jsonl"
+DEVELOP = tuple(ROOT / "benchmarks" / "data" / f"routing_develop{name}.jsonl" for name in ("", "_second"))
 SHARE_28, SHARE_ALL, SHARE_OUTSIDE = 0.3, 0.1, 0.6  # weight of a left-out row beside one of the development set
 SHARE_IN_CURVES = 0.01  # in the calibration curves, for which left-out rows are too hard: they were written to differ
 SMALLER = (7, 5)  # sizes of random sets of the first domains in which the development messages are looked at as well
@@ -116,7 +116,7 @@ def main() -> int:
     workspace = Workspace(ROOT)
     file = find_encoder()
     assert file is not None
-    messages = [json.loads(line) for line in DEVELOP.read_text("utf-8").splitlines()]
+    messages = [json.loads(line) for path in DEVELOP for line in path.read_text("utf-8").splitlines()]
     catalog = load_catalog(workspace)
     first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
     rng = np.random.default_rng(0)
@@ -176,12 +176,12 @@ def main() -> int:
     final = replace(
         made(np.zeros(len(messages), bool)),
         encoder=identity,
-        method="left-out rows of the shipped examples and the development set: benchmarks/fit_router.py",
+        method="left-out rows of the shipped examples and the development sets: benchmarks/fit_router.py",
         accuracy=round(float(right[own].mean()), 4),
         n=int(own.sum()),
     )
     print(json.dumps(final.as_dict(), indent=1))
-    print("development set, cross-validated")
+    print("development sets, cross-validated")
     shown("28 domains", sure, within, right, own)
     for size in SMALLER:
         some = [name for name in seen if name.startswith(f"{size} ")]

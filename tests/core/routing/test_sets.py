@@ -94,7 +94,9 @@ def configured() -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(("name", "each"), [("routing.jsonl", 16), ("routing_develop.jsonl", 5)])
+@pytest.mark.parametrize(
+    ("name", "each"), [("routing.jsonl", 16), ("routing_develop.jsonl", 5), ("routing_develop_second.jsonl", 12)]
+)
 def test_messages_of_each_domain(name: str, each: int) -> None:
     known = domains()
     inside = [row for row in rows(name) if row["domain"] is not None]
@@ -148,6 +150,13 @@ def test_crises_and_what_only_sounds_like_them(name: str, real: int, harmless: i
     assert {row["kind"] for row in cases if row["crisis"]} == CRISES
 
 
+def test_everyday_messages_of_development() -> None:
+    stories = rows("everyday_develop.jsonl")
+    assert all(set(row) == {"text"} for row in stories)
+    assert len(stories) >= 400
+    assert sum(len(row["text"].split()) >= 30 for row in stories) >= 120
+
+
 def test_every_text_is_there_once() -> None:
     for path in sorted(DATA.glob("*.jsonl")):
         counts = Counter(" ".join(text.lower().split()) for text in texts(path.name))
@@ -157,7 +166,13 @@ def test_every_text_is_there_once() -> None:
 
 def test_development_and_test_are_apart() -> None:
     assert near(texts("crisis.jsonl") + texts("crisis_second.jsonl"), texts("crisis_develop.jsonl")) == []
-    assert near(texts("routing.jsonl") + texts("routing_outside.jsonl"), texts("routing_develop.jsonl")) == []
+    develop = [
+        text
+        for path in DATA.glob("*_develop*.jsonl")
+        if not path.name.startswith("crisis")
+        for text in texts(path.name)
+    ]
+    assert near(texts("routing.jsonl") + texts("routing_outside.jsonl"), develop) == []
 
 
 def test_what_is_nearly_the_same_is_found() -> None:
