@@ -9,6 +9,7 @@ FOLDER. The encoder's package must be installed.
 
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,14 @@ from core.files import discard, hash_json, sha256_of, staging_beside, write_atom
 from core.routing.crisis import KINDS, certain_match, excused, expressions_match
 from core.routing.crisis_model import ADAPTER, BUCKETS, CASES, ORDINARY, VERSION, WEIGHTS, WORDED, letters, packed
 from core.routing.emotion_data import ATTRIBUTION
-from core.training.crisis_data import Case, classes_of, development_cases, everyday_cases, shipped_cases
+from core.training.crisis_data import (
+    Case,
+    classes_of,
+    development_cases,
+    everyday_cases,
+    mistyped,
+    shipped_cases,
+)
 from core.training.crisis_lora import CrisisEncoder, fit_letters
 from core.training.crisis_subject import fit_subject
 from core.training.crisis_talk import talk_cases
@@ -56,8 +64,11 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
     say(f"{len(cases)} cases, {sum(case.crisis for case in cases)} of them crises; {len(held)} held out")
     encoder = CrisisEncoder(model, classes, SEED)
     say("reading what the messages are about")
-    plain, plain_held = (encoder.vectors([case.text for case in some]) for some in (seen, held))
-    subject = fit_subject(plain, [classes.index(str(case.label)) for case in seen], len(KINDS), len(classes), SEED)
+    chance = random.Random(SEED)
+    read = [case.text for case in seen] + [mistyped(case.text, chance) for case in seen]
+    labels = [classes.index(str(case.label)) for case in seen]
+    subject = fit_subject(encoder.vectors(read), labels * 2, len(KINDS), len(classes), SEED)
+    plain_held = encoder.vectors([case.text for case in held])
     encoder.fit(seen, say, scratch / "adapter.safetensors" if scratch is not None else None, epochs=EPOCHS)
     texts = [case.text for case in held]
     by_letters = _letter_rows(seen)

@@ -146,20 +146,22 @@ def test_what_the_original_misread(text: str, kind: str | None) -> None:
 
 
 def test_with_the_encoder_the_development_set_comes_out_right(encoder: Encoder) -> None:
+    """Its crises less surely than its harmless messages: the threshold is chosen for what is said every day."""
     cases = development_cases(DEVELOPMENT)
     missed = [case.text for case in cases if case.crisis and gate(encoder, case.text) is None]
     alarms = [case.text for case in cases if not case.crisis and gate(encoder, case.text) is not None]
-    assert len(missed) <= 0.04 * sum(case.crisis for case in cases), missed
+    assert len(missed) <= 0.07 * sum(case.crisis for case in cases), missed
     assert len(alarms) <= 0.02 * sum(not case.crisis for case in cases), alarms
 
 
 def test_everyday_messages_are_no_crises(encoder: Encoder) -> None:
-    """The router's development set, on which the gate is not trained: plain and oblique messages of all subjects."""
-    plain = [normalise(text) for text in texts("routing_develop.jsonl")]
+    """Development sets on which the gate is not trained: plain and oblique messages of all subjects, and stories from
+    life with a strain in them."""
+    plain = [normalise(text) for name in ("routing_develop", "everyday_develop") for text in texts(f"{name}.jsonl")]
     vectors = encoder.embed_adapted(plain, [None, ADAPTER])
     alarms = [text for text, vector in zip(plain, vectors, strict=True) if find_crisis(text, vector) is not None]
-    assert len(alarms) <= 0.04 * len(plain), alarms
-    assert sum(find_crisis(text) is not None for text in plain) <= 0.04 * len(plain)
+    assert len(alarms) <= 0.02 * len(plain), alarms
+    assert sum(find_crisis(text) is not None for text in plain) <= 0.02 * len(plain)
 
 
 def test_with_the_encoder_the_older_cases_come_out_right(encoder: Encoder) -> None:
