@@ -61,8 +61,7 @@ def shipped_cases(path: Path = CASES) -> list[Case]:
 
 
 def everyday_cases(path: Path) -> list[Case]:
-    """The rows of `routing_develop.jsonl` or `everyday_develop.jsonl` of benchmarks/data, as ordinary messages that are
-    held out."""
+    """The rows of `benchmarks/data/routing_develop.jsonl`, as ordinary messages that are held out."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [Case(normalise(row["text"]), EVERYDAY, developed=True) for row in rows]
 

@@ -146,15 +146,6 @@ class CrisisEncoder:
             ]
         return torch.cat(parts).numpy().astype(np.float64)
 
-    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """The texts' vectors as it stands, [n, dimension], of length 1; before it is trained, the plain ones."""
-        tokens = self._tokens(texts)
-        self._model.eval()
-        with torch.no_grad():
-            parts = [self._vectors(tokens[at : at + BATCH]) for at in range(0, len(tokens), BATCH)]
-        found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
-        return found
-
     def head_rows(self) -> list[list[float]]:
         """A row a class: the weights of a vector of length 1, then the bias."""
         weight, bias = SHARPNESS * self._head.weight.detach(), self._head.bias.detach()

