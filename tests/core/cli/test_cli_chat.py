@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +45,18 @@ def engine_of(terminal: Terminal) -> psutil.Process:
     return found[0]
 
 
-def run_when_idle(process: psutil.Process) -> None:
-    """Let a process, and the threads it will start, compute only while nobody else wants to: so a tiny model's long
-    answer is not at its end before the test has read its beginning."""
-    for thread in process.threads():
-        os.sched_setscheduler(thread.id, os.SCHED_IDLE, os.sched_param(0))
+def drip(terminal: Terminal, engine: psutil.Process, holds: Callable[[], object]) -> None:
+    """Let the engine compute only while the test waits for what comes of it, until the condition holds; then it stands
+    still. So a tiny model's long answer is not at its end before the test has read its beginning."""
+
+    def look() -> object:
+        engine.suspend()
+        seen = holds()
+        if not seen:
+            engine.resume()
+        return seen
+
+    terminal.read_until(look)
 
 
 def objects(text: str) -> list[dict[str, Any]]:
@@ -105,12 +112,11 @@ def test_an_answer_stopped_at_the_keyboard_is_part_of_the_conversation(stored: W
     try:
         terminal.shows("> ")
         terminal.write("How should I lead my team?\n")
-        run_when_idle(engine_of(terminal))
-        terminal.read_until(lambda: b"[leadership]" in terminal.raw)
-        begun = len(terminal.raw)
-        terminal.read_until(lambda: len(terminal.raw) > begun + 300)
+        engine = engine_of(terminal)
+        drip(terminal, engine, lambda: len(terminal.raw.partition(b"[leadership]")[2]) > 300)
         terminal.write("\x03")
-        terminal.read_until(lambda: b"[stopped]" in terminal.raw)
+        drip(terminal, engine, lambda: b"[stopped]" in terminal.raw)
+        engine.resume()
         terminal.write("\n")
         assert terminal.ended() == 0
     finally:
