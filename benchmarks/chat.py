@@ -80,8 +80,7 @@ def by_loading(
             runtime = Runtime(files[name], n_ctx=N_CTX, threads=threads)
             first_token(runtime, prompt_of(manifest["domains"][name], number))
         memory = held()
-        with runtime:
-            pass
+        runtime.close()
     return times, memory
 
 

@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING
 
 from core.errors import TaraError
+from core.phases.kinds import NO_TARGET, TargetWish
 from core.store.views import PhaseView
 from tara_tui.dialogs import FormField
 
 if TYPE_CHECKING:
-    from core.phases.checks import TargetWish
     from core.phases.service import Asked  # loads SQLModel, which the console does when it is first needed
 
 
@@ -44,11 +44,9 @@ def asked_of(values: dict[str, str], reason: str = "") -> "Asked":
     margin = number(told["margin"], "a margin is a number")
     unified = told["merge"] in ("", "unified")  # what the form still shows of another choice is no wish
     merge = MergeWish(told["merge"] or None, (told["method"] or None) if unified else None, margin if unified else None)
-    kept: TargetWish = target  # a technique alone has no target size
-    if technique and target is None:
-        kept = "none"
+    wish: TargetWish = NO_TARGET if technique and target is None else target  # a technique alone has no target size
     return Asked(
-        told["quantization"] or None, technique or None, kept, merge, {"": None, "yes": True, "no": False}[answer],
+        told["quantization"] or None, technique or None, wish, merge, {"": None, "yes": True, "no": False}[answer],
         override_quality=reason or None,
     )  # fmt: skip
 

@@ -87,26 +87,24 @@ class StoreBackend:
     def compare_phase(self, number: int, others: str) -> list[str]:
         """A phase's models and others side by side, as lines."""
         from core.phases.compared import tables
-        from core.phases.measured import figures, find_artifacts, models_of_phase
+        from core.phases.measured import artifacts_of, figures, models_of_phase
         from core.store.reads import open_reader
         from tara_tui.details import COMPARED_WIDTH, table_lines
 
         with open_reader(self.workspace) as reader:
-            found = {model["path"]: model for model in models_of_phase(reader, number)}
-            for name in _words(others):
-                found |= {model["path"]: model for model in find_artifacts(reader, name) if model["path"] not in found}
-            models = list(found.values())
+            models = artifacts_of(reader, _words(others), models_of_phase(reader, number))
             known = [figures(reader, model) for model in models]
         return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
 
     def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
         """The ways to build a phase in order, as lines."""
+        from core.phases.kinds import NO_TARGET
         from core.phases.recommended import lines
         from core.phases.recommending import Wish, recommend_phase
         from tara_tui.build_form import number as told
 
         wish = Wish(
-            told(target, "a target size is a number of megabytes") if target else "none",
+            told(target, "a target size is a number of megabytes") if target else NO_TARGET,
             quality or None,
             None if not speed else speed.lower() in ("y", "yes"),
             told(memory, "memory is a number of megabytes"),

@@ -12,7 +12,7 @@ from core.text import clean, size
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
-    from core.phases.checks import TargetWish
+    from core.phases.kinds import TargetWish
     from core.phases.merging import MergeWish
     from core.phases.unfinished import Choice
     from core.store.views import JobView

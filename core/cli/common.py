@@ -4,11 +4,12 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from core.errors import TaraError
+from core.phases.kinds import NO_TARGET, TargetSize
 from core.store.views import JobView, Measurement
 from core.text import NOT_MEASURED, escaped_json
 from core.workspace import Workspace, find_workspace
@@ -36,8 +37,8 @@ class _Target(click.ParamType):
 
     name = "target size"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float | Literal["none"]:
-        return "none" if value == "none" else float(click.FLOAT.convert(value, param, ctx))
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TargetSize:
+        return NO_TARGET if value == NO_TARGET else float(click.FLOAT.convert(value, param, ctx))
 
 
 NUMBER = _Number()

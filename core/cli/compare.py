@@ -52,14 +52,10 @@ def measure(artifact: str, max_tokens: int, text: str | None, detach: bool, root
 def compare(names: Sequence[str], root: str | None, as_json: bool) -> None:
     """Put artifacts side by side: size, divergence, losses, speed, memory. Each is named by its number, its path or
     file name, or phase:N for the models of that phase's bundle."""
-    from core.phases.measured import find_artifacts
+    from core.phases.measured import artifacts_of
 
     with true_reader(root) as reader:
-        found: dict[Any, Artifact] = {}
-        for name in names:
-            for one in find_artifacts(reader, name):
-                found.setdefault(one["path"], one)
-        _show(reader, list(found.values()), as_json)
+        _show(reader, artifacts_of(reader, names), as_json)
 
 
 def _show(reader: "Reader", artifacts: Sequence["Artifact"], as_json: bool, jobs: Sequence[int] | None = None) -> None:

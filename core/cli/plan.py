@@ -11,7 +11,7 @@ from core.errors import ExitCode
 from core.text import clean, size, span, table
 
 if TYPE_CHECKING:
-    from core.phases.checks import TargetWish
+    from core.phases.kinds import TargetWish
     from core.phases.merging import MergeWish
 
 WIDTH = 80

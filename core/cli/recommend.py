@@ -10,8 +10,8 @@ from core.errors import ExitCode
 from core.text import clean
 
 if TYPE_CHECKING:
-    from core.phases.checks import TargetWish
     from core.phases.choices import Figure, Ranked
+    from core.phases.kinds import TargetWish
     from core.phases.recommending import Recommendation
 
 WIDTH = 80

@@ -2,21 +2,18 @@
 
 import math
 import shutil
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING
 
 from core.catalog import Catalog
 from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput, Refused
-from core.phases.kinds import COMPRESSION_TYPES
+from core.phases.kinds import COMPRESSION_TYPES, NO_TARGET, TargetWish
 from core.phases.planned import Compression, Plan
 from core.store.views import PhaseView
 from core.workspace import Workspace
 
 if TYPE_CHECKING:
     from core.store.tables import Phase  # takes longer to import than a command that only shows may
-
-NO_TARGET: Final = "none"
-TargetWish = float | Literal["none"] | None  # megabytes; without any; as the phase is set
 
 
 def check_quantization(name: str) -> str:

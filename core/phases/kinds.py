@@ -5,9 +5,12 @@ Raise a version when a change to the task makes its old results stale: it is par
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 COMPRESSION_TYPES = ("standard", "sparse", "hybrid", "distilled")
+NO_TARGET: Final = "none"
+TargetSize = float | Literal["none"]  # megabytes of 10^6 bytes, or without any
+TargetWish = TargetSize | None  # None: as the phase is set
 
 OF_A_PHASE = "+"  # in the name of a model that is made of a base and the domains of a phase
 UNIFIED = "+unified"  # after a base's name, which has no plus: the model of it that holds all domains

@@ -1,7 +1,7 @@
 """What was made, found by the names people have for it, and what is known of each: its header and its measurements."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,15 @@ def find_artifacts(reader: Reader, name: str) -> list[Artifact]:
     if not found:
         raise InvalidInput(f"there is no artifact {name} ({_listing(recorded)})", "give a number, a path or phase:N")
     return found[:1]
+
+
+def artifacts_of(reader: Reader, names: Iterable[str], beside: Iterable[Artifact] = ()) -> list[Artifact]:
+    """Those `beside`, and what each name stands for, each once and in order. Raises as `find_artifacts`."""
+    found = {one["path"]: one for one in beside}
+    for name in names:
+        for one in find_artifacts(reader, name):
+            found.setdefault(one["path"], one)
+    return list(found.values())
 
 
 def _of_phase(reader: Reader, number: str) -> list[Artifact]:

@@ -10,9 +10,10 @@ from core.catalog import Catalog, load_catalog
 from core.catalog.model import QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput
 from core.memory import available_memory, total_memory
-from core.phases.checks import TargetWish, check_as_is, check_repair, compression_of
+from core.phases.checks import check_as_is, check_repair, compression_of
 from core.phases.forecast import AT_WORK, Error, Expected, KindError, Machine, Verdict, error_of, errors_by_kind, judge
 from core.phases.gating import gate_of
+from core.phases.kinds import TargetWish
 from core.phases.merging import MergeWish
 from core.phases.plan import Planner
 from core.phases.plan_merged import PhasePlanner

@@ -14,8 +14,6 @@ from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused
 from core.gguf.inspect import inspect_gguf
 from core.phases.checks import (
-    NO_TARGET,
-    TargetWish,
     check_as_is,
     check_fraction,
     check_repair,
@@ -28,7 +26,7 @@ from core.phases.file_sizes import SIZES, FileSizes, cut_as, fewer_layers
 from core.phases.forecast import MEASURED as BY_MEASURED
 from core.phases.forecast import Machine, judge
 from core.phases.gating import gate_of
-from core.phases.kinds import COMPRESSION_TYPES
+from core.phases.kinds import COMPRESSION_TYPES, NO_TARGET, TargetWish
 from core.phases.merging import MergeWish
 from core.phases.model_figures import ModelFigures, combined
 from core.phases.outlook import look_at_machine

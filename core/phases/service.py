@@ -15,7 +15,6 @@ from core.catalog.loading import HIGHEST_PHASE
 from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import InvalidInput, Refused, SettingsChanged
 from core.phases.checks import (
-    TargetWish,
     check_as_is,
     check_compression,
     check_disk,
@@ -29,6 +28,7 @@ from core.phases.checks import (
 from core.phases.exporting import ExportPlanner
 from core.phases.gating import Gate, gate_of, refuse_below
 from core.phases.imports import import_adapter
+from core.phases.kinds import TargetWish
 from core.phases.merging import MergeWish, remember
 from core.phases.overrides import BUILD, note_of
 from core.phases.plan import Planner

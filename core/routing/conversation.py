@@ -9,7 +9,9 @@ from core.routing.words import STOPWORDS, Word, listed
 
 POINTING_BACK = listed("it that this those these he she they them his her their him one ones same else")
 FOLLOWING_ON = listed("and but so also then why ok okay yes no yeah thanks thank what how more")
-WEIGHT = 6.5  # log-odds that a message which can only be a follow-up adds to the domain before
+# Log-odds that a message which can only be a follow-up adds to the domain before. Not fitted: chosen by hand beside the
+# scores of the blend, which it must keep up with when these are fitted anew.
+WEIGHT = 6.5
 CLOSE_S = 600.0  # a message within so many seconds goes on where it left off; after that the tie is half as strong
 LIKE = 0.25  # cosine of two messages above which they are about the same thing, somewhat
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.phases.checks import TargetWish
+from core.phases.kinds import TargetWish
 from tara_tui.build_form import asked_of
 
 EMPTY = dict.fromkeys(("quantization", "compression", "merge", "method", "margin", "repair"), "")

@@ -95,7 +95,7 @@ def configured() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "each"), [("routing.jsonl", 16), ("routing_develop.jsonl", 5), ("routing_develop_second.jsonl", 12)]
+    ("name", "each"), [("routing.jsonl", 16), ("routing_develop.jsonl", 5), ("routing_develop_second.jsonl", 17)]
 )
 def test_messages_of_each_domain(name: str, each: int) -> None:
     known = domains()
