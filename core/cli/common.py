@@ -38,7 +38,10 @@ class _Target(click.ParamType):
     name = "target size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> TargetSize:
-        return NO_TARGET if value == NO_TARGET else float(click.FLOAT.convert(value, param, ctx))
+        try:
+            return NO_TARGET if value == NO_TARGET else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number of megabytes nor {NO_TARGET}", param, ctx)
 
 
 NUMBER = _Number()

@@ -67,6 +67,7 @@ WRONG = {
     "recommend alchemy": (BAD, "'alchemy'"),
     "recommend 1 --quality good --json": (BAD, "a quality is a share such as 0.95, or a KL such as kl:0.05"),
     "recommend 1 --target-size 0": (BAD, "a target size"),
+    "build-phase 1 --target-size nix": (USAGE, "neither a number of megabytes nor none"),
     "recommend 1 --memory nan --json": (BAD, "memory is a number of megabytes"),
     "build-phase 1 --quality-threshold 7": (BAD, "between 0 and 1"),
     "build-phase 1 --override-quality because": (BAD, "phase 1 has no quality threshold"),
