@@ -10,7 +10,7 @@ from core.routing import terms
 from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
-from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, WEIGHT, Before, goes_on
+from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, Before, goes_on
 from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import (
@@ -199,7 +199,7 @@ class Router:
         alone = read(self._blend, signs, against)
         reading = alone
         if previous is not None:
-            reading = read(self._blend, signs, against, previous, tie * WEIGHT)
+            reading = read(self._blend, signs, against, previous, tie)
         return _Subject(
             ENCODER,
             reading.probabilities,

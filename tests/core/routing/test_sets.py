@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,17 @@ def test_conversations_follow_and_change_their_topic() -> None:
     assert sum(len(set(talk)) > 1 for talk in talks) >= 20
     # A change comes in the middle, after at least one message that followed up.
     assert all(talk[0] == talk[1] for talk in talks)
+
+
+def test_conversations_of_development() -> None:
+    talks = [row["turns"] for row in rows("routing_conversations_develop.jsonl")]
+    assert all(3 <= len(talk) <= 6 for talk in talks)
+    turns = [turn for talk in talks for turn in talk]
+    assert {turn["domain"] for turn in turns} == {*domains(), None}
+    assert all(set(turn) == {"text", "domain", "acceptable"} and {*turn["acceptable"]} <= domains() for turn in turns)
+    after = [(one["domain"], two["domain"]) for talk in talks for one, two in pairwise(talk)]
+    assert len(after) >= 200
+    assert sum(one != two for one, two in after) >= 30
 
 
 @pytest.mark.parametrize(
