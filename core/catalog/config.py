@@ -1,10 +1,13 @@
-"""A base's sizes under the names of its config.json, whatever its files are; nothing is loaded."""
+"""A base's sizes under the names of its config.json, and how many weights it has, whatever its files are; nothing is
+loaded."""
 
 from typing import Any
 
-from core.catalog.bases import Located
+from core.catalog.bases import Located, weight_files
+from core.errors import InvalidInput
 from core.gguf.header import read_header
-from core.hygiene.reading import read_object
+from core.hygiene.reading import Malformed, read_object
+from core.hygiene.safetensors_file import read_header as read_safetensors_header
 
 
 def config_of(located: Located) -> dict[str, Any] | None:
@@ -29,3 +32,14 @@ def config_of(located: Located) -> dict[str, Any] | None:
     sizes = {name: said[key] for name, key in names.items() if key in said}
     vocabulary = said.get("vocab_size", header.arrays.get("tokenizer.ggml.tokens"))
     return {"model_type": kind, "vocab_size": vocabulary, **sizes}
+
+
+def parameters_of(located: Located) -> int | None:
+    """How many weights a base's files hold, by their headers; None where these cannot be read."""
+    try:
+        if located.gguf_file is not None:
+            return sum(tensor.elements for tensor in read_header(located.file).tensors)
+        files = weight_files(located.name, located.path)
+        return sum(tensor.elements for file in files for tensor in read_safetensors_header(file).values())
+    except (InvalidInput, Malformed, OSError):
+        return None

@@ -10,7 +10,7 @@ from typing import Any
 
 from core.catalog import Catalog
 from core.catalog.bases import Located, locate
-from core.catalog.config import config_of
+from core.catalog.config import config_of, parameters_of
 from core.errors import InvalidInput
 from core.files import hash_json
 from core.hygiene.reading import Malformed
@@ -68,7 +68,9 @@ class Estimator:
     def _shape(self, name: str) -> Shape:
         if name not in self._shapes:
             model = self._catalog.bases[name]
-            self._shapes[name] = shape_of(locate(model, self._workspace), model.parameters)
+            located = locate(model, self._workspace)
+            # The files' own number: what the catalogue says is by hand, for bases that are not here.
+            self._shapes[name] = shape_of(located, parameters_of(located) or model.parameters)
         return self._shapes[name]
 
 
@@ -82,7 +84,7 @@ def footprint(kind: str, params: Mapping[str, Any], bases: Sequence[str]) -> str
 
 
 def shape_of(located: Located, parameters: int) -> Shape:
-    """The shape of a base by its config; `parameters` is what the catalogue says.
+    """The shape of a base by its config; `parameters` are its weights.
 
     What is not told in a usable way counts as 0: the estimate is then of the weights alone, and the job that prepares
     the base says what is wrong with its files.

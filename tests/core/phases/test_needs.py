@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from core.catalog import load_catalog
 from core.catalog.bases import Located, locate
+from core.catalog.config import parameters_of
 from core.phases.kinds import KINDS
-from core.phases.needs import LIBRARIES, footprint, need_of, shape_of
+from core.phases.needs import LIBRARIES, Estimator, footprint, need_of, shape_of
 from core.training.footprint import Shape
 from core.workspace import Workspace
+from tests.conftest import use_base
 from tests.models import ARCHITECTURES, build_tiny
 
 LARGE = Shape(3_000_000_000, 36, 2048, 11008, 151936)
@@ -30,6 +33,25 @@ def test_a_folder_is_read_from_its_config(architecture: str, tmp_path: Path) -> 
     shape = shape_of(Located("tiny", "local", folder), 1000)
     assert min(shape.layers, shape.hidden, shape.inner, shape.vocabulary) > 0
     assert shape.gated == (architecture != "gpt2")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_folders_weights_are_counted_whatever_the_catalogue_says(
+    workspace: Workspace, architecture: str, tmp_path: Path
+) -> None:
+    folder = build_tiny(architecture, tmp_path / architecture)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    use_base(workspace, folder)  # which says a million
+    estimator = Estimator(workspace, load_catalog(workspace))
+    assert estimator.largest(["starter-135M"]).parameters == sum(one.numel() for one in model.parameters())
+
+
+def test_what_cannot_be_counted_is_not_known(tmp_path: Path) -> None:
+    folder = build_tiny("llama", tmp_path / "tiny")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    assert parameters_of(Located("tiny", "local", folder)) is None
+    (folder / "model.safetensors").unlink()
+    assert parameters_of(Located("tiny", "local", folder)) is None
 
 
 @pytest.mark.parametrize("config", ["", "[]", "{not json", '{"num_hidden_layers": true, "hidden_size": -1}'])
