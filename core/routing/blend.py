@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InvalidInput
+from core.routing.conversation import NO_TIE, Tie
 
 if TYPE_CHECKING:
     from core.routing.likeness import Likeness
@@ -24,7 +25,6 @@ LIKENESS = ("centre", "nearest", "about", "topic", "topics", "subject")
 SIGNS = (*LIKENESS, "words", "complexity", "urgency")
 NONE_SIGNS = ("bias", "outside", "outsides", "best", "general", "size")
 SHARE_COUNTS = 0.4  # in confidence, log-odds of the domain among the others beside those of that any of them is meant
-TIE_AGAINST_NONE = 2.0  # a follow-up says little by itself, so that it is like nothing says little against it
 MOST_WORDS = 8.0  # log-odds of keywords counted: two keywords of the domain alone
 COMPLEXITY_WIDTH = 0.2  # a message so much more or less complex than usual for a domain is a full sign against it
 
@@ -80,17 +80,17 @@ def read(
     signs: Mapping[str, Sequence[float]],
     against: Sequence[float],
     previous: str | None = None,
-    tie: float = 0.0,
+    tie: Tie = NO_TIE,
 ) -> Reading:
-    """The reading of a message: `signs` by domain in the order of SIGNS, `against` in that of NONE_SIGNS. `tie`
-    log-odds speak for the domain `previous`, and more against "none of these": the conversation's."""
+    """The reading of a message: `signs` by domain in the order of SIGNS, `against` in that of NONE_SIGNS. `tie` is
+    what the conversation says for the domain `previous` and against "none of these"."""
     factors = [blend.weights[name] for name in SIGNS]
     scores = {
-        name: math.fsum(map(mul, factors, values)) + (tie if name == previous else 0.0)
+        name: math.fsum(map(mul, factors, values)) + (tie.domain if name == previous else 0.0)
         for name, values in signs.items()
     }
     none = math.fsum(blend.none[name] * value for name, value in zip(NONE_SIGNS, against, strict=True))
-    none -= tie * TIE_AGAINST_NONE
+    none -= tie.none
     top = max(none, *scores.values())
     total = math.fsum(math.exp(score - top) for score in scores.values()) + math.exp(none - top)
     found = {name: math.exp(score - top) / total for name, score in scores.items()}

@@ -11,7 +11,10 @@ from core.routing.words import STOPWORDS, Word, listed
 POINTING_BACK = listed("it that this those these he she they them his her their him one ones same else")
 FOLLOWING_ON = listed("and but so also then why ok okay yes no yeah thanks thank what how more")
 # What the signs of `tie_signs` count, in log-odds; fitted by benchmarks/fit_conversation.py.
-TIE = (-1.65, 8.96, 2.16, 3.75)
+TIE = (-2.47, 9.78, 0.72, 1.82)
+# The share of it that speaks against "none of these": always, and for a message that is short and points back. By hand:
+# the first is the best of those tried in that fit; the second is for sets of so few examples that nothing is near them.
+AGAINST_NONE = (0.25, 1.0)
 CLOSE_S = 600.0  # a message within so many seconds goes on where it left off; after that the tie is half as strong
 
 
@@ -24,16 +27,32 @@ class Before:
     embedding: Embedding | None = None
 
 
-def goes_on(words: Sequence[Word], before: Before | None, embedding: Embedding | None) -> float:
-    """The log-odds by which the message before speaks for its domain, not below 0: more for a short message, one that
-    points back ("and what about that?"), one like the one before; less as time goes by."""
+@dataclass(frozen=True)
+class Tie:
+    """The log-odds by which the message before speaks for its domain, and against that none is meant; none below 0."""
+
+    domain: float = 0.0
+    none: float = 0.0
+
+
+NO_TIE = Tie()
+
+
+def goes_on(words: Sequence[Word], before: Before | None, embedding: Embedding | None) -> Tie:
+    """How a message is tied to the one before: more where it is short, where it points back ("and what about that?"),
+    where it is like the one before; less as time goes by."""
     if not words:
-        return 0.0
-    line = math.fsum(map(mul, TIE, tie_signs(words, before, embedding)))
-    tie = math.log1p(math.exp(min(30.0, line)))
+        return NO_TIE
+    signs = tie_signs(words, before, embedding)
+    tie = math.log1p(math.exp(min(30.0, math.fsum(map(mul, TIE, signs)))))
     if before is not None and before.seconds is not None and before.seconds > CLOSE_S:
         tie *= 0.5 ** (before.seconds / CLOSE_S - 1)
-    return tie
+    return Tie(tie, tie * against_none(signs))
+
+
+def against_none(signs: Sequence[float]) -> float:
+    """The share of a tie with these signs that speaks against none."""
+    return AGAINST_NONE[0] + AGAINST_NONE[1] * signs[2]
 
 
 def tie_signs(words: Sequence[Word], before: Before | None, embedding: Embedding | None) -> tuple[float, ...]:

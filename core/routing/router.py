@@ -10,7 +10,7 @@ from core.routing import terms
 from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
 from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
-from core.routing.conversation import FOLLOWING_ON, POINTING_BACK, Before, goes_on
+from core.routing.conversation import FOLLOWING_ON, NO_TIE, POINTING_BACK, Before, Tie, goes_on
 from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import (
@@ -147,7 +147,7 @@ class Router:
         words = split_words(spelled) if spelled != plain else words
         evidence = self._content.evidence(words)
         previous = previous_domain if previous_domain in self.domains else None
-        tie = goes_on(words, before, embedding) if previous is not None else 0.0
+        tie = goes_on(words, before, embedding) if previous is not None else NO_TIE
         subject = self._subject(evidence, embedding, words, complexity, urgency, previous, tie)
         gone = {name: why for name, why in (unavailable or {}).items() if name in self.domains}
         message = _Message(emotion, urgency, complexity, evidence, subject)
@@ -171,7 +171,7 @@ class Router:
             inside=subject.inside,
             none=subject.none,
             nearest=subject.nearest,
-            tie=round(tie, 4),
+            tie=round(tie.domain, 4),
             topic_changed=previous is not None and domain is not None and domain != previous,
             consensus=self._torn(domain, confidence, candidates),
             unavailable=gone,
@@ -186,7 +186,7 @@ class Router:
         complexity: float,
         urgency: int,
         previous: str | None,
-        tie: float,
+        tie: Tie,
     ) -> "_Subject":
         """What the message is about, by the encoder's vectors where there are any, else by its words."""
         if embedding is None or embedding.encoder != self.encoder or not words:

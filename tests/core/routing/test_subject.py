@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from core.routing.blend import NONE_SIGNS, SIGNS, Reading, read, shipped_blend
+from core.routing.conversation import Tie
 from core.routing.subject import GENERAL, LeftOut, SubjectModel
 
 DIMENSION = 24
@@ -66,7 +67,7 @@ def reading(values: list[float], against: float, tie: float = 0.0) -> Reading:
     at = SIGNS.index("nearest")
     signs = {f"d{k}": [value if place == at else 0.0 for place in range(len(SIGNS))] for k, value in enumerate(values)}
     none = [against if name == "outside" else float(name == "bias") for name in NONE_SIGNS]
-    return read(blend, signs, none, "d0" if tie else None, tie)
+    return read(blend, signs, none, "d0" if tie else None, Tie(tie, tie))
 
 
 def test_confidence_is_shared_among_the_domains() -> None:
