@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 NOT_MEASURED = "not measured"
+GAP = 2  # spaces between the columns of a table
+Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # headers, and rows of as many cells
 STAND_IN = "\N{REPLACEMENT CHARACTER}"
 _ESCAPE = "\N{SYMBOL FOR ESCAPE}"
 
@@ -102,6 +104,26 @@ def span(seconds: float | None) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def columns_within(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Table]:
+    """A table as several that stand below each other, each with the first column and as many of the others as fit into
+    `width` characters."""
+    widths = [max(len(row[at]) for row in (headers, *rows)) for at in range(len(headers))]
+    groups: list[list[int]] = [[0]]
+    used = widths[0]
+    for at in range(1, len(headers)):
+        if len(groups[-1]) > 1 and used + GAP + widths[at] > width:
+            groups.append([0])
+            used = widths[0]
+        groups[-1].append(at)
+        used += GAP + widths[at]
+    return [(tuple(headers[at] for at in group), [tuple(row[at] for at in group) for row in rows]) for group in groups]
+
+
+def figure_columns(rows: Sequence[Sequence[str]]) -> list[int]:
+    """The columns of figures, which are set to the right."""
+    return [at for at in range(len(rows[0]) if rows else 0) if all(row[at][:1] in "+-0123456789" for row in rows)]
+
+
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
     """Columns under headers, widths from the content; the columns in `right` are set to the right."""
     cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
@@ -112,5 +134,5 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence
             cell.rjust(width) if at in right else cell.ljust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
-        lines.append("  ".join(parts).rstrip())
+        lines.append((GAP * " ").join(parts).rstrip())
     return "\n".join(lines)

@@ -234,7 +234,19 @@ class Actions(Talking):
     def details(self) -> None:
         """Show all that is known of the selected thing."""
         heading, entries = describe(self.app.pane_name, self.app.selection, self.app.chat.told)
-        self.app.push_screen(TextDialog(heading, entries))
+        phase = self.app.selection.phase
+        if self.app.pane_name == "phases" and phase is not None:
+            number = phase.number
+
+            def outcome() -> list[str]:
+                try:
+                    return self.app.backend.phase_outcome(number)
+                except TaraError as error:  # what the screen holds is shown all the same
+                    return [f" {present.one_line(error.one_line())}"]
+
+            self.read(heading, outcome, before=[*entries, Entry("")])
+        else:
+            self.app.push_screen(TextDialog(heading, entries))
 
     def plan(self) -> None:
         """Show what building the phase, or training the domain, will take on this machine."""

@@ -1,7 +1,7 @@
 """How an action asks and how it is carried out: questions, forms, texts to read, and wishes in a thread."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from core.errors import BelowThreshold, SettingsChanged, TaraError
@@ -99,18 +99,20 @@ class Asking:
 
         return ask
 
-    def read(self, title: str, work: Callable[[], list[str]], none: str = "nothing") -> None:
-        """Show lines once they were made, those that are not indented as heads."""
+    def read(
+        self, title: str, work: Callable[[], list[str]], none: str = "nothing", before: Sequence[Entry] = ()
+    ) -> None:
+        """Show lines once they were made, those that are not indented as heads, below what is there `before`."""
 
         def read() -> str:
-            self.app.call_later(self._show, title, work(), none)
+            self.app.call_later(self._show, title, work(), none, before)
             return ""
 
         self.wish(read)
 
-    def _show(self, title: str, lines: list[str], none: str = "nothing") -> None:
+    def _show(self, title: str, lines: list[str], none: str = "nothing", before: Sequence[Entry] = ()) -> None:
         entries = [Entry(line, "" if line[:1] == " " else "head", indent=4) for line in lines]
-        self.app.push_screen(TextDialog(title, entries or [Entry(none)]))
+        self.app.push_screen(TextDialog(title, [*before, *entries] or [Entry(none)]))
 
     def confirm(self, title: str, lines: list[str], verb: str, work: Callable[[], str]) -> None:
         """Carry out a wish once it was confirmed by its verb."""

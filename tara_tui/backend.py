@@ -152,6 +152,9 @@ class Backend(Protocol):
     def plan_domain(self, domain: str) -> list[str]:
         """What training a domain would take."""
 
+    def phase_outcome(self, number: int) -> list[str]:
+        """What came of a phase (`core.phases.outcome`), as lines; the heads of tables are not indented."""
+
     def compare_phase(self, number: int, others: str) -> list[str]:
         """A phase's models and others (numbers, file names, paths, phase:N, between spaces) side by side, as lines; the
         heads of tables are not indented."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
-from core.text import size, table
+from core.text import Table, columns_within, figure_columns, size, table
 from tara_tui import present
 from tara_tui.selection import Selection
 from tara_tui.widgets.transcript import Entry
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.phases.outlook import Outlook
 
 PLAN_TITLE = 30  # cells, so that a line fits the window of the smallest screen
-COMPARED_WIDTH = 68  # likewise
+TABLE_WIDTH = 68  # likewise
 MEASUREMENTS = ("base_loss", "tuned_loss", "base_accuracy", "quality")
 
 
@@ -146,10 +146,22 @@ def checkpoint_lines(listed: "Listed") -> list[str]:
     return lines
 
 
-def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def table_lines(headers: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
     """A table in columns, its head as a line that is not indented."""
-    first, *rest = table(headers, rows).splitlines()
-    return [f"figure{first[6:]}", *(f" {line}" for line in rest)]
+    first, *rest = table((headers[0] or "figure", *headers[1:]), rows, right).splitlines()
+    return [first, *(f" {line}" for line in rest)]
+
+
+def outcome_lines(told: Sequence[str | Table], width: int = TABLE_WIDTH) -> list[str]:
+    """What came of a phase: sentences indented, the heads of tables not."""
+    lines = []
+    for one in told:
+        if isinstance(one, str):
+            lines.append(f" {present.one_line(one)}")
+        else:
+            for heads, rows in columns_within(*one, width):
+                lines += table_lines(heads, rows, figure_columns(rows))
+    return lines
 
 
 def plan_lines(outlook: "Outlook") -> list[str]:

@@ -89,12 +89,21 @@ class StoreBackend:
         from core.phases.compared import tables
         from core.phases.measured import artifacts_of, figures, models_of_phase
         from core.store.reads import open_reader
-        from tara_tui.details import COMPARED_WIDTH, table_lines
+        from tara_tui.details import TABLE_WIDTH, table_lines
 
         with open_reader(self.workspace) as reader:
             models = artifacts_of(reader, _words(others), models_of_phase(reader, number))
             known = [figures(reader, model) for model in models]
-        return [line for one in tables(models, known, COMPARED_WIDTH) for line in table_lines(*one)]
+        return [line for one in tables(models, known, TABLE_WIDTH) for line in table_lines(*one)]
+
+    def phase_outcome(self, number: int) -> list[str]:
+        """What came of a phase, as lines; the heads of tables are not indented."""
+        from core.phases.outcome import outcome
+        from core.store.reads import open_reader
+        from tara_tui.details import outcome_lines
+
+        with open_reader(self.workspace) as reader:
+            return outcome_lines(outcome(reader, reader.phase(number)))
 
     def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
         """The ways to build a phase in order, as lines."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from core.store.views import PhaseView
-from core.text import table
+from core.text import figure_columns, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -40,21 +40,12 @@ repair_option = click.option(
 )
 
 
-def margin_of(reader: "Reader", phase: PhaseView) -> float:
-    """The margin that counts for a phase, as a share."""
-    if phase.merge_margin is not None:
-        return phase.merge_margin
-    from core.catalog.loading import load_settings
-
-    return load_settings(reader.workspace).merge_margin
-
-
 def checks_json(reader: "Reader", phase: PhaseView) -> dict[str, Any]:
     """A phase's merge for scripts: what is set, and what was measured of each unified model."""
     facts = {"merge": phase.merge, "merge_method": phase.merge_method}
     if phase.merge != "unified":
         return {**facts, "merge_margin": None, "unified": {}}
-    from core.phases.merging import measured_merges
+    from core.phases.merging import margin_of, measured_merges
 
     margin = margin_of(reader, phase)
     found = {base: [row.as_dict(margin) for row in rows] for base, rows in measured_merges(reader, phase).items()}
@@ -67,23 +58,14 @@ def merge_line(reader: "Reader", phase: PhaseView) -> str:
         return ""
     if phase.merge == "exact":
         return "merged exactly, a model a domain"
+    from core.phases.merging import margin_of
+
     return f"unified by {phase.merge_method}, margin {margin_of(reader, phase):.2%}"
 
 
 def merge_table(reader: "Reader", phase: PhaseView) -> str:
     """What each unified model of a phase keeps of its domains; '' where nothing was measured."""
-    if phase.merge != "unified":
-        return ""
-    from core.phases.merging import measured_merges
+    from core.phases.outcome import unified
 
-    margin = margin_of(reader, phase)
-    rows = [
-        (
-            row.domain, base, f"{row.base_loss:.3f}", f"{row.adapter_loss:.3f}", f"{row.unified_loss:.3f}",
-            f"{row.change:+.2%}", row.verdict(margin),
-        )
-        for base, found in measured_merges(reader, phase).items()
-        for row in found
-    ]  # fmt: skip
-    headers = ("unified", "base", "base loss", "own adapter", "unified", "change", f"margin {margin:.2%}")
-    return table(headers, rows, right=(2, 3, 4, 5)) if rows else ""
+    kept = unified(reader, phase)
+    return table(*kept, right=figure_columns(kept[1])) if kept is not None else ""

@@ -1,16 +1,15 @@
 """Commands that show phases."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
-from core.cli.merging import checks_json, merge_line, merge_table
+from core.cli.merging import checks_json, merge_line
 from core.store.views import DomainView, Measurement, PhaseView
-from core.text import NOT_MEASURED, clean, size, table
+from core.text import NOT_MEASURED, clean, figure_columns, size, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -68,13 +67,6 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
     }
 
 
-def override_line(one: dict[str, Any]) -> str:
-    """A recorded override of the quality threshold, in a line."""
-    threshold = "" if one["threshold"] is None else f" {one['threshold']:g}"
-    what = f"{one['for']} below the quality threshold{threshold}, {iso(one['at'])[:16]}: {one['reason']}"
-    return what + (f" ({'; '.join(one['below'])})" if one["below"] else " (given before anything was measured)")
-
-
 def iso(at: float) -> str:
     """A moment in local time with its offset."""
     return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
@@ -115,22 +107,14 @@ def list_phases(root: str | None, as_json: bool) -> None:
 @json_option
 def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     """Show phase PHASE_NUMBER and its domains."""
-    from core.phases.measured import compressed, kept_changes, repaired
-    from core.phases.overrides import overrides
-    from core.phases.smoked import smoked
-    from core.phases.verified import answers_line, verified_phase
+    from core.phases.outcome import outcome, outcome_json
 
     with true_reader(root) as reader:
         phase = reader.phase(phase_number)
-        made, repairs, left = compressed(reader, phase), repaired(reader, phase), kept_changes(reader, phase)
-        asked, verified = smoked(reader, phase), verified_phase(reader, phase)
         if as_json:
-            told = {"compressed": made, "repaired": repairs, "kept_changes": left, "smoke": asked}
-            told["verification"] = verified
-            print_json({**phase_json(phase, reader), **told})
+            print_json({**phase_json(phase, reader), **outcome_json(reader, phase)})
             return
-        merged, kept = merge_line(reader, phase), merge_table(reader, phase)
-        overridden = overrides(reader, phase)
+        merged, came_of_it = merge_line(reader, phase), outcome(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
     settings = [phase.quantization, phase.compression_type, *([merged] if merged else [])]
     settings += ["repaired"] if phase.repair else []
@@ -145,50 +129,14 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         click.echo(f"bundle: {phase.bundle_path}, {size(phase.bundle_bytes)}")
         ratio = phase.compression_ratio
         click.echo(clean(f"compression: {NOT_MEASURED if ratio is None else f'{ratio.value:.2f}, {ratio.method}'}"))
-        click.echo(clean(answers_line(verified)))
-    if phase.bundle_path is not None or asked is not None:
-        click.echo(clean(f"smoke test: {NOT_MEASURED}" if asked is None else smoke_line(asked)))
-    for one in made:
-        click.echo(clean(f"base {one['base']}: {one['why']}"))
-        if "rows" in one:
-            click.echo(loss_table(one))
-    for one in repairs:
-        click.echo(clean(f"adapter {one['domain']}: {one['why']}"))
-    for one in overridden:
-        click.echo(clean(override_line(one)))
-    for one in left:
-        click.echo(clean(_left(one)))
+    for one in came_of_it:
+        click.echo(clean(one) if isinstance(one, str) else table(*one, right=figure_columns(one[1])))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")
     if phase.domains:
         click.echo()
         click.echo(domain_table(phase))
-    if kept:
-        click.echo(f"\n{kept}")
-
-
-def smoke_line(report: Mapping[str, Any]) -> str:
-    """A report of `tara smoke` in a line."""
-    return f"smoke test: {report['line']} ({iso(report['at'])[:16]})"
-
-
-def loss_table(small: Mapping[str, Any]) -> str:
-    """What a smaller model's file loses of its domains, beside plain files of the whole model."""
-    names = list(small["sizes"])
-    headers = ("held-out loss", *(f"{name} {size(small['sizes'][name])}" for name in names))
-    rows = [(row["domain"], *(f"{row['loss'][name]:.3f}" for name in names)) for row in small["rows"]]
-    return table(headers, rows, right=range(1, len(headers)))
-
-
-def _left(one: dict[str, Any]) -> str:
-    """How much of a merged domain's adapter rounding left, as a line."""
-    if one["share"] is None:
-        return f"merged {one['domain']}: what {one['file_type']} left of its adapter is {NOT_MEASURED}"
-    return (
-        f"merged {one['domain']}: {one['file_type']} left {one['share']:.1%} of its adapter's change, "
-        f"with an error of {one['error']:.1%} of it"
-    )
 
 
 def domain_table(phase: PhaseView) -> str:

@@ -3,32 +3,15 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from core.phases.measured import Artifact, Figures, label
-from core.text import NOT_MEASURED, clean, size, span
+from core.text import NOT_MEASURED, Table, clean, columns_within, size, span
 
 NAME_WIDTH = 24
-
-Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # headers, and rows of as many cells
 
 
 def tables(artifacts: Sequence[Artifact], known: Sequence[Figures], width: int) -> list[Table]:
     """Tables of figures by artifact, a row a figure, as many columns each as fit into `width` characters where two
     spaces are between columns."""
-    labels = _labels(artifacts)
-    rows = _rows(artifacts, known)
-    first = max(len(row[0]) for row in rows)
-    groups: list[list[int]] = [[]]
-    used = first
-    for at, name in enumerate(labels):
-        column = 2 + max(len(name), *(len(row[1 + at]) for row in rows))
-        if groups[-1] and used + column > width:
-            groups.append([])
-            used = first
-        groups[-1].append(at)
-        used += column
-    return [
-        (("", *(labels[at] for at in columns)), [(row[0], *(row[1 + at] for at in columns)) for row in rows])
-        for columns in groups
-    ]
+    return columns_within(("", *_labels(artifacts)), _rows(artifacts, known), width)
 
 
 def _labels(artifacts: Sequence[Artifact]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.catalog import Settings
-from core.catalog.loading import HIGHEST_MARGIN
+from core.catalog.loading import HIGHEST_MARGIN, load_settings
 from core.catalog.model import MERGE_METHODS, MERGES
 from core.errors import InvalidInput
 from core.phases.kinds import UNIFIED
@@ -61,6 +61,11 @@ class MergeWish:
 def remember(phase: "Phase", merging: Merging) -> None:
     """Write what is built into the phase's row."""
     phase.merge, phase.merge_method, phase.merge_margin = merging.mode, merging.method, merging.margin
+
+
+def margin_of(reader: Reader, phase: PhaseView) -> float:
+    """The margin that counts for a phase, as a share."""
+    return load_settings(reader.workspace).merge_margin if phase.merge_margin is None else phase.merge_margin
 
 
 def measured_merges(reader: Reader, phase: PhaseView) -> dict[str, list[Kept]]:

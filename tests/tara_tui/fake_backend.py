@@ -63,7 +63,8 @@ def make_snapshot() -> Snapshot:
     )
     first = PhaseView(
         1, "training", True, "Q4_K_M", "standard", None, None, False, NOW, domains, releases,
-        "artifacts/bundle/phase-1-22222222", 98_000_000, 271_000_000, "build-phase 1 goes on from here",
+        "artifacts/bundle/phase-1-22222222", 98_000_000, 271_000_000,
+        measurement("compression_ratio", 2.77), "build-phase 1 goes on from here",
     )  # fmt: skip
     second = PhaseView(
         2, "planning", False, "Q5_K_M", "standard", None, None, False, NOW,
@@ -240,6 +241,16 @@ class FakeBackend:
         """One line."""
         self.wishes.append(("plan", domain))
         return [f" train {domain}  1.2G m  12M  3m m  fits"]
+
+    def phase_outcome(self, number: int) -> list[str]:
+        """A sentence and a table; of phase 2 nothing that can be read."""
+        if number == 2:
+            raise InvalidInput("the store cannot be read", "try again")
+        return [
+            " verification, answers that passed: healthcare 3 of 3",
+            "held-out loss  sparse",
+            " healthcare      2.310",
+        ]
 
     def compare_phase(self, number: int, others: str) -> list[str]:
         """One figure of two models; no other that is a word."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from core.store.views import Measurement, PhaseView, Snapshot
-from tara_tui.details import job_lines, measurement_line
+from tara_tui.details import job_lines, measurement_line, outcome_lines
 from tara_tui.meters import Gpu, Meters
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import SIZES, console
@@ -164,6 +164,22 @@ async def test_details_give_method_and_date(tmp_path: Path) -> None:
         await it.shows("Domain education", "held-out token accuracy, 40 examples, seed 7, n=412", "2027-01-15")
         await it.press("escape", "j", "enter")
         await it.shows("choose the preset small", "quality       not measured")
+
+
+async def test_details_of_a_phase_tell_what_came_of_it_or_why_that_cannot_be_read(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        await it.press("shift+tab", "enter")
+        await it.shows("Phase 1", "verification, answers that passed: healthcare 3 of 3", "held-out loss", "2.310")
+        await it.press("escape", "j", "enter")
+        await it.shows("Phase 2", "state", "the store cannot be read")
+
+
+def test_a_wide_table_becomes_several() -> None:
+    losses = (("loss", "first 105 MB", "second 271 MB"), [("healthcare", "1.0", "2.0")])
+    said, head, row, second, other = outcome_lines(["a sentence", losses], 24)
+    assert said == " a sentence"
+    assert (head, row) == ("loss        first 105 MB", " healthcare           1.0")
+    assert (second, other) == ("loss        second 271 MB", " healthcare            2.0")
 
 
 def test_details_count_bytes_once_and_to_the_last_one() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from core.cli.show import override_line, phase_json
+from core.cli.show import phase_json
 from core.deploy.manifest import read_manifest
 from core.deploy.service import deploy_phase
 from core.errors import BelowThreshold, InvalidInput
 from core.phases import declaring, service
 from core.phases.gating import gate_of
 from core.phases.merging import MergeWish
+from core.phases.outcome import override_line
 from core.phases.overrides import overrides
 from core.phases.planned import Plan, PlannedJob
 from core.runner.executors import Exit
