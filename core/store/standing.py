@@ -52,7 +52,7 @@ class Standing:
             if kind != "train" or domain not in imported:  # an adapter from elsewhere makes a failed training moot
                 facts[phase].append(JobFact(kind, state, key, domain, subject))
         bundles: dict[int, tuple[str, int, str]] = {}
-        ratios: dict[int, Measurement] = {}  # of the bundles
+        told: dict[str, dict[int, Measurement]] = {"smoke": {}, "compression_ratio": {}}  # of the bundles
         for phase, path, size, meta, artifact in self._all(
             "SELECT phase.number, path, bytes, meta, artifact.id FROM phase JOIN artifact ON "
             "artifact.key = phase.bundle_key"
@@ -61,10 +61,10 @@ class Standing:
                 bundles[phase] = (path, size, meta)
                 for row in self._all(
                     "SELECT name, value, text, method, measured_at, unit, n, subject FROM measurement WHERE "
-                    "artifact_id = ? AND name = 'compression_ratio' AND subject = '' ORDER BY id",
+                    "artifact_id = ? AND name IN ('smoke', 'compression_ratio') AND subject = '' ORDER BY id",
                     artifact,
                 ):
-                    ratios[phase] = measurement_of(row)  # the newest stays
+                    told[row[0]][phase] = measurement_of(row)  # the newest stays
         for row in self._all(
             "SELECT number, quantization, compression_type, target_size_mb, quality_threshold, speed_priority, "
             "created_at, merge, merge_method, merge_margin, repair FROM phase ORDER BY number"
@@ -97,7 +97,8 @@ class Standing:
                 merge_method=row[8],
                 merge_margin=row[9],
                 repair=bool(row[10]),
-                compression_ratio=ratios.get(number),
+                smoke=told["smoke"].get(number),
+                compression_ratio=told["compression_ratio"].get(number),
                 domains=mine,
                 releases=mine_released,
                 bundle_path=bundle[0] if bundle else None,

@@ -154,6 +154,7 @@ class PhaseView:
     merge_method: str | None = None
     merge_margin: float | None = None  # None: the settings' own
     repair: bool = False
+    smoke: Measurement | None = None  # share of the canned prompts its bundle passed, when it was asked last
 
     @property
     def complete(self) -> int:
