@@ -2,9 +2,9 @@
 
 Rows are the later turns of benchmarks/data/routing_conversations_develop.jsonl, each after the right domain of the turn
 before it, and every message of the router's development sets after one of another domain, as a change of topic. The
-blend's scores stay as they are; fitted is how many log-odds the message before adds to its domain, by maximum likelihood
-of the right domain, with turns that stay, changes of topic and messages of no domain counting the same. The
-figures shown are cross-validated. The test set is not read. Usage: PYTHONPATH=. python benchmarks/fit_conversation.py
+blend's scores stay as they are; fitted is how many log-odds the message before adds to its domain, by maximum
+likelihood of the right domain; turns that stay, changes of topic and messages of no domain count the same. The figures
+shown are cross-validated. The test set is not read. Usage: PYTHONPATH=. python benchmarks/fit_conversation.py
 """
 
 import json

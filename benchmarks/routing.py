@@ -221,7 +221,8 @@ def main() -> int:
             results.append(ours(desk, f"TARA ({desk.method})", texts))
             held = psutil.Process(desk.encoder_pid).memory_info().rss if desk.encoder_pid is not None else 0
             data = desk.data
-            talk = conversations(desk, rows_of("routing_conversations.jsonl")) if count == "28" else ""
+            talks = f"routing_conversations{'_develop' if arguments.develop else ''}.jsonl"
+            talk = conversations(desk, rows_of(talks)) if count == "28" else ""
         words = Router.from_data(data)  # asked without vectors
         results.append(ours(words, "TARA (keywords alone)", texts))
         if not lacks:
@@ -253,7 +254,7 @@ def main() -> int:
         print(f"top-1 by kind, {results[0].name}: {by_kind(results[0], mine)}")
         if held:
             print(f"the encoder's process: {held / 1e6:.0f} MB")
-        if talk and not arguments.develop:
+        if talk:
             print(talk)
     if lacks and not arguments.no_peer:
         print(lacks)

@@ -10,6 +10,7 @@ NOT_MEASURED = "not measured"
 GAP = 2  # spaces between the columns of a table
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]  # headers, and rows of as many cells
 STAND_IN = "\N{REPLACEMENT CHARACTER}"
+_FIGURE = re.compile(r"[+-]?\d[\d.,%]*")
 _ESCAPE = "\N{SYMBOL FOR ESCAPE}"
 
 # CSI sequences, strings (OSC, DCS, SOS, PM, APC) up to their terminator or the line's end, and short escapes.
@@ -121,15 +122,15 @@ def columns_within(headers: Sequence[str], rows: Sequence[Sequence[str]], width:
 
 def figure_columns(rows: Sequence[Sequence[str]]) -> list[int]:
     """The columns of figures, which are set to the right."""
-    return [at for at in range(len(rows[0]) if rows else 0) if all(row[at][:1] in "+-0123456789" for row in rows)]
+    return [at for at in range(len(rows[0]) if rows else 0) if all(_FIGURE.fullmatch(row[at]) for row in rows)]
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:
     """Columns under headers, widths from the content; the columns in `right` are set to the right."""
-    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(len(header), *(len(row[at]) for row in cells), 0) for at, header in enumerate(headers)]
+    cells = [[clean(str(cell)).replace("\n", " ") for cell in row] for row in (headers, *rows)]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(headers))]
     lines = []
-    for row in [list(headers), *cells]:
+    for row in cells:
         parts = [
             cell.rjust(width) if at in right else cell.ljust(width)
             for at, (cell, width) in enumerate(zip(row, widths, strict=True))

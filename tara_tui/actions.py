@@ -241,8 +241,11 @@ class Actions(Talking):
             def outcome() -> list[str]:
                 try:
                     return self.app.backend.phase_outcome(number)
-                except TaraError as error:  # what the screen holds is shown all the same
-                    return [f" {present.one_line(error.one_line())}"]
+                except Exception as error:  # what the screen holds is shown all the same
+                    if isinstance(error, TaraError):
+                        return [f" {present.one_line(error.one_line())}"]
+                    log.exception("what came of phase %d cannot be told", number)
+                    return [f" {type(error).__name__}: {present.one_line(str(error))} (details in runs/console.log)"]
 
             self.read(heading, outcome, before=[*entries, Entry("")])
         else:

@@ -54,8 +54,9 @@ def phase_lines(phase: PhaseView) -> list[str]:
         f"made          {present.moment(phase.created_at)}",
         f"bundle        {present.one_line(phase.bundle_path) if phase.bundle_path else 'none verified yet'}",
         f"bundle size   {present.size(phase.bundle_bytes)}",
-        measurement_line("smoke test", phase.smoke),
     ]
+    if phase.smoke is not None:
+        lines.append(measurement_line("smoke test", phase.smoke))
     if phase.bundle_path is not None:
         lines.append(measurement_line("compression", phase.compression_ratio))
     for release in phase.releases:

@@ -189,7 +189,7 @@ class TextDialog(ModalScreen[None]):
     def compose(self) -> ComposeResult:
         """A box with the text, scrolled with the usual keys."""
         with Window(f"{self.heading}  (Esc closes, j k scroll)"):
-            yield Transcript(id="reading")
+            yield Transcript(id="reading", most=None)
 
     def on_mount(self) -> None:
         """Show the text from its beginning."""

@@ -98,12 +98,14 @@ class StoreBackend:
 
     def phase_outcome(self, number: int) -> list[str]:
         """What came of a phase, as lines; the heads of tables are not indented."""
-        from core.phases.outcome import outcome
+        from core.phases.outcome import outcome, unified
         from core.store.reads import open_reader
         from tara_tui.details import outcome_lines
 
         with open_reader(self.workspace) as reader:
-            return outcome_lines(outcome(reader, reader.phase(number)))
+            phase = reader.phase(number)
+            kept = unified(reader, phase)
+            return outcome_lines([*outcome(reader, phase), *([kept] if kept is not None else [])])
 
     def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
         """The ways to build a phase in order, as lines."""

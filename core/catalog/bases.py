@@ -83,7 +83,7 @@ def base_identity(located: Located) -> str:
     if located.kind == "gguf":
         return remembered_sha256([located.file])[0]
     small = {path for pattern in _SMALL_FILES for path in located.path.glob(pattern) if path.is_file()}
-    files = sorted(small.union(weight_files(located.name, located.path)))
+    files = sorted(small.union(weights_of(located.name, located.path)))
     hashes = remembered_sha256(files)
     return hash_json([[path.name, path.stat().st_size, digest] for path, digest in zip(files, hashes, strict=True)])
 
@@ -164,13 +164,13 @@ def _snapshot(base: BaseModel, kept: Path) -> Path | None:
 
 
 def _folder(base: BaseModel, folder: Path) -> Located:
-    weight_files(base.name, folder)
+    weights_of(base.name, folder)
     if not any((folder / name).is_file() for name in _TOKENIZERS):
         raise InvalidInput(f"{folder}, the folder of {base.name}, has no tokenizer", "fetch the whole model again")
     return Located(base.name, "local", folder)
 
 
-def weight_files(name: str, folder: Path) -> list[Path]:
+def weights_of(name: str, folder: Path) -> list[Path]:
     """The safetensors files of the folder of the base `name`. Raises InvalidInput where one is missing."""
     index = folder / _INDEX
     names = [_SINGLE]

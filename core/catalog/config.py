@@ -3,9 +3,10 @@ loaded."""
 
 from typing import Any
 
-from core.catalog.bases import Located, weight_files
+from core.catalog.bases import Located, weights_of
 from core.errors import InvalidInput
 from core.gguf.header import read_header
+from core.hygiene.architectures import BUFFERS, HEAD
 from core.hygiene.reading import Malformed, read_object
 from core.hygiene.safetensors_file import read_header as read_safetensors_header
 
@@ -35,11 +36,16 @@ def config_of(located: Located) -> dict[str, Any] | None:
 
 
 def parameters_of(located: Located) -> int | None:
-    """How many weights a base's files hold, by their headers; None where these cannot be read."""
+    """How many weights a base's files hold, by their headers, without masks and without a head that is the embedding
+    once more; None where these cannot be read."""
     try:
         if located.gguf_file is not None:
             return sum(tensor.elements for tensor in read_header(located.file).tensors)
-        files = weight_files(located.name, located.path)
-        return sum(tensor.elements for file in files for tensor in read_safetensors_header(file).values())
+        config = config_of(located) or {}
+        tied = config.get("tie_word_embeddings", config.get("model_type") == "gpt2")  # only gpt2 ties when not told
+        files = weights_of(located.name, located.path)
+        tensors = [tensor for file in files for tensor in read_safetensors_header(file).values()]
     except (InvalidInput, Malformed, OSError):
         return None
+    counted = (one for one in tensors if not one.name.endswith(BUFFERS) and not (tied and one.name == HEAD))
+    return sum(tensor.elements for tensor in counted)

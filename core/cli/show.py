@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
-from core.cli.merging import checks_json, merge_line
+from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, Measurement, PhaseView
 from core.text import NOT_MEASURED, clean, figure_columns, size, table
 
@@ -114,7 +114,7 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         if as_json:
             print_json({**phase_json(phase, reader), **outcome_json(reader, phase)})
             return
-        merged, came_of_it = merge_line(reader, phase), outcome(reader, phase)
+        merged, kept, came_of_it = merge_line(reader, phase), merge_table(reader, phase), outcome(reader, phase)
     click.echo(f"phase {phase.number}{' (current)' if phase.current else ''}: {phase.state}; next: {phase.next_step}")
     settings = [phase.quantization, phase.compression_type, *([merged] if merged else [])]
     settings += ["repaired"] if phase.repair else []
@@ -137,6 +137,8 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
     if phase.domains:
         click.echo()
         click.echo(domain_table(phase))
+    if kept:
+        click.echo(f"\n{kept}")
 
 
 def domain_table(phase: PhaseView) -> str:

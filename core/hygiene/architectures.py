@@ -15,6 +15,9 @@ _MAX_LAYERS = 4096
 _MAX_WIDTH = 1 << 24
 _PREFIXES = ("model.", "transformer.")
 
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # what tensors end in that are no weights
+HEAD = "lm_head.weight"
+
 
 @dataclass(frozen=True)
 class Family:

@@ -3,15 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from core.hygiene.architectures import FAMILIES, Family, expected_tensors, family_of, head_shape, plain_name
+from core.hygiene.architectures import (
+    BUFFERS,
+    FAMILIES,
+    HEAD,
+    Family,
+    expected_tensors,
+    family_of,
+    head_shape,
+    plain_name,
+)
 from core.hygiene.findings import Finding, Severity, shown, some
 from core.hygiene.reading import Malformed, read_object
 from core.hygiene.tokenizer import TokenizerFiles, check_generation_config, check_tokenizer
 from core.hygiene.weights import Weights, check_pickles, model_files, read_weights
 
 CONFIG = "config.json"
-_BUFFERS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")
-_HEAD = "lm_head.weight"
 
 
 def check_model(folder: Path, *, deep: bool | None = None) -> tuple[list[Finding], dict[str, Any]]:
@@ -110,7 +117,7 @@ def _against_config(config: dict[str, Any], weights: Weights, *, complete: bool)
     if missing and complete:
         message = f"{len(missing)} of the {len(expected)} tensors {CONFIG} implies are missing: {some(missing)}"
         findings.append(Finding("error", "tensor-missing", "", message))
-    extra = [name for name in stored if name not in expected and name != _HEAD and not name.endswith(_BUFFERS)]
+    extra = [name for name in stored if name not in expected and name != HEAD and not name.endswith(BUFFERS)]
     if extra:
         message = f"{len(extra)} tensors are not part of a {config.get('model_type')} model: {some(extra)}"
         findings.append(Finding("warning", "tensor-unexpected", "", message))
@@ -121,10 +128,10 @@ def _head(
     config: dict[str, Any], family: Family, stored: dict[str, tuple[int, ...]], missing: list[str]
 ) -> list[Finding]:
     shape = head_shape(config, family)
-    if _HEAD in stored:
-        if stored[_HEAD] == shape:
+    if HEAD in stored:
+        if stored[HEAD] == shape:
             return []
-        message = f"the output head is {list(stored[_HEAD])}, {CONFIG} implies {list(shape)}"
+        message = f"the output head is {list(stored[HEAD])}, {CONFIG} implies {list(shape)}"
         return [Finding("error", "shape-wrong", CONFIG, message)]
     if config.get("tie_word_embeddings") is False and not missing:
         message = f"{CONFIG} says the output head is its own (tie_word_embeddings false), but there is none"

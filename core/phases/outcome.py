@@ -15,8 +15,8 @@ from core.text import NOT_MEASURED, Table, size
 
 
 def outcome(reader: Reader, phase: PhaseView) -> list[str | Table]:
-    """All of it: how many answers passed, the smoke test, what each technique and repair did and lost, overrides of the
-    quality threshold, what rounding left of merged adapters, what a unified model keeps of its domains."""
+    """How many answers passed, the smoke test, what each technique and repair did and lost, overrides of the quality
+    threshold, what rounding left of merged adapters; `unified` is the table of a unified model."""
     told: list[str | Table] = []
     report = smoked(reader, phase)
     if phase.bundle_path is not None:
@@ -29,9 +29,7 @@ def outcome(reader: Reader, phase: PhaseView) -> list[str | Table]:
             told.append(losses(small))
     told += [f"adapter {one['domain']}: {one['why']}" for one in repaired(reader, phase)]
     told += [override_line(one) for one in overrides(reader, phase)]
-    told += [_left(one) for one in kept_changes(reader, phase)]
-    kept = unified(reader, phase)
-    return told + ([kept] if kept is not None else [])
+    return told + [_left(one) for one in kept_changes(reader, phase)]
 
 
 def outcome_json(reader: Reader, phase: PhaseView) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Decision:
     inside: float = 0.0  # probability that one of the domains is meant
     none: float | None = None  # log-odds of "none of these" by the encoder
     nearest: float | None = None  # cosine of the nearest text of any domain
-    tie: float = 0.0  # how much it reads as going on with the message before, 0..1
+    tie: float = 0.0  # log-odds that going on with the message before adds to its domain
     topic_changed: bool = False
     consensus: tuple[str, str] | None = None  # the two to be asked where the router is unsure, but not by much
     unavailable: Mapping[str, str] = field(default_factory=dict)  # domains that were no candidates, and why

@@ -71,7 +71,7 @@ def _compared(decision: Decision) -> str:
     if decision.nearest is not None:
         said += f", nearest text {decision.nearest:.2f}, one of the domains is meant {decision.inside:.0%}"
     if decision.tie:
-        said += f", goes on with the message before {decision.tie:.2f}"
+        said += f", the message before adds {decision.tie:.2f} to its domain"
     if decision.topic_changed:
         said += ", the topic changed"
     return f"{said} ({decision.note})" if decision.note else said

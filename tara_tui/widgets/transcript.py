@@ -40,10 +40,11 @@ def wrap(text: str, width: int, indent: int = 0) -> list[str]:
 
 
 class Transcript(LineView):
-    """Entries in order; follows the end until the reader scrolls up."""
+    """Entries in order, the newest `most` of them (None: all); follows the end until the reader scrolls up."""
 
-    def __init__(self, *, id: str | None = None) -> None:
+    def __init__(self, *, id: str | None = None, most: int | None = MAX_ENTRIES) -> None:
         super().__init__(id=id)
+        self.most = most
         self.entries: list[Entry] = []
         self.follow = True
         self.empty = ""  # said where there is no entry
@@ -54,7 +55,7 @@ class Transcript(LineView):
         """Add an entry and go to the end."""
         self.entries.append(entry)
         self.follow = True
-        if len(self.entries) > MAX_ENTRIES:
+        if self.most is not None and len(self.entries) > self.most:
             del self.entries[0]
             self._wrap_all()
         else:

@@ -7,7 +7,9 @@ import pytest
 
 from core.store.views import Measurement, PhaseView, Snapshot
 from tara_tui.details import job_lines, measurement_line, outcome_lines
+from tara_tui.dialogs import TextDialog
 from tara_tui.meters import Gpu, Meters
+from tara_tui.widgets.transcript import Entry
 from tests.tara_tui.fake_backend import FakeBackend, make_job, make_snapshot
 from tests.tara_tui.screen import SIZES, console
 
@@ -172,6 +174,12 @@ async def test_details_of_a_phase_tell_what_came_of_it_or_why_that_cannot_be_rea
         await it.shows("Phase 1", "verification, answers that passed: healthcare 3 of 3", "held-out loss", "2.310")
         await it.press("escape", "j", "enter")
         await it.shows("Phase 2", "state", "the store cannot be read")
+
+
+async def test_a_long_text_keeps_its_beginning(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path)) as it:
+        it.app.push_screen(TextDialog("Long", [Entry("the beginning"), *(Entry(f"line {n}") for n in range(400))]))
+        await it.shows("the beginning", "line 1")
 
 
 def test_a_wide_table_becomes_several() -> None:

@@ -1,12 +1,15 @@
 """What jobs will take, and on what that is based; whether they fit; how far it was off."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from core.catalog import load_catalog
+from core.catalog.bases import Located
+from core.catalog.config import parameters_of
 from core.errors import InvalidInput
 from core.phases import service
 from core.phases.forecast import (
@@ -43,6 +46,8 @@ from tests.imitate import base_folder, chat_lines, do_all, ready, start_job
 from tests.tara_tui.screen import SIZES
 
 GB, MB = 10**9, 10**6
+BASE = "starter-135M"
+Large = Callable[[Workspace, int], None]
 MACHINE = Machine(
     memory_free=4 * GB, memory_held=3 * GB, memory_owed=0, memory_total=10 * GB, memory_reserve=GB, memory_of="a limit",
     disk_free=5 * GB, disk_promised=0, disk_reserve=GB,
@@ -201,11 +206,22 @@ def large_base(folder: Path, **sizes: int) -> Path:
     return folder
 
 
-def set_parameters(workspace: Workspace, name: str, parameters: int) -> None:
-    path = workspace.configs / "model_mapping.json"
-    mapping = json.loads(path.read_text("utf-8"))
-    mapping["models"][name]["parameters"] = parameters
-    path.write_text(json.dumps(mapping), "utf-8")
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> Large:
+    """Makes the phase's base one of so many weights: its files stay as small as they are."""
+
+    def make(workspace: Workspace, parameters: int) -> None:
+        path = workspace.configs / "model_mapping.json"
+        mapping = json.loads(path.read_text("utf-8"))
+        mapping["models"][BASE]["parameters"] = parameters
+        path.write_text(json.dumps(mapping), "utf-8")
+
+        def counted(located: Located) -> int | None:
+            return parameters if located.name == BASE else parameters_of(located)
+
+        monkeypatch.setattr("core.phases.needs.parameters_of", counted)
+
+    return make
 
 
 def with_memory(size: int) -> Machine:
@@ -239,10 +255,10 @@ def _before(missing: list[PlannedJob], job: PlannedJob) -> int:
 
 
 def test_a_training_is_run_smaller_then_with_a_smaller_preset_then_on_a_smaller_base(
-    phase_one: Workspace, tmp_path: Path
+    phase_one: Workspace, tmp_path: Path, large: Large
 ) -> None:
     use_base(phase_one, large_base(tmp_path / "large"))
-    set_parameters(phase_one, "starter-135M", 10**9)
+    large(phase_one, 10**9)
     found = nearest(phase_one, with_memory(40 * GB), "train")
     assert "2 examples at once in place of 8, which the training does by itself, needs" in found
     found = nearest(phase_one, with_memory(7 * GB), "train", chosen="standard")
@@ -260,13 +276,15 @@ def test_a_training_is_run_smaller_then_with_a_smaller_preset_then_on_a_smaller_
     assert found.startswith(f"{on}2 examples at once in place of 8, which the training does by itself, needs "), found
 
 
-def test_a_preset_of_less_rank_fits_where_shorter_examples_do_not(phase_one: Workspace, tmp_path: Path) -> None:
+def test_a_preset_of_less_rank_fits_where_shorter_examples_do_not(
+    phase_one: Workspace, tmp_path: Path, large: Large
+) -> None:
     presets = phase_one.configs / "presets.yaml"
     text = presets.read_text("utf-8")
     ranked = text[text.index("\nultra:") : text.index("\ngpu:")].replace("ultra", "ranked", 1)
     presets.write_text(text + ranked.replace("lora_r: 2", "lora_r: 512"), "utf-8")
     use_base(phase_one, large_base(tmp_path / "large"))
-    set_parameters(phase_one, "starter-135M", 10**9)
+    large(phase_one, 10**9)
     found = nearest(phase_one, with_memory(8 * GB), "train", chosen="ranked")
     assert found.startswith("fits: tara train-domain "), found
     assert "--preset" in found
@@ -282,10 +300,10 @@ def test_a_preset_of_less_rank_fits_where_shorter_examples_do_not(phase_one: Wor
     ],
 )
 def test_what_a_job_is_for_is_left_out_where_the_job_does_not_fit(
-    phase_one: Workspace, tmp_path: Path, kind: str, compression: Compression, says: str
+    phase_one: Workspace, tmp_path: Path, large: Large, kind: str, compression: Compression, says: str
 ) -> None:
     use_base(phase_one, large_base(tmp_path / "large"))
-    set_parameters(phase_one, "starter-135M", 10**9)
+    large(phase_one, 10**9)
     assert nearest(phase_one, with_memory(2 * GB), kind, compression=compression).startswith(says)
     found = nearest(phase_one, with_memory(GB // 10), kind, compression=compression)
     assert found.startswith(f"{NONE_FITS}; tried were "), found
@@ -298,8 +316,8 @@ def test_a_large_vocabulary_is_quantized_in_slabs() -> None:
     assert need_of("quantize", {"type": "Q4_K_M"}, shape).memory < GB // 2
 
 
-def test_a_smaller_type_is_named_where_disk_is_short(phase_one: Workspace) -> None:
-    set_parameters(phase_one, "starter-135M", GB)
+def test_a_smaller_type_is_named_where_disk_is_short(phase_one: Workspace, large: Large) -> None:
+    large(phase_one, GB)
     roomy = with_memory(10**13)
 
     def total(quantization: str) -> int:
@@ -407,10 +425,10 @@ def test_errors_are_of_whole_attempts_and_medians_have_no_sign() -> None:
     assert (base.memory, base.seconds) == (None, None)
 
 
-def test_lines_fit_the_smallest_screen(phase_one: Workspace) -> None:
+def test_lines_fit_the_smallest_screen(phase_one: Workspace, large: Large) -> None:
     from tara_tui.details import plan_lines
 
-    set_parameters(phase_one, "starter-135M", 10**12)
+    large(phase_one, 10**12)
     lines = plan_lines(outlook_of_phase(phase_one, 1))
     assert lines[0].split() == ["job", "memory", "disk", "time"]
     jobs = lines[1 : lines.index(next(line for line in lines if "one after the other" in line)) + 1]

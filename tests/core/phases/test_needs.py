@@ -1,8 +1,11 @@
 """What jobs are expected to take, by the files of real bases and by folders."""
 
+import json
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from core.catalog import load_catalog
@@ -44,6 +47,22 @@ def test_a_folders_weights_are_counted_whatever_the_catalogue_says(
     use_base(workspace, folder)  # which says a million
     estimator = Estimator(workspace, load_catalog(workspace))
     assert estimator.largest(["starter-135M"]).parameters == sum(one.numel() for one in model.parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_masks_and_a_head_that_is_the_embedding_are_not_counted(tied: bool, tmp_path: Path) -> None:
+    folder = build_tiny("gpt2", tmp_path / "tiny")
+    located = Located("tiny", "local", folder)
+    counted = parameters_of(located)
+    assert counted is not None
+    weights = load_file(folder / "model.safetensors")
+    head = weights["transformer.wte.weight"].clone()
+    weights |= {"lm_head.weight": head, "transformer.h.0.attn.bias": torch.ones(1, 1, 512, 512)}
+    save_file(weights, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config.pop("tie_word_embeddings", None)  # gpt2 ties where its config does not say
+    (folder / "config.json").write_text(json.dumps(config if tied else config | {"tie_word_embeddings": False}))
+    assert parameters_of(located) == counted + (0 if tied else head.numel())
 
 
 def test_what_cannot_be_counted_is_not_known(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from core.phases import service
 from core.phases.compared import tables
 from core.phases.measured import compressed, figures, label
 from core.phases.measuring import MeasuringPlanner, measure_artifact, parents_of
-from core.phases.outcome import losses
+from core.phases.outcome import losses, outcome
 from core.phases.outlook import outlook_of_phase
 from core.phases.planned import Plan
 from core.phases.recommending import Wish, recommend_phase
@@ -31,6 +31,7 @@ from core.tasks.check_small import verdict_of
 from core.tasks.context import Context, TaskError
 from core.tasks.domain_scores import Scored
 from core.workspace import Workspace
+from tara_tui.store_backend import StoreBackend
 from tests.conftest import new_workspace
 from tests.imitate import FAILED, end_job, ready, start_job
 from tests.models import build_tiny
@@ -154,6 +155,12 @@ def test_a_sparse_phase_loads_and_says_what_it_lost(phase: Workspace) -> None:
         assert (one["compression"], one["kept"]) == ("sparse", "sparse")
         assert one["why"].startswith("sparse, ")
         assert any(row[0] == "creative" for row in losses(one)[1])
+        told = outcome(reader, reader.phase(1))
+        assert str(told[0]).startswith("verification")
+        assert told[-2:] == [f"base {one['base']}: {one['why']}", losses(one)]
+        shown = StoreBackend(phase).phase_outcome(1)
+        assert shown[0] == f" {told[0]}"
+        assert any(line.startswith("held-out loss  sparse ") for line in shown)
         gguf = next(row for row in reader.artifacts(kind="gguf") if row["sha256"] == sha_of_bundle(phase))
         assert figures(reader, gguf)["held_out_loss", "creative"].value == one["rows"][0]["loss"]["sparse"]
         # Measured against the whole model's F16 file, each with the adapter that fits it.
