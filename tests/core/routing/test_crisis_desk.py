@@ -67,7 +67,7 @@ def test_both_vectors_are_asked_for_at_once(desk: Desk, asked: list[Any]) -> Non
     assert len(asked) == 1
     # What it is about is read as it was meant, a crisis as it was written.
     desk.route("my knea hurts and i hav a feever since yestarday")
-    assert asked[1:] == [(1, [None]), (1, [ADAPTER])]
+    assert asked[1:] == [(1, [None, ADAPTER]), (1, [None])]
 
 
 def test_a_crisis_of_no_known_wording_goes_to_the_safest_domain(desk: Desk) -> None:

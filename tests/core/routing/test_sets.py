@@ -162,6 +162,13 @@ def test_crises_and_what_only_sounds_like_them(name: str, real: int, harmless: i
     assert {row["kind"] for row in cases if row["crisis"]} == CRISES
 
 
+def test_everyday_messages_of_development() -> None:
+    stories = rows("everyday_develop.jsonl")
+    assert all(set(row) == {"text"} for row in stories)
+    assert len(stories) >= 400
+    assert sum(len(row["text"].split()) >= 30 for row in stories) >= 120
+
+
 def test_every_text_is_there_once() -> None:
     for path in sorted(DATA.glob("*.jsonl")):
         counts = Counter(" ".join(text.lower().split()) for text in texts(path.name))
