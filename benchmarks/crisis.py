@@ -102,7 +102,7 @@ def report(cases: list[dict[str, Any]], encoder: Encoder | None, adapter: Path |
     if encoder is not None:
         # Both vectors, as the router asks for them.
         results["with the encoder"] = measure(
-            cases, lambda text: find_crisis(text, encoder.embed_adapted([text], [None, adapter])[0])
+            cases, lambda text: find_crisis(text, encoder.embed_adapted([text], [None, adapter])[0, 1])
         ) | {"threshold": model.threshold(True)}
     results["without"] = measure(cases, find_crisis) | {"threshold": model.threshold(False)}
     return results

@@ -12,7 +12,7 @@ from core.cli.group import COMMANDS, SHORT_HELP
 from core.errors import ExitCode
 from core.runner.presence import runner_pid
 from core.workspace import Workspace
-from tests.conftest import ROOT
+from tests.conftest import ROOT, use_base
 from tests.core.cli.command import TARA, Answer, assert_one_line, each, tara
 from tests.core.runner.watch import add_job, over, source_folder
 from tests.imitate import contents
@@ -230,14 +230,18 @@ def test_domains_without_data_are_named_when_they_come_in(workspace: Workspace) 
     assert "no data" not in added.out
 
 
-def test_a_plan_that_does_not_fit_is_shown_whole_and_refused(tiny_workspace: Workspace) -> None:
+def test_a_plan_that_does_not_fit_is_shown_whole_and_refused(
+    tiny_workspace: Workspace, tiny_llama: Path, tmp_path: Path
+) -> None:
     tara("create-phase", "1", "--domains", "healthcare,business", cwd=tiny_workspace.root)
     fits = tara("plan", "phase", "1", cwd=tiny_workspace.root)
     assert (fits.status, fits.err) == (0, ""), fits
-    mapping = tiny_workspace.configs / "model_mapping.json"
-    text = json.loads(mapping.read_text("utf-8"))
-    text["models"]["starter-135M"]["parameters"] = 10**13
-    mapping.write_text(json.dumps(text), "utf-8")
+    large = tmp_path / "large"  # by its config; its weights are not
+    shutil.copytree(tiny_llama, large)
+    config = json.loads((large / "config.json").read_text("utf-8"))
+    config |= {"hidden_size": 2**17, "intermediate_size": 2**19, "num_hidden_layers": 2**12}
+    (large / "config.json").write_text(json.dumps(config), "utf-8")
+    use_base(tiny_workspace, large)
     plain = tara("plan", "phase", "1", cwd=tiny_workspace.root)
     scripted = tara("plan", "phase", "1", "--json", cwd=tiny_workspace.root)
     assert plain.status == scripted.status == ExitCode.REFUSED == 4
