@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tests.core.chat.tiny import write_model
 from tests.core.cli.command import TARA, assert_one_line, tara
 from tests.terminal.pseudo_terminal import Terminal
 
+MOMENT_S = 0.02  # that an engine computes while it is held back
 QUOKKAS = "Zanzibar has quokkas everywhere today"  # nobody's domain, and no follow-up
 
 
@@ -46,17 +48,20 @@ def engine_of(terminal: Terminal) -> psutil.Process:
 
 
 def drip(terminal: Terminal, engine: psutil.Process, holds: Callable[[], object]) -> None:
-    """Let the engine compute only while the test waits for what comes of it, until the condition holds; then it stands
-    still. So a tiny model's long answer is not at its end before the test has read its beginning."""
+    """Let the engine compute for moments, between which what came of them is read, until the condition holds; then it
+    stands still. So a tiny model's long answer is not at its end before the test has read its beginning, however slow
+    the terminal is."""
+    engine.suspend()
 
     def look() -> object:
-        engine.suspend()
         seen = holds()
         if not seen:
             engine.resume()
+            time.sleep(MOMENT_S)
+            engine.suspend()
         return seen
 
-    terminal.read_until(look)
+    terminal.read_until(look, within=90.0)
 
 
 def objects(text: str) -> list[dict[str, Any]]:
