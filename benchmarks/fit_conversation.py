@@ -31,7 +31,6 @@ TALKS = ROOT / "benchmarks" / "data" / "routing_conversations_develop.jsonl"
 FOLDS = 10
 SEED = 1
 SHARES = (1.0, 0.3, 0.7, 1.0)  # of the kinds of turns, in their order
-TOTAL = 188.0  # a kind's weight in all: the number of turns that stay
 RIDGE = 0.1
 
 
@@ -60,9 +59,9 @@ class Turns:
     @property
     def weights(self) -> Any:
         """What each counts: turns that stay, all changes, and those to none the same in all."""
-        found = np.zeros(len(self.before))
-        for those, share in zip(self.kinds().values(), SHARES, strict=True):
-            found[those] = TOTAL * share / max(1, those.sum())
+        found, kinds = np.zeros(len(self.before)), list(self.kinds().values())
+        for those, share in zip(kinds, SHARES, strict=True):
+            found[those] = kinds[0].sum() * share / max(1, those.sum())
         return found
 
     def part(self, keep: Any) -> "Turns":

@@ -3,6 +3,7 @@ nothing in it can move a terminal's cursor, change its colours or title, ring, o
 
 import json
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,6 +106,11 @@ def span(seconds: float | None) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def iso(at: float) -> str:
+    """A moment in local time with its offset; up to the minute its first 16 characters."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
+
+
 def columns_within(headers: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Table]:
     """A table as several that stand below each other, each with the first column and as many of the others as fit into
     `width` characters."""
@@ -123,6 +129,12 @@ def columns_within(headers: Sequence[str], rows: Sequence[Sequence[str]], width:
 def figure_columns(rows: Sequence[Sequence[str]]) -> list[int]:
     """The columns of figures, which are set to the right."""
     return [at for at in range(len(rows[0]) if rows else 0) if all(_FIGURE.fullmatch(row[at]) for row in rows)]
+
+
+def figure_table(one: Table) -> str:
+    """A table with its columns of figures set to the right."""
+    headers, rows = one
+    return table(headers, rows, figure_columns(rows))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence[int] = ()) -> str:

@@ -4,6 +4,7 @@ import logging
 
 from core.errors import TaraError
 from tara_tui import present
+from tara_tui.asking import unexpected
 from tara_tui.backend import Service
 from tara_tui.build_form import fields_of, technique_of
 from tara_tui.commands import COMMANDS, help_lines
@@ -241,11 +242,11 @@ class Actions(Talking):
             def outcome() -> list[str]:
                 try:
                     return self.app.backend.phase_outcome(number)
-                except Exception as error:  # what the screen holds is shown all the same
-                    if isinstance(error, TaraError):
-                        return [f" {present.one_line(error.one_line())}"]
+                except TaraError as error:  # what the screen holds is shown all the same
+                    return [f" {present.one_line(error.one_line())}"]
+                except Exception as error:
                     log.exception("what came of phase %d cannot be told", number)
-                    return [f" {type(error).__name__}: {present.one_line(str(error))} (details in runs/console.log)"]
+                    return [f" {unexpected(error)}"]
 
             self.read(heading, outcome, before=[*entries, Entry("")])
         else:

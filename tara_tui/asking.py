@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("tara.console")
 
 
+def unexpected(error: Exception) -> str:
+    """An error that nobody expected, in a line; its traceback is in the log."""
+    return present.one_line(f"{type(error).__name__}: {error} (details in runs/console.log)")
+
+
 class Asking:
     """Carries out wishes in a thread and tells how they ended; shows questions, forms and texts."""
 
@@ -51,8 +56,7 @@ class Asking:
                 ended = ActionEnded(present.one_line(error.one_line()), True, dialog)
             except Exception as error:
                 log.exception("an action failed")
-                line = f"{type(error).__name__}: {error} (details in runs/console.log)"
-                ended = ActionEnded(present.one_line(line), True, dialog)
+                ended = ActionEnded(unexpected(error), True, dialog)
             self.app.post_message(ended)
 
         self.app.run_worker(carry_out, thread=True, group="wishes", exit_on_error=False)

@@ -1,11 +1,13 @@
 """A base's sizes under the names of its config.json, and how many weights it has, whatever its files are; nothing is
 loaded."""
 
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from core.catalog.bases import Located, weights_of
 from core.errors import InvalidInput
-from core.gguf.header import read_header
+from core.gguf.header import Header, read_header
 from core.hygiene.architectures import BUFFERS, HEAD
 from core.hygiene.reading import Malformed, read_object
 from core.hygiene.safetensors_file import read_header as read_safetensors_header
@@ -18,7 +20,7 @@ def config_of(located: Located) -> dict[str, Any] | None:
     """
     if located.gguf_file is None:
         return read_object(located.path / "config.json")
-    header = read_header(located.file)
+    header = _header(located.file)
     kind = header.architecture
     said = {name.removeprefix(f"{kind}."): value for name, value in header.metadata.items()}
     if any(name.startswith(f"{kind}.attention.head_count") for name in header.arrays):
@@ -40,7 +42,7 @@ def parameters_of(located: Located) -> int | None:
     once more; None where these cannot be read."""
     try:
         if located.gguf_file is not None:
-            return sum(tensor.elements for tensor in read_header(located.file).tensors)
+            return sum(tensor.elements for tensor in _header(located.file).tensors)
         config = config_of(located) or {}
         tied = config.get("tie_word_embeddings", config.get("model_type") == "gpt2")  # only gpt2 ties when not told
         files = weights_of(located.name, located.path)
@@ -49,3 +51,17 @@ def parameters_of(located: Located) -> int | None:
         return None
     counted = (one for one in tensors if not one.name.endswith(BUFFERS) and not (tied and one.name == HEAD))
     return sum(tensor.elements for tensor in counted)
+
+
+def _header(file: Path) -> Header:
+    """A GGUF's header, which takes a while to read: sizes and weights are asked for one after the other."""
+    try:
+        stands = file.stat()
+    except OSError:
+        return read_header(file)  # which says what is wrong
+    return _header_as_it_stands(file, stands.st_size, stands.st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _header_as_it_stands(file: Path, size: int, changed_ns: int) -> Header:
+    return read_header(file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from core.store.views import PhaseView
-from core.text import figure_columns, table
+from core.text import figure_table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -68,4 +68,4 @@ def merge_table(reader: "Reader", phase: PhaseView) -> str:
     from core.phases.outcome import unified
 
     kept = unified(reader, phase)
-    return table(*kept, right=figure_columns(kept[1])) if kept is not None else ""
+    return figure_table(kept) if kept is not None else ""

@@ -1,6 +1,5 @@
 """Commands that show phases."""
 
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,7 @@ import click
 from core.cli.common import NUMBER, figure, json_option, print_json, root_option, true_reader
 from core.cli.merging import checks_json, merge_line, merge_table
 from core.store.views import DomainView, Measurement, PhaseView
-from core.text import NOT_MEASURED, clean, figure_columns, size, table
+from core.text import NOT_MEASURED, clean, figure_table, iso, size, table
 
 if TYPE_CHECKING:
     from core.store.reads import Reader
@@ -65,11 +64,6 @@ def phase_json(phase: PhaseView, reader: "Reader") -> dict[str, Any]:
         "domains": [domain_json(domain) for domain in phase.domains],
         "releases": [{**asdict(release), "created_at": iso(release.created_at)} for release in phase.releases],
     }
-
-
-def iso(at: float) -> str:
-    """A moment in local time with its offset."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at))
 
 
 @click.command("list-phases")
@@ -130,7 +124,7 @@ def show_phase(phase_number: int, root: str | None, as_json: bool) -> None:
         ratio = phase.compression_ratio
         click.echo(clean(f"compression: {NOT_MEASURED if ratio is None else f'{ratio.value:.2f}, {ratio.method}'}"))
     for one in came_of_it:
-        click.echo(clean(one) if isinstance(one, str) else table(*one, right=figure_columns(one[1])))
+        click.echo(clean(one) if isinstance(one, str) else figure_table(one))
     for release in phase.releases:
         mark = "current" if release.active else "kept"
         click.echo(f"release: version {release.version} in {release.target} ({mark}, {size(release.bytes)})")

@@ -69,7 +69,8 @@ class Estimator:
         if name not in self._shapes:
             model = self._catalog.bases[name]
             located = locate(model, self._workspace)
-            # The files' own number: what the catalogue says is by hand, for bases that are not here.
+            # The catalogue's number is by hand; it counts only where a header cannot be read, which the job that
+            # prepares the base says.
             self._shapes[name] = shape_of(located, parameters_of(located) or model.parameters)
         return self._shapes[name]
 

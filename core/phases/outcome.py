@@ -1,6 +1,5 @@
 """What came of a phase: sentences and tables on its bundle, its files and what was allowed, as they were recorded."""
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ from core.phases.smoked import smoked
 from core.phases.verified import answers_line, verified_phase
 from core.store.reads import Reader
 from core.store.views import PhaseView
-from core.text import NOT_MEASURED, Table, size
+from core.text import NOT_MEASURED, Table, iso, size
 
 
 def outcome(reader: Reader, phase: PhaseView) -> list[str | Table]:
@@ -45,7 +44,7 @@ def outcome_json(reader: Reader, phase: PhaseView) -> dict[str, Any]:
 
 def smoke_line(report: Mapping[str, Any]) -> str:
     """A report of `tara smoke` in a line."""
-    return f"smoke test: {report['line']} ({_minute(report['at'])})"
+    return f"smoke test: {report['line']} ({iso(report['at'])[:16]})"
 
 
 def losses(small: Mapping[str, Any]) -> Table:
@@ -75,7 +74,7 @@ def unified(reader: Reader, phase: PhaseView) -> Table | None:
 def override_line(one: Mapping[str, Any]) -> str:
     """A recorded override of the quality threshold, in a line."""
     threshold = "" if one["threshold"] is None else f" {one['threshold']:g}"
-    what = f"{one['for']} below the quality threshold{threshold}, {_minute(one['at'])}: {one['reason']}"
+    what = f"{one['for']} below the quality threshold{threshold}, {iso(one['at'])[:16]}: {one['reason']}"
     return what + (f" ({'; '.join(one['below'])})" if one["below"] else " (given before anything was measured)")
 
 
@@ -87,7 +86,3 @@ def _left(one: Mapping[str, Any]) -> str:
         f"merged {one['domain']}: {one['file_type']} left {one['share']:.1%} of its adapter's change, "
         f"with an error of {one['error']:.1%} of it"
     )
-
-
-def _minute(at: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M", time.localtime(at))

@@ -171,7 +171,7 @@ class Router:
             inside=subject.inside,
             none=subject.none,
             nearest=subject.nearest,
-            tie=round(tie.domain, 4),
+            tie=round(tie.domain, 4) if subject.reading is not None else 0.0,  # words are not weighed with it
             topic_changed=previous is not None and domain is not None and domain != previous,
             consensus=self._torn(domain, confidence, candidates),
             unavailable=gone,

@@ -1,6 +1,7 @@
 """What jobs are expected to take, by the files of real bases and by folders."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from core.phases.needs import LIBRARIES, Estimator, footprint, need_of, shape_of
 from core.training.footprint import Shape
 from core.workspace import Workspace
 from tests.conftest import use_base
-from tests.models import ARCHITECTURES, build_tiny
+from tests.models import ARCHITECTURES, build_tiny, embedded_gguf
 
 LARGE = Shape(3_000_000_000, 36, 2048, 11008, 151936)
 PRESET = {
@@ -63,6 +64,15 @@ def test_masks_and_a_head_that_is_the_embedding_are_not_counted(tied: bool, tmp_
     config.pop("tie_word_embeddings", None)  # gpt2 ties where its config does not say
     (folder / "config.json").write_text(json.dumps(config if tied else config | {"tie_word_embeddings": False}))
     assert parameters_of(located) == counted + (0 if tied else head.numel())
+
+
+def test_a_header_that_changed_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "base.gguf"
+    shutil.copyfile(embedded_gguf(), file)
+    located = Located("tiny", "gguf", tmp_path, file.name)
+    assert parameters_of(located) == parameters_of(located) == 134_515_008
+    file.write_bytes(b"GGUF")
+    assert parameters_of(located) is None
 
 
 def test_what_cannot_be_counted_is_not_known(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from core.errors import InvalidInput
 from core.routing import Desk, Router, build_routing_data
 from core.routing.blend import shipped_blend
 from core.routing.data import TERMS, validate
+from core.routing.decision import KEYWORDS
 from core.routing.prepare import with_vectors
 from core.routing.rows import rows_from
 from core.routing.vectors import unpacked
@@ -142,6 +143,8 @@ def test_a_follow_up_stays_and_a_new_topic_goes(desk: Desk) -> None:
     assert (stayed.domain, stayed.follow_up, stayed.topic_changed) == ("education", True, False)
     late = desk.route("and with three of them?", "education", previous=before, seconds=7200)
     assert late.tie < stayed.tie / 10
+    by_words = desk.router.route("and with three of them?", "education")
+    assert (by_words.method, by_words.tie) == (KEYWORDS, 0.0)  # nothing was added, so that nothing is told
     other = desk.route("My throat hurts and I have a fever", "education", previous=before)
     assert (other.domain, other.follow_up, other.topic_changed) == ("healthcare", False, True)
 
