@@ -12,6 +12,7 @@ from core.phases.needs import Estimator, footprint
 from core.phases.planned import SHORT_KEY, Plan, PlannedJob
 from core.phases.predictor import Predictor
 from core.phases.unread import unread
+from core.phases.scored_work import SCORED
 from core.phases.work import STUDENTS, work_of
 from core.runner.admission import Need
 from core.store.reads import Reader
@@ -85,7 +86,9 @@ class JobMaker:
     def _with_prediction(self, job: PlannedJob, inputs: Mapping[str, Any]) -> PlannedJob:
         data: Any = inputs.get("data")
         examples: Any = self._read(data) if isinstance(data, Path) else []
-        if job.kind in ("check-merge", *STUDENTS):
+        if job.kind == "repair-adapter":
+            examples = {job.params["domain"]: examples}
+        elif job.kind in ("check-merge", *STUDENTS, *SCORED):
             examples = {name: self._read(path) for name, path in data.items()}
         texts = len(unread(job.params, inputs["examples"])) if job.kind == "package" else 0
         work = work_of(job.kind, job.params, self._estimator.largest(job.bases).parameters, examples, texts)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
+from core.phases.scored_work import SCORED
+
 # Of the matrices multiplied, in float32. So small that one thread does it: two that wait for each other on cores that
 # a running job has would show a tenth of the speed.
 _SIDE = 64
@@ -31,12 +33,13 @@ _STARTUP_S = {
     "base": 7.0, "train": 8.0, "evaluate": 10.0, "merge": 8.0, "convert": 7.0, "adapter-convert": 9.0, "quantize": 2.0,
     "imatrix": 8.0, "verify": 6.0, "package": 2.5, "unify": 8.0, "check-merge": 8.0, "accept-merge": 0.5,
     "prune": 8.0, "teach": 8.0, "heal": 8.0, "distil": 8.0, "slice-adapter": 9.0, "check-small": 4.0,
-    "repair": 3.0, "repair-adapter": 9.0, "quality-gate": 0.5, "keep": 0.5,
+    "repair": 3.0, "repair-adapter": 4.0, "quality-gate": 0.5, "keep": 0.5, "kept-change": 1.0,
+    "type-costs": 10.0, "hybrid": 4.0, "check-delivered": 4.0, "measure": 5.0,
 }  # fmt: skip
 # Share of the multiplication's rate that training reached: 6 * 135e6 * 13259 tokens in 93.7 seconds. Scoring and the
 # importance matrix are counted likewise; LoRA does not work out all gradients that the 6 is for: the share takes it up.
 _SHARE = 0.87
-_COMPUTING = ("train", "evaluate", "imatrix", "check-merge", "prune", "teach", "heal", "distil")
+_COMPUTING = ("train", "evaluate", "imatrix", "check-merge", "prune", "teach", "heal", "distil", *SCORED)
 _LINKING = 4.0  # a base that is a folder, or stays as it is: its files are linked and hashed
 # Bytes that would be copied in the time that a parameter takes: base 21 seconds of dequantizing for 135e6 parameters,
 # convert 2, quantize 2.7, verify 2.4 a domain. No merge was among the jobs: it reads and writes as convert does.
@@ -44,7 +47,7 @@ _LINKING = 4.0  # a base that is a folder, or stays as it is: its files are link
 # file. What runs files over text (check-small, repair-adapter, type-costs, hybrid) goes with the text: no figure.
 _COPIES = {"base": 920.0, "merge": 88.0, "convert": 88.0, "adapter-convert": 20.0, "quantize": 118.0, "verify": 105.0,
            "package": 9.0, "unify": 375.0, "accept-merge": 0.0, "slice-adapter": 5.0, "quality-gate": 0.0,
-           "repair": 290.0, "keep": _LINKING}  # fmt: skip
+           "repair": 290.0, "keep": _LINKING, "kept-change": 300.0}  # fmt: skip
 
 
 def seconds_by_speed(kind: str, work: float, speed: Speed, *, threads: int, from_gguf: bool) -> float | None:

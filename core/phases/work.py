@@ -3,24 +3,21 @@
 For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
 without the adapter, and for `imatrix` and `teach` tokens are read forward, for `prune` over and over. `check-merge`
-scores all domains' held-out examples once. For `verify`, `check-small` and `unify` it is parameters times domains, for
-`package` the parameters of the base, and the texts that the sentence encoder has to read, for every other kind the
-parameters of the base.
+scores all domains' held-out examples once. Of jobs that run files over text with the engine, see `scored_work`. For
+`verify` and `unify` it is parameters times domains, for `package` the parameters of the base, and the texts that the
+sentence encoder has to read, for every other kind the parameters of the base.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from core.errors import InvalidInput
-from core.training.data import Example, split_examples
+from core.phases.example_tokens import part, tokens_of
+from core.phases.scored_work import SCORED, scored_work
+from core.training.data import Example
 
 STUDENTS = {"heal": 1, "distil": 2}  # kinds that teach a small model, and how many of them
 PASSES = 40.0  # over the text while layers are left out in turn: about six for each of those that go
-TRAINED, FORWARD, SCORED = 6, 2, 2 * 2
-# Counted on the starter data with the embedded base's tokenizer: 139 tokens an example of about 545 characters in three
-# messages. Other tokenizers and languages differ; a job that has run of the same kind corrects for it.
-CHARACTERS_A_TOKEN = 4.0
-TOKENS_A_MESSAGE = 2.0  # of the template
+TRAINED, FORWARD, COMPARED = 6, 2, 2 * 2
 # Parameters that are packaged in the time in which the sentence encoder reads a message and its share of the other
 # texts: 15 ms. Of the five starter domains 1,149 messages are counted; with the rest they were read in 17 seconds.
 READING = 9.7e6
@@ -35,12 +32,14 @@ def work_of(
 ) -> float:
     """The work of a job on a base of so many parameters; `examples` are those of its data, undivided; by domain
     where it has several. `unread` texts are to be read by the sentence encoder."""
+    if isinstance(examples, Mapping) and kind in SCORED:
+        return scored_work(kind, params, parameters, examples)
     if isinstance(examples, Mapping) and kind in STUDENTS:
         taught = [
             count
             for name, some in examples.items()
-            for count in _tokens(
-                _part(params["domains"][name], some, held_out=False), params["domains"][name], params["sequence_length"]
+            for count in tokens_of(
+                part(params["domains"][name], some, held_out=False), params["domains"][name], params["sequence_length"]
             )
         ]
         mean = sum(taught) / len(taught) if taught else 0.0
@@ -50,20 +49,20 @@ def work_of(
         assert kind == "check-merge"
         length = params["sequence_length"]
         scored = [
-            _tokens(_part(params["domains"][name], some, held_out=True), params["domains"][name], length)
+            tokens_of(part(params["domains"][name], some, held_out=True), params["domains"][name], length)
             for name, some in examples.items()
         ]
         return FORWARD * float(parameters) * sum(map(sum, scored))
     if kind == "train":
         preset = params["preset"]
-        tokens = _tokens(_part(params, examples, held_out=False), params, int(preset["sequence_length"]))
+        tokens = tokens_of(part(params, examples, held_out=False), params, int(preset["sequence_length"]))
         step = int(preset["batch_size"]) * int(preset["gradient_accumulation"])
         seen = min(len(tokens) * int(preset["epochs"]), int(preset["max_steps"]) * step)
         mean = sum(tokens) / len(tokens) if tokens else 0.0
         return TRAINED * float(parameters) * mean * seen
     if kind == "evaluate":
-        tokens = _tokens(_part(params, examples, held_out=True), params, int(params["sequence_length"]))
-        return SCORED * float(parameters) * sum(tokens)
+        tokens = tokens_of(part(params, examples, held_out=True), params, int(params["sequence_length"]))
+        return COMPARED * float(parameters) * sum(tokens)
     if kind == "prune":
         return FORWARD * float(parameters) * int(params["tokens"]) * PASSES
     if kind in ("imatrix", "teach"):
@@ -72,24 +71,6 @@ def work_of(
         return float(parameters) + READING * unread
     if kind == "unify":
         return float(parameters) * len(params["weights"])
-    if kind in ("verify", "check-small"):
+    if kind == "verify":
         return float(parameters) * len(params["domains"])
     return float(parameters)
-
-
-def _part(params: Mapping[str, Any], examples: Sequence[Example], *, held_out: bool) -> Sequence[Example]:
-    try:
-        return split_examples(examples, params["seed"], params["held_out_fraction"])[held_out]
-    except InvalidInput:
-        return ()  # planning itself refuses data that cannot be divided
-
-
-def _tokens(examples: Sequence[Example], params: Mapping[str, Any], most: int) -> list[float]:
-    """The tokens of each example as it is taught: under the domain's system prompt, cut to `most`."""
-    system = str(params.get("system_prompt") or "")
-    found = []
-    for example in examples:
-        characters = len(system) + sum(len(message["content"]) for message in example.messages)
-        messages = len(example.messages) + bool(system)
-        found.append(min(float(most), characters / CHARACTERS_A_TOKEN + messages * TOKENS_A_MESSAGE))
-    return found
