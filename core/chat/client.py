@@ -32,6 +32,7 @@ from core.chat.protocol import (
     Finished,
     Judge,
     Judged,
+    LowMemory,
     Piece,
     PromptRefused,
     SamplingOptions,
@@ -210,10 +211,11 @@ class Engine:
 
     @contextlib.contextmanager
     def _noting(self, base: Base | None, domain: str | None) -> Iterator[None]:
-        """Note a question that the engine could not answer; what its owner or the prompt is to blame for is none."""
+        """Note a question that the engine could not answer; what its owner or the prompt is to blame for is none, nor is
+        a lack of memory: whether a base fits is looked at anew for each message."""
         try:
             yield
-        except (EngineClosed, PromptRefused):
+        except (EngineClosed, PromptRefused, LowMemory):
             raise
         except EngineError as error:
             self.health.failed(base.name if base is not None else None, domain, error.message)
@@ -325,7 +327,7 @@ class Engine:
             process, seconds = self._pool.get(base, self.n_ctx, watched)
         except EngineError as error:
             silent = self._timed_out(base) if dog.expired and isinstance(error, EngineCrashed) else None
-            if not isinstance(error, EngineClosed):
+            if not isinstance(error, (EngineClosed, LowMemory)):
                 self.health.base_failed(base.name, (silent or error).message)
             if silent is not None:
                 raise silent from error
@@ -342,11 +344,14 @@ class Engine:
 
     def _chosen(self, domain: str | None) -> tuple[Base, Adapter | None]:
         """The model and adapter for a domain; for None the base that was used last, else the one most domains use, of
-        those that could be started."""
+        those that could be started and for which there is memory."""
         if domain is not None:
             return self.holdings.domain(domain)
         loaded = self._pool.resident()
-        return self.holdings.base(loaded[-1] if loaded else self.holdings.most_used(self.health.unfit)), None
+        if loaded:
+            return self.holdings.base(loaded[-1]), None
+        short = {name for name, base in self.holdings.bases.items() if self._pool.shortage(base, self.n_ctx)}
+        return self.holdings.base(self.holdings.most_used(self.health.unfit | short)), None
 
     def _key(
         self,

@@ -164,6 +164,19 @@ def test_a_base_that_does_not_fit_leaves_its_domains_out_and_the_error_stays(tin
             list(turn.events())
 
 
+def test_a_domain_is_asked_again_as_soon_as_there_is_memory(tiny_bundle: Path) -> None:
+    free = {"bytes": 10**12}
+    with Engine(tiny_bundle, n_ctx=512, threads=1, available=lambda: free["bytes"]) as engine:
+        conversation = Conversation(tiny_bundle, engine=engine, sampling=SEEDED)
+        turn = conversation.ask(LEAD)
+        free["bytes"] = 0  # gone between the decision and the start
+        with pytest.raises(LowMemory):
+            list(turn.events())
+        free["bytes"] = 10**12
+        assert engine.unavailable() == {}
+        assert answered(conversation, LEAD) == ("leadership", None)
+
+
 def test_a_loaded_base_fits_however_little_is_free(tiny_bundle: Path) -> None:
     free = {"bytes": 10**12}
     with Engine(tiny_bundle, n_ctx=512, threads=1, available=lambda: free["bytes"]) as engine:
