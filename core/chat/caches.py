@@ -8,13 +8,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from core.chat.protocol import SamplingOptions
 from core.files import hash_json
 
 if TYPE_CHECKING:
-    from core.chat.events import Done  # noqa: F401 - named in a base class
+    from core.chat.events import Done
+    from core.chat.holdings import Adapter, Base
     from core.routing.emotion import Emotion, EmotionReader
     from core.routing.vectors import Embedding
     from core.routing.words import Word
@@ -97,12 +99,30 @@ class AnswerCache(Cache[str, "Done"]):
 
     @staticmethod
     def key(
-        files: Sequence[Any], messages: Sequence[dict[str, str]], options: SamplingOptions, n_ctx: int, context: int
+        base: "Base",
+        adapter: "Adapter | None",
+        messages: Sequence[dict[str, str]],
+        options: SamplingOptions,
+        n_ctx: int,
+        context: int,
     ) -> str:
-        """SHA-256 of all an answer depends on. A greedy answer depends on no other setting of the sampler than its
-        length."""
+        """SHA-256 of all an answer depends on: the files, by hash and state, the whole prompt and all settings. A
+        greedy answer depends on no other setting of the sampler than its length."""
+        files = [base.sha256, _state(base.path), adapter.sha256 if adapter else None]
+        files.append(_state(adapter.path) if adapter and adapter.path else None)
         settings: Any = options.max_tokens if options.temperature <= 0 else asdict(options)
-        return hash_json([list(files), list(messages), settings, n_ctx, context])
+        return hash_json([files, list(messages), settings, n_ctx, context])
+
+    @staticmethod
+    def is_to_keep(done: "Done") -> bool:
+        """Whether an answer would come out again: behind a restart the numbers may differ in their last bits from
+        those of one go."""
+        return done.stopped_by != "cancelled" and not done.restarts
+
+
+def _state(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path), status.st_mtime_ns, status.st_size
 
 
 class EmotionCache(Cache[tuple[str, str | None], "Emotion"]):

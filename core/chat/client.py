@@ -136,12 +136,13 @@ class Engine:
             with self._noting(None, domain):
                 base, adapter = self._chosen(domain)
             options = sampling or SamplingOptions()
-            key = self._key(base, adapter, messages, options, context) if cached and options.repeatable else None
+            key = None
+            if cached and options.repeatable:
+                key = self.answers.key(base, adapter, messages, options, self.n_ctx, context)
             known = self.answers.get(key) if key is not None else None
             if known is not None:
                 yield Token(known.text)
-                yield replace(known, cached=True, tokens_per_s=None, first_token_s=None, load_s=None, switch_s=None,
-                              waited_s=None, reused=0, domain=domain)  # fmt: skip
+                yield known.again(domain)
                 return
             ask = Ask(
                 ask_id,
@@ -155,7 +156,7 @@ class Engine:
                 for event in self._answer(base, ask, domain):
                     if isinstance(event, Done) and event.stopped_by != "cancelled":
                         self.health.answered(base.name, domain)
-                    if isinstance(event, Done) and key is not None and _is_to_keep(event):
+                    if isinstance(event, Done) and key is not None and self.answers.is_to_keep(event):
                         self.answers.put(key, event)
                     yield event
 
@@ -211,8 +212,8 @@ class Engine:
 
     @contextlib.contextmanager
     def _noting(self, base: Base | None, domain: str | None) -> Iterator[None]:
-        """Note a question that the engine could not answer; what its owner or the prompt is to blame for is none, nor is
-        a lack of memory: whether a base fits is looked at anew for each message."""
+        """Note a question that the engine could not answer; what its owner or the prompt is to blame for is none, nor
+        is a lack of memory: whether a base fits is looked at anew for each message."""
         try:
             yield
         except (EngineClosed, PromptRefused, LowMemory):
@@ -353,19 +354,6 @@ class Engine:
         short = {name for name, base in self.holdings.bases.items() if self._pool.shortage(base, self.n_ctx)}
         return self.holdings.base(self.holdings.most_used(self.health.unfit | short)), None
 
-    def _key(
-        self,
-        base: Base,
-        adapter: Adapter | None,
-        messages: Sequence[dict[str, str]],
-        options: SamplingOptions,
-        context: int,
-    ) -> str:
-        """What an answer depends on: the files, by hash and state, the whole prompt, and all settings."""
-        files = [base.sha256, _state(base.path), adapter.sha256 if adapter else None]
-        files.append(_state(adapter.path) if adapter and adapter.path else None)
-        return self.answers.key(files, list(messages), options, self.n_ctx, context)
-
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
@@ -382,16 +370,6 @@ class Engine:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _is_to_keep(done: Done) -> bool:
-    # Behind a restart the numbers may differ in their last bits from those of one go.
-    return done.stopped_by != "cancelled" and not done.restarts
-
-
-def _state(path: Path) -> tuple[str, int, int]:
-    status = path.stat()
-    return str(path), status.st_mtime_ns, status.st_size
 
 
 def _done(event: Finished, domain: str | None, load_s: float | None, waited_s: float | None, restarts: int) -> Done:

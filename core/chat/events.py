@@ -1,6 +1,6 @@
 """What an engine's answer is made of as it comes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -42,3 +42,8 @@ class Done:
     cached: bool = False
     restarts: int = 0
     ids: tuple[int, ...] = ()
+
+    def again(self, domain: str | None) -> "Done":
+        """It as the answer to the same question later: times of now it has none."""
+        return replace(self, cached=True, tokens_per_s=None, first_token_s=None, load_s=None, switch_s=None,
+                       waited_s=None, reused=0, domain=domain)  # fmt: skip

@@ -11,8 +11,8 @@ from core.phases.kinds import KINDS, subject_of
 from core.phases.needs import Estimator, footprint
 from core.phases.planned import SHORT_KEY, Plan, PlannedJob
 from core.phases.predictor import Predictor
-from core.phases.unread import unread
 from core.phases.scored_work import SCORED
+from core.phases.unread import unread
 from core.phases.work import STUDENTS, work_of
 from core.runner.admission import Need
 from core.store.reads import Reader

@@ -16,7 +16,7 @@ _READ = {"check-delivered": 1, "measure": 2, "hybrid": 3, "check-small": 3, "rep
 _ROUNDED = {"hybrid": 2, "check-small": 2, "type-costs": 1}  # how often all weights are
 SCORED = (*_READ, "type-costs")
 _FORWARD = 2
-# Tokens that are read in the time that a weight takes to be rounded; as it is for the copies of `quantize` in the probe.
+# Tokens that are read in the time that a weight takes to be rounded; as for the copies of `quantize` in the probe.
 _ROUNDING = 1100.0
 # Operations in the time in which `type-costs` rounds to twelve types: at most 131,072 weights of each matrix, of which
 # the embedded base and larger ones have two or three hundred.

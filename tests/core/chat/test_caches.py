@@ -10,6 +10,7 @@ import pytest
 
 from core.chat.caches import AnswerCache, Cache, EmotionCache
 from core.chat.client import Done, Engine
+from core.chat.holdings import Adapter, Base
 from core.chat.protocol import SamplingOptions
 from core.files import sha256_of
 from core.routing.emotion import Emotion, read_emotion
@@ -44,13 +45,21 @@ def test_answers_are_bounded_by_their_length_too() -> None:
     assert cache.figures.held == 0  # nothing is kept that is too long by itself
 
 
-def test_a_key_is_all_an_answer_depends_on() -> None:
-    base = (["sha"], QUESTION, SEEDED, 512, 0)
-    keys = {AnswerCache.key(*base)}
-    for at, other in enumerate((["other"], user("What is the capital of Spain?"), replace(SEEDED, seed=6), 1024, 256)):
-        keys.add(AnswerCache.key(*base[:at], other, *base[at + 1 :]))  # type: ignore[arg-type]
-    assert len(keys) == 6
-    greedy = [AnswerCache.key(["sha"], QUESTION, replace(GREEDY, seed=seed), 512, 0) for seed in (0, 1)]
+def test_a_key_is_all_an_answer_depends_on(tmp_path: Path) -> None:
+    (tmp_path / "base.gguf").write_bytes(b"GGUF")
+    file = Base("base", tmp_path / "base.gguf", "sha", "identity")
+    asked = (file, None, QUESTION, SEEDED, 512, 0)
+    others = (
+        replace(file, sha256="other"), Adapter("base", tmp_path / "base.gguf", "sha"),
+        user("What is the capital of Spain?"), replace(SEEDED, seed=6), 1024, 256,
+    )  # fmt: skip
+    keys = {AnswerCache.key(*asked)}
+    for at, other in enumerate(others):
+        keys.add(AnswerCache.key(*asked[:at], other, *asked[at + 1 :]))  # type: ignore[arg-type]
+    assert len(keys) == 7
+    (tmp_path / "base.gguf").write_bytes(b"GGUF, changed")
+    assert AnswerCache.key(*asked) not in keys
+    greedy = [AnswerCache.key(file, None, QUESTION, replace(GREEDY, seed=seed), 512, 0) for seed in (0, 1)]
     assert greedy[0] == greedy[1]  # no draw is made
     assert not replace(SEEDED, seed=-1).repeatable
     assert SamplingOptions(temperature=0, seed=-1).repeatable

@@ -63,9 +63,7 @@ def test_types_cost_a_reading_a_group_of_about_as_much_text_as_is_chosen(
 def test_a_target_size_adds_the_next_larger_type(params: dict[str, Any], data: dict[str, str]) -> None:
     examples = examples_of(data)
     once = scored_work("check-delivered", params, 1, examples)
-    plain, beside = (
-        scored_work("hybrid", {**params, "target_bytes": target}, 1, examples) for target in (None, 10**8)
-    )
+    plain, beside = (scored_work("hybrid", {**params, "target_bytes": target}, 1, examples) for target in (None, 10**8))
     assert beside - plain > once
 
 
