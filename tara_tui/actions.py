@@ -278,6 +278,18 @@ class Actions(Talking):
         assert phase is not None
         self.wish(lambda: self.app.backend.measure_phase(phase.number))
 
+    def export(self) -> None:
+        """Ask for a type and queue the domain as one file."""
+        domain = self.app.selection.domain
+        assert domain is not None
+        name = domain.name
+        fields = [FormField("type", "type: F16, Q2_K, Q4_K_M, Q5_K_M or Q8_0", "F16")]
+        notes = ["its adapter is merged into its base; the file is loaded and tried before it counts as done"]
+        self.form(
+            f"Export {present.one_line(name)} as one file", fields, notes,
+            lambda values: self.app.backend.export_domain(name, values["type"].strip()),
+        )  # fmt: skip
+
     def recommend(self) -> None:
         """Ask what a file may take, and show the ways to build the phase in order."""
         phase = self.app.selection.phase

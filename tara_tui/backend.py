@@ -162,6 +162,9 @@ class Backend(Protocol):
     def measure_phase(self, number: int) -> str:
         """Queue the measurement of a phase's models."""
 
+    def export_domain(self, domain: str, quantization: str) -> str:
+        """Queue a domain merged into its base as one file; '' is F16. Says where it will be."""
+
     def recommend_phase(self, number: int, target: str, quality: str, memory: str, speed: str) -> list[str]:
         """The ways to build a phase in order, as lines; '' is what the phase or the machine has."""
 

@@ -16,6 +16,7 @@ def fields_of(phase: PhaseView) -> list[FormField]:
     technique = phase.compression_type
     size = "" if phase.target_size_mb is None else f" {phase.target_size_mb:g}"
     margin = "" if phase.merge_margin is None else f"{phase.merge_margin:g}"
+    least = "" if phase.quality_threshold is None else f"{phase.quality_threshold:g}"
     return [
         FormField("quantization", "quantization: Q2_K, Q4_K_M, Q5_K_M, Q8_0 or as-is", phase.quantization),
         FormField(
@@ -27,6 +28,7 @@ def fields_of(phase: PhaseView) -> list[FormField]:
         FormField("method", "method of unified", phase.merge_method or "", "ties, cat, dare or linear"),
         FormField("margin", "margin of unified, a share", margin, "as configured"),
         FormField("repair", "repair what quantization took: yes or no", "yes" if phase.repair else "no"),
+        FormField("threshold", "least quality of each domain, 0..1", least, "none"),
     ]
 
 
@@ -47,7 +49,7 @@ def asked_of(values: dict[str, str], reason: str = "") -> "Asked":
     wish: TargetWish = NO_TARGET if technique and target is None else target  # a technique alone has no target size
     return Asked(
         told["quantization"] or None, technique or None, wish, merge, {"": None, "yes": True, "no": False}[answer],
-        override_quality=reason or None,
+        number(told["threshold"], "a least quality is a number"), reason or None,
     )  # fmt: skip
 
 

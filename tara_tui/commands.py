@@ -156,7 +156,7 @@ def is_generating(snapshot: Snapshot | None, selection: Selection) -> Reason:
 
 
 BUILD = "Queue what is missing of the selected phase: training, conversion, quantization, verification, bundle."
-BUILD_AS = "Build with another type, technique, merge or repair; shows what the phase has and asks."
+BUILD_AS = "Build with another type, technique, merge, repair or least quality; shows what the phase has and asks."
 RUNNER = "Start what runs queued jobs and follows running ones, where it was stopped. Jobs outlive it."
 PAUSE = "A running training finishes its step, saves and leaves; pressed again, it goes on from there."
 REMOVE = "Take the selected domain out of its phase, after a question; its adapter and measurements stay."
@@ -177,6 +177,7 @@ RECOMMEND = (
 )
 COMPARE = "The phase's models, and others you name, side by side: size, divergence, perplexity, losses, speed, memory."
 MEASURE = "Queue the measurement of the bundle's quantized models against the F16 files they were made from."
+EXPORT = "Queue the selected domain, merged into its base, as one file to take elsewhere; asks for its type."
 FILTER = "Show only lines with these words; !word for those without it. Esc shows all again."
 
 COMMANDS: tuple[Command, ...] = (
@@ -249,6 +250,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("recommend", "Recommend a type", "o", "o", RECOMMEND, can_build),
     Command("compare", "Compare models", "M", "M", COMPARE, can_build),
     Command("measure", "Measure models", "m", "m", MEASURE, can_measure),
+    Command("export", "Export domain", "E", "E", EXPORT, can_force),
     Command("checkpoints", "Show checkpoints", "K", "K", CHECKPOINTS, can_force),
     Command("filter", "Filter this pane", "slash", "/", FILTER, always, "filter"),
     Command(

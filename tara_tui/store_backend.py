@@ -130,6 +130,14 @@ class StoreBackend:
         ids, _ = measure_artifact(self.workspace, f"phase:{number}")
         return jobs_line(f"measurement of phase {number}", ids) if ids else f"phase {number} is measured: M shows it"
 
+    def export_domain(self, domain: str, quantization: str) -> str:
+        """Queue a domain merged into its base as one file."""
+        from core.phases.service import export_domain
+
+        ids, path = export_domain(self.workspace, domain, quantization or "F16")
+        where = self.workspace.relative(path)
+        return f"{jobs_line(f'export of {domain}', ids)}: {where}" if ids else f"{domain} is exported already: {where}"
+
     def cancel_job(self, job_id: int) -> str:
         """Cancel a job."""
         from core.runner.client import cancel_jobs

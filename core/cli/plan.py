@@ -32,6 +32,7 @@ def plan() -> None:
               help="As if each base's file had at most so many 10^6 bytes (default: the phase's own).")  # fmt: skip
 @merge_options
 @repair_option
+@click.option("--quality-threshold", type=float, metavar="0..1", help="As if each domain had to be at least so good.")
 @root_option
 @json_option
 def phase(
@@ -41,6 +42,7 @@ def phase(
     target_size: "TargetWish",
     merge: "MergeWish | None",
     repair: bool | None,
+    quality_threshold: float | None,
     root: str | None,
     as_json: bool,
 ) -> None:
@@ -50,7 +52,7 @@ def phase(
     see_to_jobs(root)
     found = outlook_of_phase(
         workspace_of(root), phase_number, quantization=quantization, merge=merge, compression_type=compression_type,
-        target_size_mb=target_size, repair=repair,
+        target_size_mb=target_size, repair=repair, quality_threshold=quality_threshold,
     )  # fmt: skip
     _tell(found, as_json)
 

@@ -9,6 +9,7 @@ from core.catalog.model import AS_IS, QUANTIZATIONS
 from core.errors import EnvironmentLacks, InvalidInput, Refused
 from core.phases.kinds import COMPRESSION_TYPES, NO_TARGET, TargetWish
 from core.phases.planned import Compression, Plan
+from core.runner.admission import most_disk
 from core.store.views import PhaseView
 from core.workspace import Workspace
 
@@ -99,9 +100,9 @@ def check_fraction(what: str, value: float) -> float:
 
 
 def check_disk(workspace: Workspace, catalog: Catalog, plan: Plan) -> None:
-    """Refuse a plan whose results would not fit beside the reserve."""
+    """Refuse a plan whose files would not fit beside the reserve."""
     missing = plan.missing()
-    needed = sum(job.need.disk for job in missing)
+    needed = most_disk(job.need for job in missing)
     free = shutil.disk_usage(workspace.root).free
     reserve = catalog.settings.disk_reserve_mb * 1e6
     if missing and free - needed < reserve:

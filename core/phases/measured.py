@@ -87,7 +87,7 @@ def models_of_phase(reader: Reader, number: int) -> list[Artifact]:
 def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
     """Of each base of a phase's bundle that a technique was tried on: its name, what was kept and why, and the file's
     type, tensors by type and bytes, as its job recorded them. Of a smaller model also `sizes` of it and of plain files
-    beside it, and `rows`, a domain each, with losses and accuracies by file."""
+    beside it, `rows`, a domain each, with losses and accuracies by file, and `taught`, see `_taught`."""
     if phase.bundle_path is None:
         return []
     found = []
@@ -98,12 +98,34 @@ def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
             meta = check["meta"]
             told = {"compression": meta["technique"], "kept": meta["technique"], "why": meta["why"]}
             told |= {name: meta[name] for name in ("verdict", "peer", "sizes", "rows")}
+            told["taught"] = _taught(reader, row)
         elif row["meta"].get("compression"):
             told = {name: row["meta"][name] for name in ("compression", "kept", "why")}
         if told:
             about = {name: row["meta"].get(name) for name in ("file_type", "types")}
             found.append({"base": row["name"], "bytes": row["bytes"], **told, **about})
     return found
+
+
+def _taught(reader: Reader, artifact: Artifact) -> dict[str, Any] | None:
+    """Held-out losses of the smaller model of a file before and after it was taught, nats a token; of a distilled one
+    also of the same student without its teacher, and whether that helped (`says`). None where it is not known."""
+    line = lineage_of(reader, artifact)
+    if line is None or not line.smaller:
+        return None
+    found = {one.name: one for one in reader.measurements(line.model["id"])}
+    known = [name for name in ("pruned_loss", "healed_loss", "distilled_loss", "control_loss") if name in found]
+    losses: dict[str, Any] = {name: found[name].value for name in known}
+    if "teacher_helped" in found:
+        return {
+            **losses,
+            "teacher_helped": found["teacher_helped"].value == "yes",
+            "says": found["teacher_helped"].method,
+        }
+    if "healed_loss" not in losses:
+        return None
+    says = f"healed: held-out loss {losses['pruned_loss']:.4f} before, {losses['healed_loss']:.4f} after"
+    return {**losses, "says": says}
 
 
 def repaired(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from core.training.footprint import (
 )
 from core.workspace import Workspace
 
-_SIZING = ("preset", "sequence_length", "type", "rank", "keep", "target_bytes")
+_SIZING = ("preset", "sequence_length", "type", "rank", "keep", "target_bytes", "method", "tokens", "top")
 _SIZING_OF_A_PRESET = ("batch_size", "sequence_length", "lora_r", "lora_dropout", "dtype")
 FLOAT32 = 4
 _LARGEST = 1 << 32  # no number of a config is larger; one that is would only be a hostile file's
@@ -145,7 +145,8 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         # What the converter maps of the model can be dropped. It writes block by block, but for llama's query and key
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
-        "adapter-convert": (SMALL + CONVERTER, 2 * most_lora_parameters(shape, LARGE_RANK)),
+        # The converted file, and a copy of it with what it belongs to.
+        "adapter-convert": (SMALL + CONVERTER, 4 * most_lora_parameters(shape, int(params.get("rank") or LARGE_RANK))),
         "quantize": (QUANTIZER + rounding, int(_share(params.get("type")) * shape.parameters)),
         "kept-change": (QUANTIZER + BLOCKS, 10**6),
         "keep": (SMALL, int(BUNDLE_SHARE * shape.parameters)),
@@ -156,7 +157,8 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         ),
         "hybrid": (
             VERIFIER + int(2.1 * shape.parameters) + max(SCORED_ROWS * shape.vocabulary * FLOAT32, rounding),
-            int(2 * BUNDLE_SHARE * shape.parameters),
+            # The mixture and the plain file; beside a target size, which may be any, the next larger one.
+            int(2 * _share(params.get("type") if params.get("target_bytes") is None else None) * shape.parameters),
         ),
         # An export may be the F16 file itself.
         "verify": (
@@ -193,7 +195,15 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         ),
         "package": (SMALL + (ENCODER if params.get("encoder") else 0), int(0.1 * shape.parameters)),
     }[kind]
-    return Need(memory, disk)
+    return Need(memory, disk, scratch=_scratch(kind, disk))
+
+
+def _scratch(kind: str, disk: int) -> int:
+    """What of a job's disk is free again at its end: all but a small file where only figures are kept, one of two
+    files where the better one is, or where the second is a copy of the first."""
+    if kind in ("type-costs", "check-small", "measure"):
+        return max(0, disk - 10**6)
+    return disk // 2 if kind in ("hybrid", "repair-adapter", "adapter-convert") else 0
 
 
 def _share(quantization: Any) -> float:

@@ -24,6 +24,8 @@ def outcome(reader: Reader, phase: PhaseView) -> list[str | Table]:
         told.append(f"smoke test: {NOT_MEASURED}" if report is None else smoke_line(report))
     for small in compressed(reader, phase):
         told.append(f"base {small['base']}: {small['why']}")
+        if small.get("taught"):
+            told.append(f"base {small['base']}: {small['taught']['says']}")
         if "rows" in small:
             told.append(losses(small))
     told += [f"adapter {one['domain']}: {one['why']}" for one in repaired(reader, phase)]

@@ -3,7 +3,7 @@ nearest choice that does; and how far earlier predictions were off. Nothing is c
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from core.catalog import Catalog, load_catalog
@@ -20,6 +20,7 @@ from core.phases.plan_merged import PhasePlanner
 from core.phases.planned import DomainSource, Plan, PlannedJob
 from core.phases.service import sources
 from core.phases.unfinished import source_of
+from core.runner.admission import Need, most_disk
 from core.runner.intake import MEASURED_SLACK, held_by
 from core.store.engine import open_store
 from core.store.reads import Reader, open_reader
@@ -29,6 +30,7 @@ from core.workspace import Workspace
 
 _AT_WORK = ("starting", "running", "stopping")
 NONE_FITS = "none fits"
+_TYPED = ("quantize", "hybrid")  # jobs whose file goes by the plain type that is asked for
 # Kinds of jobs that another choice does without, what that choice is, and what is done in their place.
 _WITHOUT = {
     **dict.fromkeys(
@@ -82,8 +84,8 @@ class Outlook:
 
     @property
     def disk(self) -> int:
-        """Bytes that all jobs together leave on the disk, at most."""
-        return sum(one.job.need.disk for one in self.jobs)
+        """The most bytes that all jobs together take of the disk, one after the other."""
+        return most_disk(one.job.need for one in self.jobs)
 
     def notes(self) -> list[str]:
         """A sentence for each reason for which jobs do not fit now, with the jobs it is true of and what would fit."""
@@ -108,6 +110,7 @@ def outlook_of_phase(
     compression_type: str | None = None,
     target_size_mb: TargetWish = None,
     repair: bool | None = None,
+    quality_threshold: float | None = None,
 ) -> Outlook:
     """What building a phase would take, with the settings of now."""
     catalog = load_catalog(workspace)
@@ -121,7 +124,7 @@ def outlook_of_phase(
         )
         check_repair(wanted.repair, merging.mode, wanted.quantization)
         check_as_is(wanted.quantization, wanted.technique, merging.mode)
-        plan = planner.phase(number, domains, wanted, gate_of(reader, phase))
+        plan = planner.phase(number, domains, wanted, gate_of(reader, phase, threshold=quality_threshold))
         return _outlook(f"phase {number}", catalog, reader, planner, plan)
 
 
@@ -189,7 +192,7 @@ def _outlook(title: str, catalog: Catalog, reader: Reader, planner: Planner, pla
     for job in plan.missing():
         assert job.expected is not None
         verdict = Verdict(AT_WORK) if job.key in at_work else alternatives.verdict(job, before)
-        before += job.need.disk
+        before += job.need.disk - job.need.scratch
         alternative = alternatives.nearest(job, verdict) if verdict.never else ""
         jobs.append(JobOutlook(job, job.expected, verdict, alternative))
     return Outlook(title, tuple(jobs), len(plan.jobs) - len(jobs), machine)
@@ -220,6 +223,8 @@ class Alternatives:
         tried = ["smaller ways to run it, other presets and smaller bases"] if job.kind == "train" else []
         if job.kind in _WITHOUT:
             says, kind = _WITHOUT[job.kind]
+            if job.kind == "imatrix" and any(one.kind == "type-costs" for one in self._missing):
+                says = f"{_WITHOUT['hybrid'][0]}, {says}"  # a mixture is solved by the importance matrix
             need = self._planner.needed(kind, {"type": self._type()}, job.bases)
             if not judge(need, self._machine, 0, slack=MEASURED_SLACK, measured=None).never:
                 return f"fits: {says}, which does without this job"
@@ -283,7 +288,7 @@ class Alternatives:
         room = self._machine.disk_free - self._machine.disk_promised - self._machine.disk_reserve
         for says, vary in self._less_disk():
             try:
-                total = sum(vary(job).need.disk for job in self._missing)
+                total = most_disk(vary(job).need for job in self._missing)
             except (EnvironmentLacks, InvalidInput):
                 continue
             if total <= room:
@@ -293,16 +298,26 @@ class Alternatives:
         )
 
     def _less_disk(self) -> Iterator[tuple[str, Callable[[PlannedJob], PlannedJob]]]:
-        types = [str(job.params["type"]) for job in self._missing if job.kind == "quantize"]
+        types = [str(job.params["type"]) for job in self._missing if job.kind in _TYPED]
         if types:
             largest = max(QUANTIZATIONS.index(one) for one in types)
             for name in reversed(QUANTIZATIONS[:largest]):
                 yield f"--quantization {name}", partial(self._with_type, name)
+        if any(job.kind == "hybrid" for job in self._missing):
+            yield _WITHOUT["hybrid"][0], self._plainly
         largest_base = max(
             (self._catalog.bases[base].parameters for job in self._missing for base in job.bases), default=0
         )
         for base in self._bases_below(largest_base):
             yield f"base {base} (configs/domain_model_mapping.yaml)", partial(self._planner.varied, bases=(base,))
 
+    def _plainly(self, job: PlannedJob) -> PlannedJob:
+        """A job of a mixture as it is without one."""
+        if job.kind == "type-costs":
+            return replace(job, need=Need())
+        if job.kind != "hybrid":
+            return job
+        return replace(job, need=self._planner.needed("quantize", {"type": job.params["type"]}, job.bases))
+
     def _with_type(self, name: str, job: PlannedJob) -> PlannedJob:
-        return self._planner.varied(job, params={"type": name}) if job.kind == "quantize" else job
+        return self._planner.varied(job, params={"type": name}) if job.kind in _TYPED else job

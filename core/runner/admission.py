@@ -17,7 +17,7 @@ HEAVY, LIGHT = "heavy", "light"
 class Need:
     """What a job will take at its peak, in bytes. `device`: it computes on a device where the machine has one, where it
     takes `device_memory` of that and `beside_device` of the machine's memory. `measured`: the memory is that of earlier
-    runs of the same kind and size, not an estimate."""
+    runs of the same kind and size, not an estimate. `scratch`: so much of the disk is free again at its end."""
 
     memory: int = 0
     disk: int = 0
@@ -25,6 +25,16 @@ class Need:
     beside_device: int = 0
     device: bool = False
     measured: bool = False
+    scratch: int = 0
+
+
+def most_disk(needs: Iterable[Need]) -> int:
+    """The most that jobs take of the disk, one after the other: what those before left, and the whole of one."""
+    left = most = 0
+    for need in needs:
+        most = max(most, left + need.disk)
+        left += need.disk - need.scratch
+    return most
 
 
 @dataclass(frozen=True)

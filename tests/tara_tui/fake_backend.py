@@ -266,6 +266,10 @@ class FakeBackend:
             raise Refused(f"no target {target}", "a number")
         return [f"phase {number}: files of at most {target} MB", " > Q4_K_M hybrid", " to build it: tara build-phase"]
 
+    def export_domain(self, domain: str, quantization: str) -> str:
+        """Remember it."""
+        return self._wish("export", domain, quantization)
+
     def measure_phase(self, number: int) -> str:
         """Remember it."""
         return self._wish("measure", number)

@@ -341,9 +341,22 @@ async def test_how_a_phase_is_built_is_asked_and_shown_as_it_is_set(tmp_path: Pa
         await it.shows("repair is yes or no, not 'maybe'", "Build phase 1 as")
         await it.press(*["backspace"] * len("maybe"))
         await it.write("yes")
+        await it.press("tab")
+        await it.write("0.6")
         await it.press("enter")
-        asked = Asked("Q4_K_M", "hybrid", 90.5, MergeWish("unified", None, 0.05), True)
+        asked = Asked("Q4_K_M", "hybrid", 90.5, MergeWish("unified", None, 0.05), True, 0.6)
         await it.until(lambda: it.backend.wishes == [("build as", 1, asked)], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+async def test_a_domain_is_exported_as_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("E")
+        await it.shows("Export business as one file", "type: F16, Q2_K", "merged into its base")
+        await it.press(*["backspace"] * len("F16"))
+        await it.write("Q8_0")
+        await it.press("enter")
+        await it.until(lambda: it.backend.wishes == [("export", "business", "Q8_0")], "the wish")
         await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
 
 

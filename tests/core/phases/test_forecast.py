@@ -34,7 +34,7 @@ from core.phases.plan import Planner
 from core.phases.planned import Compression, PlannedJob
 from core.phases.probe import Speed, seconds_by_speed, speed
 from core.phases.work import work_of
-from core.runner.admission import Device, Need
+from core.runner.admission import Device, Need, most_disk
 from core.store.engine import Store
 from core.store.reads import open_reader
 from core.store.views import PastJob
@@ -251,7 +251,7 @@ def nearest(
 
 
 def _before(missing: list[PlannedJob], job: PlannedJob) -> int:
-    return sum(one.need.disk for one in missing[: missing.index(job)])
+    return sum(one.need.disk - one.need.scratch for one in missing[: missing.index(job)])
 
 
 def test_a_training_is_run_smaller_then_with_a_smaller_preset_then_on_a_smaller_base(
@@ -297,6 +297,11 @@ def test_a_preset_of_less_rank_fits_where_shorter_examples_do_not(
         ("prune", Compression("Q4_K_M", "sparse"), "fits: --compression-type standard, which does without"),
         ("repair-adapter", Compression("Q2_K", repair=True), "fits: building without --repair, which does without"),
         ("imatrix", Compression("Q4_K_M"), "fits: calibration_tokens: 0 in configs/settings.yaml, with more loss"),
+        (
+            "imatrix",
+            Compression("Q4_K_M", "hybrid"),  # which cannot be solved without
+            "fits: --compression-type standard, calibration_tokens: 0 in configs/settings.yaml, with more loss",
+        ),
     ],
 )
 def test_what_a_job_is_for_is_left_out_where_the_job_does_not_fit(
@@ -322,7 +327,7 @@ def test_a_smaller_type_is_named_where_disk_is_short(phase_one: Workspace, large
 
     def total(quantization: str) -> int:
         plan = service.plan_build(phase_one, 1, service.Asked(quantization=quantization))
-        return sum(job.need.disk for job in plan.missing())
+        return most_disk(job.need for job in plan.missing())
 
     need = {name: total(name) for name in ("Q2_K", "Q5_K_M", "Q8_0")}
     assert need["Q2_K"] < need["Q5_K_M"] < need["Q8_0"]
@@ -331,6 +336,30 @@ def test_a_smaller_type_is_named_where_disk_is_short(phase_one: Workspace, large
     found = nearest(phase_one, replace(roomy, disk_free=2 * GB), "package", chosen="starter")
     assert found.startswith(NONE_FITS)
     assert "tara cleanup-phase" in found
+
+
+def test_a_plain_type_is_named_where_the_disk_is_too_small_for_a_mixture(phase_one: Workspace, large: Large) -> None:
+    large(phase_one, GB)
+
+    def total(**asked: str) -> int:
+        return most_disk(job.need for job in service.plan_build(phase_one, 1, service.Asked(**asked)).missing())
+
+    plain = total(quantization="Q4_K_M")
+    assert plain < total(quantization="Q4_K_M", compression_type="hybrid")
+    machine = replace(with_memory(10**13), disk_free=plain + GB)
+    found = nearest(phase_one, machine, "type-costs", chosen="starter", compression=Compression("Q4_K_M", "hybrid"))
+    assert found == f"fits: --compression-type standard, all of it needs {plain / 1e6:.0f} MB"
+
+
+def test_what_is_free_again_at_the_end_is_not_counted_twice() -> None:
+    assert most_disk([]) == 0
+    assert most_disk([Need(disk=10, scratch=8), Need(disk=3), Need(disk=4, scratch=4)]) == 10
+    assert most_disk([Need(disk=10, scratch=2), Need(disk=3)]) == 11
+    shape = Shape(GB, layers=2, hidden=64, inner=64, vocabulary=64, gated=True)
+    for kind in ("type-costs", "check-small", "measure"):
+        params = {"target_bytes": None, "max_tokens": 1000, "domains": {"one": {}}, "type": "Q4_K_M"}
+        need = need_of(kind, params, shape)
+        assert need.disk - need.scratch <= 10**6  # a file of figures stays
 
 
 # -- a workspace ----------------------------------------------------------------------------------------------------
@@ -347,7 +376,7 @@ def test_a_phase_is_foretold_and_looking_changes_nothing(phase_one: Workspace) -
     assert {one.expected.seconds_by for one in found.jobs} == {PROBE}
     assert found.there == found.unknown == 0
     assert found.memory == max(one.job.need.memory for one in found.jobs)
-    assert found.disk == sum(one.job.need.disk for one in found.jobs)
+    assert found.disk == most_disk(one.job.need for one in found.jobs)
     assert found.seconds == pytest.approx(sum(one.expected.seconds or 0 for one in found.jobs))
     assert outlook_of_phase(phase_one, 1, quantization="Q8_0").disk > found.disk
     assert [one.job.kind for one in outlook_of_domain(phase_one, "business").jobs] == ["base", "train", "evaluate"]

@@ -18,7 +18,7 @@ from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
 from core.phases import service
 from core.phases.compared import tables
-from core.phases.measured import compressed, figures, label
+from core.phases.measured import _taught, compressed, figures, label
 from core.phases.measuring import MeasuringPlanner, measure_artifact, parents_of
 from core.phases.outcome import losses, outcome
 from core.phases.outlook import outlook_of_phase
@@ -157,7 +157,9 @@ def test_a_sparse_phase_loads_and_says_what_it_lost(phase: Workspace) -> None:
         assert any(row[0] == "creative" for row in losses(one)[1])
         told = outcome(reader, reader.phase(1))
         assert str(told[0]).startswith("verification")
-        assert told[-2:] == [f"base {one['base']}: {one['why']}", losses(one)]
+        healed = one["taught"]["says"]
+        assert healed == f"healed: held-out loss {heal['pruned_loss']:.4f} before, {heal['healed_loss']:.4f} after"
+        assert told[-3:] == [f"base {one['base']}: {one['why']}", f"base {one['base']}: {healed}", losses(one)]
         shown = StoreBackend(phase).phase_outcome(1)
         assert shown[0] == f" {told[0]}"
         assert any(line.startswith("held-out loss  sparse ") for line in shown)
@@ -349,7 +351,14 @@ def test_a_distilled_file_is_held_against_the_same_student_without_a_teacher(pha
     assert found["distilled_loss"] != found["control_loss"]
     assert found["teacher_helped"] == ("yes" if found["distilled_loss"] < found["control_loss"] else "no")
     assert found["kl_after"] != found["control_kl_after"]
-    info = inspect_gguf(next((phase.artifacts / "gguf").glob("*+distilled-Q4_K_M-*.gguf")))
+    file = next((phase.artifacts / "gguf").glob("*+distilled-Q4_K_M-*.gguf"))
+    with open_reader(phase) as reader:
+        (row,) = [one for one in reader.artifacts(kind="gguf") if phase.absolute(one["path"]) == file]
+        taught = _taught(reader, row)
+    assert taught is not None
+    assert taught["control_loss"] == found["control_loss"]
+    assert f"the same student without teacher {found['control_loss']:.4f}" in taught["says"]
+    info = inspect_gguf(file)
     assert (info.metadata[COMPRESSION], info.file_type) == ("distilled", "Q4_K_M")
     assert info.bytes <= size
     with Runtime(info.path, n_ctx=64) as runtime:
