@@ -12,6 +12,7 @@ from tara_tui.widgets.transcript import Entry
 
 if TYPE_CHECKING:
     from core.phases.checkpoints import Listed
+    from core.phases.forecast import KindError
     from core.phases.outlook import Outlook
 
 PLAN_TITLE = 30  # cells, so that a line fits the window of the smallest screen
@@ -165,10 +166,23 @@ def outcome_lines(told: Sequence[str | Table], width: int = TABLE_WIDTH) -> list
     return lines
 
 
-def plan_lines(outlook: "Outlook") -> list[str]:
-    """What a plan will take: a line a job, their total, and why something does not fit with what would."""
+def error_lines(kinds: "Sequence[KindError]") -> list[str]:
+    """How far predictions of finished jobs were off, a line a kind; none where nothing was predicted."""
+    if not kinds:
+        return []
+
+    def off(error: float | None) -> str:
+        return "-" if error is None else f"{100 * error:.0f}%"
+
+    rows = [(one.kind, str(one.jobs), off(one.memory), off(one.seconds)) for one in kinds]
+    return ["", *table_lines(("median error so far", "jobs", "memory", "time"), rows, (1, 2, 3))]
+
+
+def plan_lines(outlook: "Outlook", kinds: "Sequence[KindError]" = ()) -> list[str]:
+    """What a plan will take: a line a job, their total, and why something does not fit with what would; and how far
+    earlier predictions were off."""
     if not outlook.jobs:
-        return [f"nothing to do: {outlook.there} jobs are done"]
+        return [f"nothing to do: {outlook.there} jobs are done", *error_lines(kinds)]
 
     def line(title: str, memory: str, disk: str, time: str, word: str) -> str:
         name = title if len(title) <= PLAN_TITLE else f"{title[: PLAN_TITLE - 1]}…"
@@ -190,4 +204,4 @@ def plan_lines(outlook: "Outlook") -> list[str]:
     )
     if outlook.there:
         lines.append(f" done already and not listed: {outlook.there}")
-    return lines
+    return lines + error_lines(kinds)

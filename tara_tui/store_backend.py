@@ -72,10 +72,10 @@ class StoreBackend:
 
     def plan_phase(self, number: int) -> list[str]:
         """What building a phase would take, as lines."""
-        from core.phases.outlook import outlook_of_phase
+        from core.phases.outlook import checked, outlook_of_phase
         from tara_tui.details import plan_lines
 
-        return plan_lines(outlook_of_phase(self.workspace, number))
+        return plan_lines(outlook_of_phase(self.workspace, number), checked(self.workspace, phase=number)[1])
 
     def plan_domain(self, domain: str) -> list[str]:
         """What training a domain would take, as lines."""

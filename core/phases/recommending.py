@@ -322,14 +322,18 @@ class _PhaseChoices(_Choices):
         return self.target / 1e6 if technique in SHRINKING and self.target is not None else None
 
     def kept(self, machine: Machine) -> list[Choice]:
-        """The base's own GGUF file, without a loss, where all bases of the phase are such files."""
+        """The base's own GGUF file, without a loss, where any base of the phase is such a file; all must be."""
         names = dict.fromkeys(source.base for source in self.domains)
-        located = [locate(self.catalog.bases[name], self.workspace) for name in names]
-        if not located or any(one.gguf_file is None for one in located):
+        located = {name: locate(self.catalog.bases[name], self.workspace) for name in names}
+        infos = {name: inspect_gguf(one.file) for name, one in located.items() if one.gguf_file is not None}
+        if not infos:
             return []
-        infos = {name: inspect_gguf(one.file) for name, one in zip(names, located, strict=True)}
         kinds = ", ".join(dict.fromkeys(info.file_type for info in infos.values()))
         start = Choice(AS_IS, kinds, self._command(AS_IS, "standard"))
+        folders = [name for name in names if name not in infos]
+        if folders:
+            is_a = "is a folder" if len(folders) == 1 else "are folders"
+            return [replace(start, cannot=f"{', '.join(folders)} {is_a} of weights and no GGUF file")]
         try:
             check_repair(self.phase.repair, self.phase.merge, AS_IS)
             check_as_is(AS_IS, "standard", self.phase.merge)

@@ -41,6 +41,7 @@ from core.store.views import PastJob
 from core.training.data import read_examples
 from core.training.footprint import Shape
 from core.workspace import Workspace
+from tara_tui.details import error_lines, plan_lines
 from tests.conftest import use_base
 from tests.imitate import base_folder, chat_lines, do_all, ready, start_job
 from tests.tara_tui.screen import SIZES
@@ -449,14 +450,16 @@ def test_errors_are_of_whole_attempts_and_medians_have_no_sign() -> None:
     errors = [error_of(job) for job in jobs]
     assert [one.seconds for one in errors] == [pytest.approx(0.2), pytest.approx(-0.5), None, None]
     assert [one.memory for one in errors] == [pytest.approx(-0.1), pytest.approx(-0.1), None, None]
-    train, base = errors_by_kind(errors)
+    train, base = kinds = errors_by_kind(errors)
     assert (train.kind, train.jobs, train.seconds) == ("train", 3, pytest.approx(0.35))
     assert (base.memory, base.seconds) == (None, None)
+    _, head, *rows = error_lines(kinds)
+    assert head.split() == ["median", "error", "so", "far", "jobs", "memory", "time"]
+    assert [row.split() for row in rows] == [["train", "3", "10%", "35%"], ["base", "1", "-", "-"]]
+    assert error_lines([]) == []
 
 
 def test_lines_fit_the_smallest_screen(phase_one: Workspace, large: Large) -> None:
-    from tara_tui.details import plan_lines
-
     large(phase_one, 10**12)
     lines = plan_lines(outlook_of_phase(phase_one, 1))
     assert lines[0].split() == ["job", "memory", "disk", "time"]

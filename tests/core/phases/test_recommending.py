@@ -22,7 +22,8 @@ from core.store.engine import open_store
 from core.store.reads import open_reader
 from core.store.tables import Artifact, Measurement, Phase
 from core.workspace import Workspace
-from tests.imitate import contents, do_all
+from tests.conftest import use_base
+from tests.imitate import base_folder, contents, do_all
 
 MB = 10**6
 SIZES = {"Q2_K": 88 * MB, "Q4_K_M": 105 * MB, "Q5_K_M": 112 * MB, "Q8_0": 145 * MB}
@@ -50,16 +51,18 @@ def cut_size(wish: CutWish) -> CutSize:
     return CutSize(max(wish.target_bytes, whole // 2), 15, 30, 4 if whole // 2 <= wish.target_bytes else 0)
 
 
-def on_a_gguf_base(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have the phase's base be the GGUF file in the package."""
+def on_a_gguf_base(monkeypatch: pytest.MonkeyPatch, name: str = "starter-135M") -> Path:
+    """Have a base of the phase be the GGUF file in the package."""
     from tests.models import embedded_gguf
 
     path = embedded_gguf()
     for module in ("recommending", "file_sizes", "plan", "needs"):
         monkeypatch.setattr(
             f"core.phases.{module}.locate",
-            lambda base, workspace: replace(
-                locate(base, workspace), kind="gguf", path=path.parent, gguf_file=path.name
+            lambda base, workspace: (
+                replace(locate(base, workspace), kind="gguf", path=path.parent, gguf_file=path.name)
+                if base.name == name
+                else locate(base, workspace)
             ),
         )
     return path
@@ -306,6 +309,20 @@ def test_what_keeps_a_base_from_staying_as_it_is_is_said(built: Workspace, monke
             assert row_of_phase is not None
             row_of_phase.sqlmodel_update({"merge": "none", "repair": False, **change})
         assert said in as_is(recommend_phase(built, 1, Wish())).choice.cannot
+
+
+def test_a_base_that_is_a_folder_keeps_the_others_from_staying_as_they_are(
+    built: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_base(built, base_folder(tmp_path / "second", seed=2), "Efficient-1B")
+    mapping = built.configs / "domain_model_mapping.yaml"
+    text = mapping.read_text("utf-8")
+    at = text.index("\nbusiness:")
+    mapping.write_text(text[:at] + text[at:].replace("starter-135M", "Efficient-1B", 1), "utf-8")
+    assert [row for row in recommend_phase(built, 1, Wish()).rows if row.choice.technique == "as-is"] == []
+    on_a_gguf_base(monkeypatch)
+    cannot = as_is(recommend_phase(built, 1, Wish())).choice.cannot
+    assert cannot == "Efficient-1B is a folder of weights and no GGUF file"
 
 
 def test_a_base_as_it_is_says_nothing_of_what_rounding_costs(
