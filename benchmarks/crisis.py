@@ -12,19 +12,20 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from core.encoder import Encoder, find_encoder
-from core.routing.crisis import KINDS, Crisis, find_crisis
-from core.routing.crisis_model import adapter_of, load_model
+from core.routing.crisis import KINDS, Crisis, certain_match, excused, expressions_match, find_crisis
+from core.routing.crisis_model import WORDED, Vectors, adapter_of, load_model
 from core.routing.emotion_data import held_out, read_rows
 from core.routing.words import normalise
 from core.training.crisis_talk import tidied
 
 DATA = Path(__file__).with_name("data")
 LINES = 1000  # of the emotion data
+SHARE = 0.02  # of the harmless cases, at which recall is wanted
 
 
 def wilson(found: int, of: int, z: float = 1.959964) -> tuple[float, float]:
@@ -70,6 +71,23 @@ def measure(cases: list[dict[str, Any]], gate: Callable[[str], Crisis | None]) -
     }
 
 
+def level(text: str, vectors: Vectors) -> float:
+    """The highest threshold at which a text would be taken for a crisis: above 1 where that does not hang on it."""
+    worded = expressions_match(text) is not None
+    probability, _ = load_model().probability(text, vectors, worded, excused(text))
+    return 2.0 if certain_match(text) is not None or (worded and probability >= WORDED) else probability
+
+
+def at_share(cases: list[dict[str, Any]], levels: Sequence[float], share: float) -> dict[str, Any]:
+    """Recall at the lowest threshold, chosen on these very cases, that lets through at most a share of the harmless."""
+    harmless = sorted((one for case, one in zip(cases, levels, strict=True) if not case["crisis"]), reverse=True)
+    least = math.nextafter(harmless[int(share * len(harmless))], math.inf)
+    return {
+        "threshold": least,
+        "recall": count(one >= least for case, one in zip(cases, levels, strict=True) if case["crisis"]),
+    }
+
+
 def lines(name: str, result: dict[str, Any]) -> list[str]:
     """A result as a table."""
     shown = [f"{name} (threshold {result['threshold']:.3f})"]
@@ -84,6 +102,14 @@ def lines(name: str, result: dict[str, Any]) -> list[str]:
     for label, one in rows.items():
         low, high = one["interval"]
         shown.append(f"  {label:<22} {one['share']:6.1%}  {one['found']:>3} of {one['of']:<3}  [{low:.1%}, {high:.1%}]")
+    if "at_share" in result:
+        at = result["at_share"]
+        low, high = at["recall"]["interval"]
+        label = f"recall at {SHARE:.0%} of them"
+        shown.append(
+            f"  {label:<22} {at['recall']['share']:6.1%}  {at['recall']['found']:>3} of {at['recall']['of']:<3}  "
+            f"[{low:.1%}, {high:.1%}], by a threshold of {at['threshold']:.3f}, which is chosen here and not shipped"
+        )
     shown.append(f"  {'a message':<22} {result['ms']['median']:.1f} ms, p95 {result['ms']['p95']:.1f} ms")
     return shown
 
@@ -102,8 +128,13 @@ def report(cases: list[dict[str, Any]], encoder: Encoder | None, adapter: Path |
     if encoder is not None:
         # Both vectors, as the router asks for them.
         results["with the encoder"] = measure(
-            cases, lambda text: find_crisis(text, encoder.embed_adapted([text], [None, adapter])[0, 1])
+            cases, lambda text: find_crisis(text, encoder.embed_adapted([text], [None, adapter])[0])
         ) | {"threshold": model.threshold(True)}
+        if any(case["crisis"] for case in cases):
+            texts = [normalise(case["text"]) for case in cases]
+            vectors = encoder.embed_adapted(texts, [None, adapter])
+            levels = [level(text, both) for text, both in zip(texts, vectors, strict=True)]
+            results["with the encoder"]["at_share"] = at_share(cases, levels, SHARE)
     results["without"] = measure(cases, find_crisis) | {"threshold": model.threshold(False)}
     return results
 

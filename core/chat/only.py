@@ -46,8 +46,8 @@ class OnlyOne:
         plain = normalise(text)
         words = split_words(plain)
         vectors = self.reader.read(plain)
-        crisis_vector = vectors.crisis if vectors is not None else None
-        found = find_crisis(plain, crisis_vector, crisis_before)
+        crisis_vectors = vectors.crisis if vectors is not None else None
+        found = find_crisis(plain, crisis_vectors, crisis_before)
         if found is not None:
             self.reader.forget(plain)
         if crisis_before is not None and previous is not None:
@@ -68,7 +68,7 @@ class OnlyOne:
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
             unavailable=gone,
-            crisis_method=GATE_BY_ENCODER if crisis_vector is not None else GATE_BY_LETTERS,
+            crisis_method=GATE_BY_ENCODER if crisis_vectors is not None else GATE_BY_LETTERS,
         )
 
     def use(self, setting: str) -> None:

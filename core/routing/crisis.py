@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from core.routing.crisis_model import load_model
+from core.routing.crisis_model import Vectors, load_model
 from core.routing.words import STOPWORDS, Word, split_words
 
 SUICIDE, SELF_HARM, ABUSE, MEDICAL, DANGER = "suicide", "self-harm", "abuse", "medical emergency", "danger now"
@@ -91,21 +91,19 @@ class Crisis:
     probability: float = field(default=1.0, compare=False)
 
 
-def find_crisis(
-    text: str, embedding: Sequence[float] | None = None, previous: "Crisis | None" = None
-) -> "Crisis | None":
+def find_crisis(text: str, vectors: Vectors | None = None, previous: "Crisis | None" = None) -> "Crisis | None":
     """What crisis speaks from a text that `words.normalise` has been through; None where none is found.
 
-    `embedding` is the text's vector under the gate's adapter (`crisis_model.adapter_of`); without it much less is
-    found. `previous` is the crisis of the message before, which a short message goes on with. Same arguments, same
-    answer; adding a certain wording to a text never hides a crisis.
+    `vectors` are the text's plain sentence vector and that under the gate's adapter (`crisis_model.adapter_of`);
+    without them much less is found. `previous` is the crisis of the message before, which a short message goes on with.
+    Same arguments, same answer; adding a certain wording to a text never hides a crisis.
     """
     if certain := certain_match(text):
         return certain
     worded = expressions_match(text)
-    if embedding is None and worded is not None:
+    if vectors is None and worded is not None:
         return replace(worded, probability=load_model().probability(text, None, True, excused(text))[0])
-    if read := load_model().read(text, embedding, worded is not None, excused(text)):
+    if read := load_model().read(text, vectors, worded is not None, excused(text)):
         probability, kind = read
         if worded is not None:
             return replace(worded, probability=probability)

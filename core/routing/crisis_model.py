@@ -1,15 +1,17 @@
 """The classifier of the crisis gate: a message as a whole, from a sentence encoder's vector and from its letters.
 
-Two linear readings, both of weights shipped beside this file, trained by `python -m core.training.crisis_gate`:
+Three readings, all of weights shipped beside this file, trained by `python -m core.training.crisis_gate`:
 
 - *meaning*: a softmax over four kinds of crisis and ten kinds of harmless message, on the vector that the shipped
   sentence encoder makes of the message with the gate's adapter (`crisis_adapter.gguf`, a LoRA of a few hundred
   kilobytes) on it. The adapter matters: plain sentence vectors hold what a message is about, and here it is about the
   same in "it was my last day, the cake was lovely" and "it is my last day".
+- *subject*: the same softmax on the plain vector, behind a hidden layer: what a message is about. Nobody who asks about
+  a knee is in danger by that alone, however much the words of the first reading sound like it.
 - *letters*: a softmax over four kinds and none, on hashed words, pairs of words and letters within words. All there is
   where there is no encoder.
 
-Pure Python at run time: some thousand multiplications.
+Pure Python at run time: some ten thousand multiplications.
 """
 
 import base64
@@ -32,11 +34,12 @@ WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
 CASES = Path(__file__).with_name("crisis_cases.txt")
 ORDINARY = Path(__file__).with_name("crisis_ordinary.txt")
-VERSION = 2
+VERSION = 3
 BUCKETS = 8192
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
+Vectors = Sequence[Sequence[float]]  # two: a text's plain sentence vector, and that under the gate's adapter
 
 
 def adapter_of(encoder_file: Path | None) -> Path | None:
@@ -68,34 +71,40 @@ class Model:
 
     kinds: tuple[str, ...]
     meaning: tuple[Sequence[float], ...]  # a row a class: the weights of the vector, then the bias
+    hidden: tuple[Sequence[float], ...]  # a row a hidden unit: the weights of the plain vector, then the bias
+    subject: tuple[Sequence[float], ...]  # a row a class: the weights of the hidden units, then the bias
     letters: tuple[Sequence[float], ...]  # a row a class: the weights of the buckets, then the bias
-    fitted: dict[str, Any]  # how the two and the expressions come together, and the thresholds
+    fitted: dict[str, Any]  # how the three and the expressions come together, and the thresholds
 
     def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
         """The logit of each class of the first reading."""
-        vector = [float(value) for value in embedding]
-        return [sum(map(mul, row, vector)) + row[-1] for row in self.meaning]
+        return _layer(self.meaning, [float(value) for value in embedding])
+
+    def subject_scores(self, plain: Sequence[float]) -> list[float]:
+        """The logit of each class of the second reading."""
+        hidden = _layer(self.hidden, [float(value) for value in plain])
+        return _layer(self.subject, [max(0.0, value) for value in hidden])
 
     def letter_scores(self, text: str) -> list[float]:
-        """The logit of each class of the second reading."""
+        """The logit of each class of the third reading."""
         found = letters(text)
         values = list(found.values())
         return [sum(map(mul, map(row.__getitem__, found), values)) + row[-1] for row in self.letters]
 
-    def probability(
-        self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool
-    ) -> tuple[float, str]:
+    def probability(self, text: str, vectors: Vectors | None, worded: bool, excused: bool) -> tuple[float, str]:
         """The calibrated probability that a text is a crisis, and the kind it would be.
 
-        `worded` says that an uncertain expression matched, `excused` that one matched which speaks for harmlessness.
+        `vectors` are the text's plain sentence vector and that under the gate's adapter. `worded` says that an
+        uncertain expression matched, `excused` that one matched which speaks for harmlessness.
         """
         by_letters = self.letter_scores(text)
-        if embedding is None:
+        if vectors is None:
             fitted, scores = self.fitted["without_encoder"], by_letters
             total = fitted["letters"] * self._margin(by_letters)
         else:
-            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(embedding)
+            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(vectors[1])
             total = fitted["meaning"] * self._margin(scores) + fitted["letters"] * self._margin(by_letters)
+            total += fitted["subject"] * self._margin(self.subject_scores(vectors[0]))
         total += fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"]
         likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
         return _sigmoid(total), self.kinds[likeliest]
@@ -104,12 +113,10 @@ class Model:
         """The probability from which a message is a crisis."""
         return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
 
-    def read(
-        self, text: str, embedding: Sequence[float] | None, worded: bool, excused: bool
-    ) -> tuple[float, str] | None:
+    def read(self, text: str, vectors: Vectors | None, worded: bool, excused: bool) -> tuple[float, str] | None:
         """The probability and the kind of a crisis, None where it is below the threshold."""
-        probability, kind = self.probability(text, embedding, worded, excused)
-        least = self.threshold(embedding is not None)
+        probability, kind = self.probability(text, vectors, worded, excused)
+        least = self.threshold(vectors is not None)
         return (probability, kind) if probability >= (min(least, WORDED) if worded else least) else None
 
     def _margin(self, scores: Sequence[float]) -> float:
@@ -126,6 +133,8 @@ def load_model() -> Model:
     return Model(
         kinds=tuple(data["kinds"]),
         meaning=tuple(_unpacked(row) for row in data["meaning"]),
+        hidden=tuple(_unpacked(row) for row in data["hidden"]),
+        subject=tuple(_unpacked(row) for row in data["subject"]),
         letters=tuple(_unpacked(row) for row in data["letters"]),
         fitted=data["fitted"],
     )
@@ -141,6 +150,11 @@ def packed(row: Sequence[float]) -> dict[str, Any]:
 def _unpacked(row: dict[str, Any]) -> list[float]:
     numbers = array("b", base64.b64decode(row["weights"]))
     return [*(number * row["scale"] for number in numbers), row["bias"]]
+
+
+def _layer(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    """Each row's product with the values, and its bias."""
+    return [sum(map(mul, row, values)) + row[-1] for row in rows]
 
 
 def _log_sum(values: Sequence[float]) -> float:

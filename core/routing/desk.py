@@ -158,7 +158,7 @@ class Desk:
             embedding=embedding,
             before=before,
             unavailable=unavailable,
-            crisis_vector=read.crisis if read is not None else None,
+            crisis_vectors=read.crisis if read is not None else None,
             crisis_before=crisis_before,
         )
         if decision.crisis is not None:

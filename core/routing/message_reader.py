@@ -3,12 +3,13 @@
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from core.encoder.client import Encoder, EncoderError, configured_encoder
 from core.errors import TaraError
+from core.routing.crisis_model import Vectors as CrisisVectors
 from core.routing.crisis_model import adapter_of
 from core.routing.vectors import Embedding
 
@@ -19,11 +20,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Vectors:
-    """A message as the encoder reads it: `topic` of its readable form, `crisis` of its plain one under the gate's
-    adapter; with an encoder that the gate has no adapter for None."""
+    """A message as the encoder reads it: `topic` of its readable form; `crisis` of what was written, the plain vector
+    and that under the gate's adapter, None with an encoder that the gate has no adapter for."""
 
     topic: Embedding
-    crisis: Sequence[float] | None
+    crisis: CrisisVectors | None
 
 
 class MessageReader:
@@ -92,7 +93,7 @@ class MessageReader:
 
     def read(self, plain: str, readable: str | None = None) -> Vectors | None:
         """The vectors of a message that `words.normalise` has been through; `readable` is it with the spelling put
-        right. Both are asked for at once where nothing is misspelled. None without an encoder, or where it fails."""
+        right. What is misspelled costs a second request. None without an encoder, or where it fails."""
         with self.held():
             try:
                 encoder = self.encoder()
@@ -137,8 +138,7 @@ def _vectors(encoder: Encoder, plain: str, readable: str) -> Vectors:
     adapter = adapter_of(encoder.gguf)
     if adapter is None:
         return Vectors(Embedding(encoder.embed([readable])[0], encoder.identity), None)
-    if readable == plain:
-        topic, crisis = encoder.embed_adapted([plain], [None, adapter])[0]
-    else:
-        topic, crisis = encoder.embed([readable])[0], encoder.embed_adapted([plain], [adapter])[0, 0]
-    return Vectors(Embedding(topic, encoder.identity), crisis)
+    # The gate reads what was written: its training knows misspelled words, and a wrong correction misleads it.
+    written, crisis = encoder.embed_adapted([plain], [None, adapter])[0]
+    topic = written if readable == plain else encoder.embed([readable])[0]
+    return Vectors(Embedding(topic, encoder.identity), (written, crisis))

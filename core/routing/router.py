@@ -1,7 +1,7 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
 from core.routing.conversation import FOLLOWING_ON, NO_TIE, POINTING_BACK, Before, Tie, goes_on
 from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
+from core.routing.crisis_model import Vectors
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import (
     ENCODER,
@@ -108,7 +109,7 @@ class Router:
         embedding: Embedding | None = None,
         before: Before | None = None,
         unavailable: Mapping[str, str] | None = None,
-        crisis_vector: Sequence[float] | None = None,
+        crisis_vectors: Vectors | None = None,
         crisis_before: Crisis | None = None,
     ) -> Decision:
         """Where `text` goes. `previous_domain` answered the message `before`, and a short follow-up stays with it;
@@ -116,17 +117,17 @@ class Router:
         the configured ones; `past` is what the person's earlier messages left, with its capped share in the emotion
         term; `embedding` is of `readable(text)`: without one, or with one of another encoder than the data's, keywords
         alone tell what it is about; `unavailable` gives domains that cannot answer now, each with the reason: they are
-        no candidates; `crisis_vector` is of `normalise(text)` under the crisis gate's adapter, and without it far less
-        is found; `crisis_before` is the crisis of the message before, which a short message goes on with. Same
-        arguments, same decision; no text makes it raise."""
+        no candidates; `crisis_vectors` are of `normalise(text)`, the plain one and that under the crisis gate's
+        adapter, and without them far less is found; `crisis_before` is the crisis of the message before, which a short
+        message goes on with. Same arguments, same decision; no text makes it raise."""
         plain = normalise(text)
         words = split_words(plain)
-        found = find_crisis(plain, crisis_vector, crisis_before)
+        found = find_crisis(plain, crisis_vectors, crisis_before)
         # What reads emotion may remember what it read; of a crisis nothing is kept.
         emotion = (read_emotion if found else self.read_emotion)(plain, words, embedding)
         urgency, complexity = urgency_of(plain), complexity_of(plain, words)
         weights = dict(weights) if weights is not None else self.weights
-        gate = GATE_BY_ENCODER if crisis_vector is not None else GATE_BY_LETTERS
+        gate = GATE_BY_ENCODER if crisis_vectors is not None else GATE_BY_LETTERS
         if found:
             how = FOLLOWING if found.matched == FOLLOWING else "crisis wording"
             return Decision(

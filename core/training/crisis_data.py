@@ -15,6 +15,15 @@ from core.routing.words import normalise
 _PARTS = 10  # one of which is held out
 EVERYDAY = "ordinary"  # the class of messages that nobody would take for a crisis
 TALK = "talk"  # and of what people say to each other
+# Spellings and what is written in their place by ear.
+_SOUNDS = (
+    ("ough", "o"), ("ough", "uff"), ("aught", "ort"), ("augh", "aff"), ("ight", "ite"), ("tion", "shun"), ("ph", "f"),
+    ("wh", "w"), ("kn", "n"), ("wr", "r"), ("ck", "k"), ("ch", "k"), ("ea", "ee"), ("ee", "ea"), ("ea", "e"),
+    ("ai", "ay"), ("ai", "a"), ("ou", "ow"), ("ow", "o"), ("oa", "o"), ("oo", "u"), ("ie", "ei"), ("ei", "ie"),
+    ("ss", "s"), ("ll", "l"), ("tt", "t"), ("mm", "m"), ("pp", "p"), ("rr", "r"), ("ce", "se"), ("ci", "si"),
+    ("le", "el"), ("er", "a"), ("or", "er"), ("our", "er"), ("ous", "us"), ("es", "s"), ("ed", "d"), ("ing", "in"),
+    ("th", "f"), ("y", "ie"), ("qu", "kw"), ("x", "ks"), ("ve", "v"), ("se", "s"), ("me", "m"), ("ke", "k"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Case:
     text: str
     label: str | None
     developed: bool = False  # of the development set
+    written: bool = False  # for the gate, to be hard to tell
 
     @property
     def crisis(self) -> bool:
@@ -34,8 +44,8 @@ class Case:
 
     @property
     def everyday(self) -> bool:
-        """Whether it was not made to look like a crisis."""
-        return self.label in (EVERYDAY, TALK)
+        """Whether it was not made to be mistaken for a crisis."""
+        return self.label in (EVERYDAY, TALK) and not self.written
 
     @property
     def held_out(self) -> bool:
@@ -45,23 +55,27 @@ class Case:
 
 
 def shipped_cases(path: Path = CASES) -> list[Case]:
-    """The cases of `crisis_cases.txt`. Raises InvalidInput for a line before the first section."""
+    """The cases of `crisis_cases.txt`, all written for the gate, or of `crisis_ordinary.txt`, which has a section of such.
+    Raises InvalidInput for a line before the first section."""
     cases: list[Case] = []
     label: str | None = None
+    written = path == CASES
     for line in path.read_text("utf-8").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
-            label = line[1:-1]
+            label, _, of_gate = line[1:-1].partition(": ")
+            written = path == CASES or bool(of_gate)
         elif label is None:
             raise InvalidInput(f"{path.name} has a case before its first section: {line!r}")
         else:
-            cases.append(Case(normalise(line.strip()), label))
+            cases.append(Case(normalise(line.strip()), label, written=written))
     return cases
 
 
 def everyday_cases(path: Path) -> list[Case]:
-    """The rows of `benchmarks/data/routing_develop.jsonl`, as ordinary messages that are held out."""
+    """The rows of `routing_develop.jsonl` or `everyday_develop.jsonl` of benchmarks/data, as ordinary messages that are
+    held out."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
     return [Case(normalise(row["text"]), EVERYDAY, developed=True) for row in rows]
 
@@ -78,9 +92,24 @@ def classes_of(cases: Sequence[Case]) -> tuple[str, ...]:
     return (*KINDS, *sorted(labels - set(KINDS)))
 
 
+def _bare_words(text: str) -> list[str]:
+    return "".join(letter for letter in text.lower() if letter.isalnum() or letter in " '").split()
+
+
+def misspelled(text: str, seed: random.Random) -> str:
+    """`text` in small letters and without punctuation, with about every third longer word written as it sounds."""
+    words = _bare_words(text)
+    for at, word in enumerate(words):
+        if len(word) > 3 and seed.random() < 0.35:
+            found = [pair for pair in _SOUNDS if pair[0] in word]
+            if found:
+                words[at] = word.replace(*seed.choice(found), 1)
+    return " ".join(words)
+
+
 def mistyped(text: str, seed: random.Random) -> str:
     """`text` in small letters and without punctuation, with a slip of the keyboard in about every eighth word."""
-    words = "".join(letter for letter in text.lower() if letter.isalnum() or letter in " '").split()
+    words = _bare_words(text)
     for at, word in enumerate(words):
         if len(word) > 3 and seed.random() < 0.125:
             where = seed.randrange(1, len(word) - 1)

@@ -25,14 +25,14 @@ from transformers import AutoModel, AutoTokenizer
 
 from core.files import hash_json, staging_beside
 from core.routing.crisis import KINDS
-from core.training.crisis_data import Case, mistyped
+from core.training.crisis_data import Case, misspelled, mistyped
 
 RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
 BATCH, RATE, HEAD_RATE = 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long
 _CLASS_WEIGHT, _SMOOTHING = 0.3, 0.05  # of the loss of the classes
-_MISTYPED, _JOINED = 0.2, 0.1  # of the texts of an epoch: with slips of the keyboard; beside a harmless message
+_MISTYPED, _MISSPELLED, _JOINED = 0.15, 0.15, 0.1  # of an epoch's texts: slips of the keyboard; by ear; beside another
 _BUCKET = 16  # batches whose texts are sorted by length together
 
 _TENSORS = {
@@ -131,7 +131,8 @@ class CrisisEncoder:
 
     def _about(self, cases: Sequence[Case], how: Sequence[float]) -> dict[str, str]:
         """What a state must have been made by, as a hash."""
-        settings = [self._seed, RANK, FIRST_LAYER, SCALE, BATCH, RATE, HEAD_RATE, *how, self.classes]
+        varied = (_MISTYPED, _MISSPELLED, _JOINED)
+        settings = [self._seed, *varied, RANK, FIRST_LAYER, SCALE, BATCH, RATE, HEAD_RATE, *how, self.classes]
         stands = hashlib.sha256(b"".join(one.detach().numpy().tobytes() for one in self._named().values())).hexdigest()
         return {"made_by": hash_json([settings, stands, [[case.text, case.label] for case in cases]])}
 
@@ -145,6 +146,15 @@ class CrisisEncoder:
                 for at in range(0, len(tokens), BATCH)
             ]
         return torch.cat(parts).numpy().astype(np.float64)
+
+    def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """The texts' vectors as it stands, [n, dimension], of length 1; before it is trained, the plain ones."""
+        tokens = self._tokens(texts)
+        self._model.eval()
+        with torch.no_grad():
+            parts = [self._vectors(tokens[at : at + BATCH]) for at in range(0, len(tokens), BATCH)]
+        found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+        return found
 
     def head_rows(self) -> list[list[float]]:
         """A row a class: the weights of a vector of length 1, then the bias."""
@@ -198,7 +208,9 @@ def _varied(cases: Sequence[Case], chance: random.Random) -> list[str]:
         drawn = chance.random()
         if drawn < _MISTYPED:
             texts.append(mistyped(case.text, chance))
-        elif drawn < _MISTYPED + _JOINED:
+        elif drawn < _MISTYPED + _MISSPELLED:
+            texts.append(misspelled(case.text, chance))
+        elif drawn < _MISTYPED + _MISSPELLED + _JOINED:
             pair = [case.text, chance.choice(harmless)]
             chance.shuffle(pair)
             texts.append(" ".join(pair))

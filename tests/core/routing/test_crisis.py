@@ -114,6 +114,14 @@ my dad is lying on the floor and not responding
 my kid ate some of grandma's pills""",
 }
 
+# What comes near an expression and is none; with the encoder some of it is taken for a crisis all the same.
+NEAR_EXPRESSIONS = """They ate all the pizza and there's nothing left for me
+I've wanted to run a marathon for years and I'm closer to doing it than ever
+I looked at the rope bridge and it was easier than I feared
+Look at the train tracks, which are easy to spot from the castle
+I sorted the papers on my desk and then said goodbye to my colleagues
+How do I hide a bruise on an apple in a photo?""".splitlines()
+
 HARMLESS = """The printer is dying again
 I died laughing at your story
 He strangled the negotiations
@@ -202,7 +210,7 @@ def test_a_crisis_is_found(kind: str, text: str) -> None:
     assert found.matched
 
 
-@pytest.mark.parametrize("text", HARMLESS)
+@pytest.mark.parametrize("text", [*HARMLESS, *NEAR_EXPRESSIONS])
 def test_a_figure_of_speech_is_no_crisis(text: str) -> None:
     assert find_crisis(normalise(text)) is None
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.chat.only import OnlyOne
@@ -29,17 +30,17 @@ MISROUTED = {
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, list[Path | None]]]:
-    """What encoders are asked for from now on: how many texts, under which adapters."""
-    requests: list[tuple[int, list[Path | None]]] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Path | None]]]:
+    """What encoders are asked for from now on: which text, under which adapters."""
+    requests: list[tuple[str, list[Path | None]]] = []
     plain, adapted = Encoder.embed, Encoder.embed_adapted
 
     def embed(self: Encoder, texts: Any) -> Any:
-        requests.append((len(texts), [None]))
+        requests.append((*texts, [None]))
         return plain(self, texts)
 
     def embed_adapted(self: Encoder, texts: Any, adapters: Any) -> Any:
-        requests.append((len(texts), list(adapters)))
+        requests.append((*texts, list(adapters)))
         return adapted(self, texts, adapters)
 
     monkeypatch.setattr(Encoder, "embed", embed)
@@ -61,13 +62,27 @@ def test_a_happy_message_is_no_health_matter(desk: Desk) -> None:
 
 
 def test_both_vectors_are_asked_for_at_once(desk: Desk, asked: list[Any]) -> None:
-    desk.route("How do I share the work out in a team of nine?")
-    assert asked == [(1, [None, ADAPTER])]
-    desk.route("How do I share the work out in a team of nine?")
+    text = "How do I share the work out in a team of nine?"
+    desk.route(text)
+    assert asked == [(text, [None, ADAPTER])]
+    desk.route(text)
     assert len(asked) == 1
-    # What it is about is read as it was meant, a crisis as it was written.
-    desk.route("my knea hurts and i hav a feever since yestarday")
-    assert asked[1:] == [(1, [None]), (1, [ADAPTER])]
+
+
+def test_the_subject_is_read_as_it_was_meant_and_a_crisis_as_it_was_written(
+    desk: Desk, encoder: Encoder, asked: list[Any]
+) -> None:
+    text = "my knea hurts and i hav a feever since yestarday"
+    desk.route(text)
+    assert asked[0] == (text, [None, ADAPTER])
+    ((read, adapters),) = asked[1:]
+    assert (adapters, read != text) == ([None], True)
+    vectors = desk.reader.read(text, read)
+    assert vectors is not None
+    assert vectors.crisis is not None
+    written, meant = encoder.embed([text, read])
+    assert np.allclose(vectors.crisis[0], written, atol=1e-4)
+    assert np.allclose(vectors.topic.vector, meant, atol=1e-4)
 
 
 def test_a_crisis_of_no_known_wording_goes_to_the_safest_domain(desk: Desk) -> None:
