@@ -55,8 +55,8 @@ class Case:
 
 
 def shipped_cases(path: Path = CASES) -> list[Case]:
-    """The cases of `crisis_cases.txt`, all written for the gate, or of `crisis_ordinary.txt`, which has a section of such.
-    Raises InvalidInput for a line before the first section."""
+    """The cases of `crisis_cases.txt`, all written for the gate, or of `crisis_ordinary.txt`, which has a section of
+    such. Raises InvalidInput for a line before the first section."""
     cases: list[Case] = []
     label: str | None = None
     written = path == CASES
