@@ -78,10 +78,13 @@ def level(text: str, vectors: Vectors) -> float:
     return 2.0 if certain_match(text) is not None or (worded and probability >= WORDED) else probability
 
 
-def at_share(cases: list[dict[str, Any]], levels: Sequence[float], share: float) -> dict[str, Any]:
-    """Recall at the lowest threshold, chosen on these very cases, that lets through at most a share of the harmless."""
+def at_share(cases: list[dict[str, Any]], levels: Sequence[float], share: float) -> dict[str, Any] | None:
+    """Recall at the lowest threshold, chosen on these very cases, that lets through at most a share of the harmless;
+    None where no threshold does."""
     harmless = sorted((one for case, one in zip(cases, levels, strict=True) if not case["crisis"]), reverse=True)
     least = math.nextafter(harmless[int(share * len(harmless))], math.inf)
+    if least > 1:
+        return None
     return {
         "threshold": least,
         "recall": count(one >= least for case, one in zip(cases, levels, strict=True) if case["crisis"]),
@@ -102,8 +105,7 @@ def lines(name: str, result: dict[str, Any]) -> list[str]:
     for label, one in rows.items():
         low, high = one["interval"]
         shown.append(f"  {label:<22} {one['share']:6.1%}  {one['found']:>3} of {one['of']:<3}  [{low:.1%}, {high:.1%}]")
-    if "at_share" in result:
-        at = result["at_share"]
+    if at := result.get("at_share"):
         low, high = at["recall"]["interval"]
         label = f"recall at {SHARE:.0%} of them"
         shown.append(
@@ -130,7 +132,7 @@ def report(cases: list[dict[str, Any]], encoder: Encoder | None, adapter: Path |
         results["with the encoder"] = measure(
             cases, lambda text: find_crisis(text, encoder.embed_adapted([text], [None, adapter])[0])
         ) | {"threshold": model.threshold(True)}
-        if any(case["crisis"] for case in cases):
+        if {case["crisis"] for case in cases} == {True, False}:
             texts = [normalise(case["text"]) for case in cases]
             vectors = encoder.embed_adapted(texts, [None, adapter])
             levels = [level(text, both) for text, both in zip(texts, vectors, strict=True)]

@@ -28,7 +28,7 @@ def fields_of(phase: PhaseView) -> list[FormField]:
         FormField("method", "method of unified", phase.merge_method or "", "ties, cat, dare or linear"),
         FormField("margin", "margin of unified, a share", margin, "as configured"),
         FormField("repair", "repair what quantization took: yes or no", "yes" if phase.repair else "no"),
-        FormField("threshold", "least quality of each domain, 0..1", least, "none"),
+        FormField("threshold", "least quality of each domain, 0..1", least, "as the phase is set"),
     ]
 
 

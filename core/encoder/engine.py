@@ -21,6 +21,9 @@ MOST_TOKENS = 256  # of a text, the rest is not read: what all-MiniLM-L6-v2 was 
 # What is read at once under an adapter: a context's memory grows with it. Longer texts are read piece by piece, and
 # their vector is the mean, as it would be of all their tokens.
 PIECE_TOKENS = 56
+# Of a text that is read without flash attention, which on a CPU takes a fifth to a third longer. Of more tokens memory
+# counts; and since any context costs 5 MB, there is one of the two at a time.
+SHORT_TOKENS = 96
 MOST_CHARACTERS = 20_000  # of a text that are looked at: more than MOST_TOKENS words
 # BERT's tokenizer takes a word of more than 100 characters for unknown, llama.cpp's spells it out.
 _LONG_WORD = re.compile(r"[^\W_\u2e80-\u9fff\uf900-\ufaff]{101,}")
@@ -53,12 +56,13 @@ class Engine:
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context_length = min(MOST_TOKENS, trained) if trained > 0 else MOST_TOKENS
         self._threads, self._pooling = threads, llama_cpp.LLAMA_POOLING_TYPE_UNSPECIFIED
-        self._context: Any = self._make_context(self.context_length)
+        self._context: Any = self._make_context(SHORT_TOKENS)
+        self._short = True
         pooling = llama_cpp.llama_pooling_type(self._context)
         if pooling == llama_cpp.LLAMA_POOLING_TYPE_NONE:  # the file does not say how: the usual way
-            llama_cpp.llama_free(self._context)
+            self._free_context()
             self._pooling = llama_cpp.LLAMA_POOLING_TYPE_MEAN
-            self._context = self._make_context(self.context_length)
+            self._context = self._make_context(SHORT_TOKENS)
         elif pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK:
             raise InvalidInput(f"{gguf} compares pairs of texts; it is not a sentence encoder", "name another file")
         self._adapted: dict[Path, tuple[Any, Any]] = {}  # adapter and context, by the adapter's file
@@ -66,13 +70,13 @@ class Engine:
 
     def _make_context(self, tokens: int) -> Any:
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx = options.n_batch = options.n_ubatch = tokens
+        options.n_ctx = options.n_batch = options.n_ubatch = min(tokens, self.context_length)
         options.n_seq_max = 1
         options.embeddings = True
         options.pooling_type = self._pooling
         options.n_threads = options.n_threads_batch = self._threads
-        # On a CPU it takes a fifth to a third longer; what it saves is little for so few tokens.
-        options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if tokens <= SHORT_TOKENS:  # of more, what it saves in memory counts
+            options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = llama_cpp.llama_init_from_model(self._model, options)
         if not context:
             raise EncoderError(f"llama.cpp has no room for the encoder: {last_error() or 'no reason given'}")
@@ -90,11 +94,26 @@ class Engine:
         if len(tokens) > self.context_length:
             tokens = [*tokens[: self.context_length - 1], tokens[-1]]  # the last one says that the text ends
         readings = [
-            (self._context, [tokens]) if one is None else (self._adapt(one), _pieces(tokens)) for one in adapters
+            (self._plain_context(len(tokens)), [tokens]) if one is None else (self._adapt(one), _pieces(tokens))
+            for one in adapters
         ]
         if len(readings) == 1:
             return self._vector(*readings[0])[None]
         return np.stack(list(self._pool.map(lambda reading: self._vector(*reading), readings)))
+
+    def _plain_context(self, tokens: int) -> Any:
+        """The context without an adapter, with room for so many tokens."""
+        short = tokens <= SHORT_TOKENS
+        if short != self._short or self._context is None:
+            self._free_context()
+            self._context = self._make_context(SHORT_TOKENS if short else self.context_length)
+            self._short = short
+        return self._context
+
+    def _free_context(self) -> None:
+        if self._context is not None:
+            llama_cpp.llama_free(self._context)
+            self._context = None
 
     def _adapt(self, path: Path) -> Any:
         """The context with an adapter on it; made at its first text."""
@@ -165,7 +184,7 @@ class Engine:
         for handle, context in self._adapted.values():
             llama_cpp.llama_free(context)
             llama_cpp.llama_adapter_lora_free(handle)
-        llama_cpp.llama_free(self._context)
+        self._free_context()
         llama_cpp.llama_model_free(self._model)
 
 

@@ -47,11 +47,10 @@ class JobMaker:
         domain: str | None = None,
         hashed: dict[str, Any] | None = None,
         after: Sequence[PlannedJob] = (),
-        sized: Mapping[str, Any] | None = None,
     ) -> PlannedJob:
         """Put a job into the plan unless one of its key is there; inputs are jobs, files, or mappings of those, `bases`
-        the bases it loads, by which its needs are estimated, as by what is `sized`. It also waits for the jobs `after`,
-        which change nothing of its result."""
+        the bases it loads, by which its needs are estimated. It also waits for the jobs `after`, which change nothing
+        of its result."""
         needs: list[str] = []
         stored, identity = self._resolve(inputs, needs)
         about = KINDS[kind]
@@ -76,7 +75,7 @@ class JobMaker:
             phase,
             domain,
             subject=subject_of(params),
-            need=self._estimator.need(kind, {**params, **(sized or {})}, bases),
+            need=self._estimator.need(kind, params, bases),
             footprint=footprint(kind, params, [self._bases[name][1] for name in bases]),
             bases=bases,
         )

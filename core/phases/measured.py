@@ -87,7 +87,7 @@ def models_of_phase(reader: Reader, number: int) -> list[Artifact]:
 def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
     """Of each base of a phase's bundle that a technique was tried on: its name, what was kept and why, and the file's
     type, tensors by type and bytes, as its job recorded them. Of a smaller model also `sizes` of it and of plain files
-    beside it, `rows`, a domain each, with losses and accuracies by file, and `taught`, see `_taught`."""
+    beside it, `rows`, a domain each, with losses and accuracies by file, and `taught`, see `taught_of`."""
     if phase.bundle_path is None:
         return []
     found = []
@@ -98,7 +98,7 @@ def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
             meta = check["meta"]
             told = {"compression": meta["technique"], "kept": meta["technique"], "why": meta["why"]}
             told |= {name: meta[name] for name in ("verdict", "peer", "sizes", "rows")}
-            told["taught"] = _taught(reader, row)
+            told["taught"] = taught_of(reader, row)
         elif row["meta"].get("compression"):
             told = {name: row["meta"][name] for name in ("compression", "kept", "why")}
         if told:
@@ -107,9 +107,10 @@ def compressed(reader: Reader, phase: PhaseView) -> list[dict[str, Any]]:
     return found
 
 
-def _taught(reader: Reader, artifact: Artifact) -> dict[str, Any] | None:
-    """Held-out losses of the smaller model of a file before and after it was taught, nats a token; of a distilled one
-    also of the same student without its teacher, and whether that helped (`says`). None where it is not known."""
+def taught_of(reader: Reader, artifact: Artifact) -> dict[str, Any] | None:
+    """Held-out losses of the smaller model of a file before and after it was taught, nats a token, and what they say
+    (`says`); of a distilled one also of the same student without its teacher, and whether that helped
+    (`teacher_helped`). None where it is not known."""
     line = lineage_of(reader, artifact)
     if line is None or not line.smaller:
         return None

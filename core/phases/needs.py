@@ -146,7 +146,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         # weights, whose rows it rearranges.
         "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
         # The converted file, and a copy of it with what it belongs to.
-        "adapter-convert": (SMALL + CONVERTER, 4 * most_lora_parameters(shape, int(params.get("rank") or LARGE_RANK))),
+        "adapter-convert": (SMALL + CONVERTER, 4 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + rounding, int(_share(params.get("type")) * shape.parameters)),
         "kept-change": (QUANTIZER + BLOCKS, 10**6),
         "keep": (SMALL, int(BUNDLE_SHARE * shape.parameters)),
@@ -200,7 +200,7 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
 
 def _scratch(kind: str, disk: int) -> int:
     """What of a job's disk is free again at its end: all but a small file where only figures are kept, one of two
-    files where the better one is, or where the second is a copy of the first."""
+    files where the better one is kept, or where the second is a copy of the first."""
     if kind in ("type-costs", "check-small", "measure"):
         return max(0, disk - 10**6)
     return disk // 2 if kind in ("hybrid", "repair-adapter", "adapter-convert") else 0

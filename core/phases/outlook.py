@@ -223,7 +223,7 @@ class Alternatives:
         tried = ["smaller ways to run it, other presets and smaller bases"] if job.kind == "train" else []
         if job.kind in _WITHOUT:
             says, kind = _WITHOUT[job.kind]
-            if job.kind == "imatrix" and any(one.kind == "type-costs" for one in self._missing):
+            if job.kind == "imatrix" and any(one.kind == "hybrid" for one in self._missing):
                 says = f"{_WITHOUT['hybrid'][0]}, {says}"  # a mixture is solved by the importance matrix
             need = self._planner.needed(kind, {"type": self._type()}, job.bases)
             if not judge(need, self._machine, 0, slack=MEASURED_SLACK, measured=None).never:
@@ -298,7 +298,8 @@ class Alternatives:
         )
 
     def _less_disk(self) -> Iterator[tuple[str, Callable[[PlannedJob], PlannedJob]]]:
-        types = [str(job.params["type"]) for job in self._missing if job.kind in _TYPED]
+        # A mixture for a target size has no type of its own.
+        types = [str(job.params["type"]) for job in self._missing if job.kind in _TYPED and job.params["type"]]
         if types:
             largest = max(QUANTIZATIONS.index(one) for one in types)
             for name in reversed(QUANTIZATIONS[:largest]):

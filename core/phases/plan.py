@@ -256,7 +256,6 @@ class Planner(RepairingPlanner):
             phase=phase,
             domain=source.name,
             after=after,
-            sized={"rank": adapter.params["preset"]["lora_r"]} if "preset" in adapter.params else None,
         )
 
     def _merged(

@@ -3,7 +3,7 @@
 For `train` and `evaluate` the number is of floating-point operations: tokens times parameters times 6 forward and
 backward, 2 forward only (Kaplan et al. 2020, arXiv:2001.08361, section 2.1); each held-out example is scored with and
 without the adapter, and for `imatrix` and `teach` tokens are read forward, for `prune` over and over. `check-merge`
-scores all domains' held-out examples once. Of jobs that run files over text with the engine, see `scored_work`. For
+scores all domains' held-out examples once. For jobs that run files over text with the engine see `scored_work`. For
 `verify` and `unify` it is parameters times domains, for `package` the parameters of the base, and the texts that the
 sentence encoder has to read, for every other kind the parameters of the base.
 """
@@ -32,7 +32,8 @@ def work_of(
 ) -> float:
     """The work of a job on a base of so many parameters; `examples` are those of its data, undivided; by domain
     where it has several. `unread` texts are to be read by the sentence encoder."""
-    if isinstance(examples, Mapping) and kind in SCORED:
+    if kind in SCORED:
+        assert isinstance(examples, Mapping)
         return scored_work(kind, params, parameters, examples)
     if isinstance(examples, Mapping) and kind in STUDENTS:
         taught = [

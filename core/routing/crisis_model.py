@@ -2,7 +2,7 @@
 
 Three readings, all of weights shipped beside this file, trained by `python -m core.training.crisis_gate`:
 
-- *meaning*: a softmax over four kinds of crisis and ten kinds of harmless message, on the vector that the shipped
+- *meaning*: a softmax over four kinds of crisis and eleven kinds of harmless message, on the vector that the shipped
   sentence encoder makes of the message with the gate's adapter (`crisis_adapter.gguf`, a LoRA of a few hundred
   kilobytes) on it. The adapter matters: plain sentence vectors hold what a message is about, and here it is about the
   same in "it was my last day, the cake was lovely" and "it is my last day".
@@ -11,7 +11,7 @@ Three readings, all of weights shipped beside this file, trained by `python -m c
 - *letters*: a softmax over four kinds and none, on hashed words, pairs of words and letters within words. All there is
   where there is no encoder.
 
-Pure Python at run time: some ten thousand multiplications.
+Pure Python at run time: some thirty thousand multiplications.
 """
 
 import base64

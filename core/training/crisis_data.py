@@ -59,7 +59,7 @@ def shipped_cases(path: Path = CASES) -> list[Case]:
     such. Raises InvalidInput for a line before the first section."""
     cases: list[Case] = []
     label: str | None = None
-    written = path == CASES
+    written = False
     for line in path.read_text("utf-8").splitlines():
         if not line.strip() or line.startswith("#"):
             continue

@@ -31,7 +31,7 @@ RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
 BATCH, RATE, HEAD_RATE = 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long
-_CLASS_WEIGHT, _SMOOTHING = 0.3, 0.05  # of the loss of the classes
+CLASS_WEIGHT, SMOOTHING = 0.3, 0.05  # of the loss of the classes
 _MISTYPED, _MISSPELLED, _JOINED = 0.15, 0.15, 0.1  # of an epoch's texts: slips of the keyboard; by ear; beside another
 _BUCKET = 16  # batches whose texts are sorted by length together
 
@@ -117,7 +117,7 @@ class CrisisEncoder:
                 scores = self._head(SHARPNESS * self._vectors([tokens[one] for one in batch]))
                 loss = binary_cross_entropy_with_logits(_margins(scores), crisis[batch])
                 if (label[batch] >= 0).any():
-                    loss = loss + _CLASS_WEIGHT * cross_entropy(scores, label[batch], label_smoothing=_SMOOTHING)
+                    loss = loss + CLASS_WEIGHT * cross_entropy(scores, label[batch], label_smoothing=SMOOTHING)
                 loss.backward()
                 optimiser.step()
                 lost += loss.item() * len(batch)
@@ -138,14 +138,9 @@ class CrisisEncoder:
 
     def margins(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """The log-odds of a crisis of each text, [n]."""
-        tokens = self._tokens(texts)
-        self._model.eval()
         with torch.no_grad():
-            parts = [
-                _margins(self._head(SHARPNESS * self._vectors(tokens[at : at + BATCH])))
-                for at in range(0, len(tokens), BATCH)
-            ]
-        return torch.cat(parts).numpy().astype(np.float64)
+            scores = self._head(SHARPNESS * torch.from_numpy(self.vectors(texts)))
+            return np.asarray(_margins(scores).numpy(), np.float64)
 
     def vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The texts' vectors as it stands, [n, dimension], of length 1; before it is trained, the plain ones."""

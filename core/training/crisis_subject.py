@@ -11,10 +11,10 @@ import numpy.typing as npt
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+from core.training.crisis_lora import CLASS_WEIGHT, SHARPNESS, SMOOTHING
+
 HIDDEN, DROPOUT = 64, 0.3
 EPOCHS, BATCH, RATE, DECAY = 40, 256, 3e-3, 1e-2
-SHARPNESS = 10.0  # the vectors have length 1; the layer sees them this long
-_CLASS_WEIGHT, _SMOOTHING = 0.3, 0.05  # of the loss of the classes
 
 
 def fit_subject(
@@ -33,7 +33,7 @@ def fit_subject(
             scores = network(seen[batch])
             margins = torch.logsumexp(scores[:, :kinds], 1) - torch.logsumexp(scores[:, kinds:], 1)
             loss = binary_cross_entropy_with_logits(margins, (label[batch] < kinds).float())
-            loss = loss + _CLASS_WEIGHT * cross_entropy(scores, label[batch], label_smoothing=_SMOOTHING)
+            loss = loss + CLASS_WEIGHT * cross_entropy(scores, label[batch], label_smoothing=SMOOTHING)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -151,6 +151,17 @@ def test_the_base_not_used_for_longest_goes_where_the_budget_asks_for_it(tmp_pat
             answer(engine, QUESTION, of["second"])
 
 
+def test_the_general_model_comes_from_a_base_that_fits(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_bundle(tmp_path / "two", ("first", "second"), FIVE, tiny_model)
+    with Engine(folder, n_ctx=256, threads=1) as engine:
+        most = engine.holdings.most_used()
+        monkeypatch.setattr(engine._pool, "shortage", lambda base, _: "too large" if base.name == most else None)
+        answer(engine, QUESTION, None)
+        assert set(engine.pids()) == {"first", "second"} - {most}
+
+
 def test_cache_bytes_follow_the_model_and_the_context() -> None:
     # 30 layers of 3 key-value heads of 64 channels, keys and values, two bytes each
     info = inspect_gguf(embedded_gguf())

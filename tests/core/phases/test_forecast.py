@@ -350,6 +350,10 @@ def test_a_plain_type_is_named_where_the_disk_is_too_small_for_a_mixture(phase_o
     machine = replace(with_memory(10**13), disk_free=plain + GB)
     found = nearest(phase_one, machine, "type-costs", chosen="starter", compression=Compression("Q4_K_M", "hybrid"))
     assert found == f"fits: --compression-type standard, all of it needs {plain / 1e6:.0f} MB"
+    for_a_size = Compression("Q4_K_M", "hybrid", 10**8)  # which has no type of its own
+    machine = replace(machine, disk_free=total(quantization="Q4_K_M", compression_type="hybrid") + GB // 2)
+    found = nearest(phase_one, machine, "type-costs", chosen="starter", compression=for_a_size)
+    assert found.startswith("fits: --compression-type standard")
 
 
 def test_what_is_free_again_at_the_end_is_not_counted_twice() -> None:

@@ -46,7 +46,14 @@ def test_held_out_tokens_are_about_those_the_embedded_tokenizer_makes(
 ) -> None:
     found = held_out_by_domain(embedded_tokenizer(), data, params["domains"], length=WINDOW, most=MOST)
     real = sum(len(one.input_ids) for some in found.values() for one in some)
-    assert scored_work("check-delivered", params, 1, examples_of(data)) / 2 == pytest.approx(real, rel=0.15)
+    tokens = scored_work("check-delivered", params, 1, examples_of(data)) / 2
+    assert tokens == pytest.approx(real, rel=0.15)
+    long = [
+        Example(({"role": "user", "content": f"{n} word" * 2000}, {"role": "assistant", "content": "yes"}), n)
+        for n in range(5)
+    ]
+    longer = {**params, "sequence_length": 4096}  # of which the engine reads no more than its window
+    assert scored_work("check-delivered", longer, 1, {"business": long}) / 2 == 2 * WINDOW  # held out are two
 
 
 def test_types_cost_a_reading_a_group_of_about_as_much_text_as_is_chosen(

@@ -18,7 +18,7 @@ from core.gguf.inspect import inspect_gguf
 from core.gguf.metadata import COMPRESSION
 from core.phases import service
 from core.phases.compared import tables
-from core.phases.measured import _taught, compressed, figures, label
+from core.phases.measured import compressed, figures, label, taught_of
 from core.phases.measuring import MeasuringPlanner, measure_artifact, parents_of
 from core.phases.outcome import losses, outcome
 from core.phases.outlook import outlook_of_phase
@@ -354,7 +354,7 @@ def test_a_distilled_file_is_held_against_the_same_student_without_a_teacher(pha
     file = next((phase.artifacts / "gguf").glob("*+distilled-Q4_K_M-*.gguf"))
     with open_reader(phase) as reader:
         (row,) = [one for one in reader.artifacts(kind="gguf") if phase.absolute(one["path"]) == file]
-        taught = _taught(reader, row)
+        taught = taught_of(reader, row)
     assert taught is not None
     assert taught["control_loss"] == found["control_loss"]
     assert f"the same student without teacher {found['control_loss']:.4f}" in taught["says"]
