@@ -165,6 +165,9 @@ def fit(
             # what a gate meets: everyday messages, and crises.
             met, said = fitting & (crisis | everyday), table[:, _READINGS:] @ weights[_READINGS:]
             weights[:_READINGS], bias = _logistic(table[met, :_READINGS], crisis[met].astype(float), said[met])
+            # How sure that makes one is calibrated with the twins again, or all that is found would seem certain.
+            scale, less = _logistic((table[fitting] @ weights + bias)[:, None], crisis[fitting].astype(float))
+            weights, bias = weights * scale[0], bias * scale[0] + less
         probability = 1 / (1 + np.exp(-table @ weights - bias))
         believed = (worded > 0) & (probability >= WORDED)
         always = certain | (believed if name == "with_encoder" else worded > 0)
