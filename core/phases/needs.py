@@ -37,7 +37,7 @@ VERIFIER = 450 * 10**6  # tokenizers, the engine's library, a context and its ca
 QUANTIZER = 120 * 10**6  # the engine's library alone
 SLABS = 150 * 10**6  # of a tensor that is quantized: core.gguf.quantizer.BUFFER_BYTES, rounded up
 BLOCKS = 150 * 10**6  # a block of rows of a tensor, as it is stored, in float32 and as it is written
-REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole: float32 twice and F16
+REARRANGED = 10  # bytes a weight of a tensor that the converter writes whole, at least: float32 twice and F16
 SCORED_ROWS = 160  # positions of a step whose logits are held, and the work on a few of them in float64
 KEPT = 2600  # bytes a position of what is kept of the reference
 SMALL = 50 * 10**6  # a Python process that copies and hashes files
@@ -142,9 +142,12 @@ def need_of(kind: str, params: Mapping[str, Any], shape: Shape) -> Need:
         "unify": (LIBRARIES + BLOCKS + shape.hidden * shape.inner * FLOAT32, weights),
         "accept-merge": (SMALL, 10**6),
         "quality-gate": (SMALL, 10**6),
-        # What the converter maps of the model can be dropped. It writes block by block, but for llama's query and key
-        # weights, whose rows it rearranges.
-        "convert": (SMALL + CONVERTER + BLOCKS + REARRANGED * shape.hidden**2, int(2.1 * shape.parameters)),
+        # What the converter maps of the model can be dropped. It writes block by block, but for weights that it
+        # transposes, which are of architectures without a gate (gpt2).
+        "convert": (
+            SMALL + CONVERTER + BLOCKS + (0 if shape.gated else REARRANGED * shape.hidden * shape.inner),
+            int(2.1 * shape.parameters),
+        ),
         # The converted file, and a copy of it with what it belongs to.
         "adapter-convert": (SMALL + CONVERTER, 4 * most_lora_parameters(shape, LARGE_RANK)),
         "quantize": (QUANTIZER + rounding, int(_share(params.get("type")) * shape.parameters)),
