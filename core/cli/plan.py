@@ -188,7 +188,8 @@ def _as_json(found: Any) -> dict[str, Any]:
             {
                 "kind": one.job.kind, "title": one.job.title, "domain": one.job.domain,
                 "memory_bytes": one.expected.memory, "memory_by": one.expected.memory_by,
-                "disk_bytes": one.job.need.disk, "seconds": one.expected.seconds, "seconds_by": one.expected.seconds_by,
+                "disk_bytes": one.job.need.disk, "scratch_bytes": one.job.need.scratch,
+                "seconds": one.expected.seconds, "seconds_by": one.expected.seconds_by,
                 "verdict": one.verdict.word, "why": one.verdict.why, "alternative": one.alternative,
             }
             for one in found.jobs

@@ -10,6 +10,7 @@ import pytest
 
 from core.cli.group import COMMANDS, SHORT_HELP
 from core.errors import ExitCode
+from core.runner.admission import Need, most_disk
 from core.runner.presence import runner_pid
 from core.workspace import Workspace
 from tests.conftest import ROOT, use_base
@@ -254,7 +255,8 @@ def test_a_plan_that_does_not_fit_is_shown_whole_and_refused(
     assert "reserve 500 MB" in train["why"]
     assert "train healthcare, train business" in " ".join(plain.out.split())
     assert "none fits" in plain.out
-    assert found["total"]["disk_bytes"] == sum(job["disk_bytes"] for job in found["jobs"])
+    needs = [Need(disk=job["disk_bytes"], scratch=job["scratch_bytes"]) for job in found["jobs"]]
+    assert found["total"]["disk_bytes"] == most_disk(needs)
     assert tara("jobs", "list", cwd=tiny_workspace.root).out == "no jobs\n"
 
 
