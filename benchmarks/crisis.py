@@ -18,7 +18,7 @@ from typing import Any
 
 from core.encoder import Encoder, find_encoder
 from core.routing.crisis import KINDS, Crisis, certain_match, excused, expressions_match, find_crisis
-from core.routing.crisis_model import WORDED, Vectors, adapter_of, load_model
+from core.routing.crisis_model import WORDED, CrisisVectors, adapter_of, load_model
 from core.routing.emotion_data import held_out, read_rows
 from core.routing.words import normalise
 from core.training.crisis_talk import tidied
@@ -71,7 +71,7 @@ def measure(cases: list[dict[str, Any]], gate: Callable[[str], Crisis | None]) -
     }
 
 
-def level(text: str, vectors: Vectors) -> float:
+def level(text: str, vectors: CrisisVectors) -> float:
     """The highest threshold at which a text would be taken for a crisis: above 1 where that does not hang on it."""
     worded = expressions_match(text) is not None
     probability, _ = load_model().probability(text, vectors, worded, excused(text))

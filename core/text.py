@@ -149,3 +149,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], right: Sequence
         ]
         lines.append((GAP * " ").join(parts).rstrip())
     return "\n".join(lines)
+
+
+def percent(error: float | None, sign: str = "+") -> str:
+    """An error of 0.1 as +10%, or without a sign; "-" where there is none."""
+    return "-" if error is None else f"{100 * error:{sign}.0f}%"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from core.store.views import DomainView, JobView, Measurement, PhaseView
-from core.text import Table, columns_within, figure_columns, size, table
+from core.text import Table, columns_within, figure_columns, percent, size, table
 from tara_tui import present
 from tara_tui.selection import Selection
 from tara_tui.widgets.transcript import Entry
@@ -170,11 +170,7 @@ def error_lines(kinds: "Sequence[KindError]") -> list[str]:
     """How far predictions of finished jobs were off, a line a kind; none where nothing was predicted."""
     if not kinds:
         return []
-
-    def off(error: float | None) -> str:
-        return "-" if error is None else f"{100 * error:.0f}%"
-
-    rows = [(one.kind, str(one.jobs), off(one.memory), off(one.seconds)) for one in kinds]
+    rows = [(one.kind, str(one.jobs), percent(one.memory, sign=""), percent(one.seconds, sign="")) for one in kinds]
     return ["", *table_lines(("median error so far", "jobs", "memory", "time"), rows, (1, 2, 3))]
 
 

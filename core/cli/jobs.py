@@ -10,7 +10,7 @@ import click
 from core.cli.common import NUMBER, json_option, print_json, root_option, true_reader, workspace_of
 from core.errors import InvalidInput
 from core.store.views import ACTIVE_JOB_STATES, JobView, PastJob
-from core.text import clean, size, span, table
+from core.text import clean, percent, size, span, table
 from core.workspace import Workspace
 
 POLL_S = 0.2
@@ -232,7 +232,6 @@ def _tell_queued(queued: list[int], as_json: bool) -> None:
 
 def _predicted(job: JobView, past: PastJob | None) -> str:
     """What was predicted of a job and, once it succeeded, what it took."""
-    from core.cli.plan import percent
     from core.phases.forecast import error_of
 
     time = "time not known" if job.predicted_seconds is None else f"{span(job.predicted_seconds)} ({job.predicted_by})"

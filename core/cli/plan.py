@@ -8,7 +8,7 @@ import click
 from core.cli.common import NUMBER, TARGET, json_option, print_json, root_option, see_to_jobs, workspace_of
 from core.cli.merging import merge_options, repair_option
 from core.errors import ExitCode
-from core.text import clean, size, span, table
+from core.text import clean, percent, size, span, table
 
 if TYPE_CHECKING:
     from core.phases.kinds import TargetWish
@@ -132,11 +132,6 @@ def check(phase_number: int | None, root: str | None, as_json: bool) -> None:
     click.echo(table(("kind", "jobs", "memory", "time"), medians, right=(1, 2, 3)))
     if any(not one.job.whole for one in errors):
         click.echo("no error is given for jobs that went on from a checkpoint or ran smaller than they were set")
-
-
-def percent(error: float | None, sign: str = "+") -> str:
-    """An error of 0.1 as +10%."""
-    return "-" if error is None else f"{100 * error:{sign}.0f}%"
 
 
 def _tell(found: Any, as_json: bool) -> None:

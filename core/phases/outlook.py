@@ -192,7 +192,7 @@ def _outlook(title: str, catalog: Catalog, reader: Reader, planner: Planner, pla
     for job in plan.missing():
         assert job.expected is not None
         verdict = Verdict(AT_WORK) if job.key in at_work else alternatives.verdict(job, before)
-        before += job.need.disk - job.need.scratch
+        before += job.need.left
         alternative = alternatives.nearest(job, verdict) if verdict.never else ""
         jobs.append(JobOutlook(job, job.expected, verdict, alternative))
     return Outlook(title, tuple(jobs), len(plan.jobs) - len(jobs), machine)

@@ -268,7 +268,7 @@ class _Choices:
             verdict = judge(job.need, machine, before, slack=MEASURED_SLACK, measured=peak)
             if verdict.never:
                 return f"{job.title}: {verdict.why}"
-            before += job.need.disk - job.need.scratch
+            before += job.need.left
         return ""
 
 

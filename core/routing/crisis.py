@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
-from core.routing.crisis_model import Vectors, load_model
+from core.routing.crisis_model import CrisisVectors, load_model
 from core.routing.words import STOPWORDS, Word, split_words
 
 SUICIDE, SELF_HARM, ABUSE, MEDICAL, DANGER = "suicide", "self-harm", "abuse", "medical emergency", "danger now"
@@ -91,7 +91,7 @@ class Crisis:
     probability: float = field(default=1.0, compare=False)
 
 
-def find_crisis(text: str, vectors: Vectors | None = None, previous: "Crisis | None" = None) -> "Crisis | None":
+def find_crisis(text: str, vectors: CrisisVectors | None = None, previous: "Crisis | None" = None) -> "Crisis | None":
     """What crisis speaks from a text that `words.normalise` has been through; None where none is found.
 
     `vectors` are the text's plain sentence vector and that under the gate's adapter (`crisis_model.adapter_of`);

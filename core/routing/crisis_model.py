@@ -39,7 +39,7 @@ BUCKETS = 8192
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
-Vectors = Sequence[Sequence[float]]  # two: a text's plain sentence vector, and that under the gate's adapter
+CrisisVectors = Sequence[Sequence[float]]  # two: a text's plain sentence vector, and that under the gate's adapter
 
 
 def adapter_of(encoder_file: Path | None) -> Path | None:
@@ -91,7 +91,7 @@ class Model:
         values = list(found.values())
         return [sum(map(mul, map(row.__getitem__, found), values)) + row[-1] for row in self.letters]
 
-    def probability(self, text: str, vectors: Vectors | None, worded: bool, excused: bool) -> tuple[float, str]:
+    def probability(self, text: str, vectors: CrisisVectors | None, worded: bool, excused: bool) -> tuple[float, str]:
         """The calibrated probability that a text is a crisis, and the kind it would be.
 
         `vectors` are the text's plain sentence vector and that under the gate's adapter. `worded` says that an
@@ -113,7 +113,7 @@ class Model:
         """The probability from which a message is a crisis."""
         return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
 
-    def read(self, text: str, vectors: Vectors | None, worded: bool, excused: bool) -> tuple[float, str] | None:
+    def read(self, text: str, vectors: CrisisVectors | None, worded: bool, excused: bool) -> tuple[float, str] | None:
         """The probability and the kind of a crisis, None where it is below the threshold."""
         probability, kind = self.probability(text, vectors, worded, excused)
         least = self.threshold(vectors is not None)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from core.encoder.client import Encoder, EncoderError, configured_encoder
 from core.errors import TaraError
-from core.routing.crisis_model import Vectors as CrisisVectors
-from core.routing.crisis_model import adapter_of
+from core.routing.crisis_model import CrisisVectors, adapter_of
 from core.routing.vectors import Embedding
 
 MOST_READ = 64  # messages whose vectors are kept

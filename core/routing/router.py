@@ -12,7 +12,7 @@ from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
 from core.routing.conversation import FOLLOWING_ON, NO_TIE, POINTING_BACK, Before, Tie, goes_on
 from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
-from core.routing.crisis_model import Vectors
+from core.routing.crisis_model import CrisisVectors
 from core.routing.data import TERMS, load_routing_data, validate
 from core.routing.decision import (
     ENCODER,
@@ -109,7 +109,7 @@ class Router:
         embedding: Embedding | None = None,
         before: Before | None = None,
         unavailable: Mapping[str, str] | None = None,
-        crisis_vectors: Vectors | None = None,
+        crisis_vectors: CrisisVectors | None = None,
         crisis_before: Crisis | None = None,
     ) -> Decision:
         """Where `text` goes. `previous_domain` answered the message `before`, and a short follow-up stays with it;

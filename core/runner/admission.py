@@ -27,13 +27,18 @@ class Need:
     measured: bool = False
     scratch: int = 0
 
+    @property
+    def left(self) -> int:
+        """Bytes of the disk that it leaves filled."""
+        return self.disk - self.scratch
+
 
 def most_disk(needs: Iterable[Need]) -> int:
     """The most that jobs take of the disk, one after the other: what those before left, and the whole of one."""
     left = most = 0
     for need in needs:
         most = max(most, left + need.disk)
-        left += need.disk - need.scratch
+        left += need.left
     return most
 
 
