@@ -30,9 +30,12 @@ __all__ = ["Encoder", "EncoderError", "configured_encoder"]
 ANSWER_S = 60.0  # an encoder that says nothing for so long is ended
 END_S = 5.0
 TEXTS_AT_ONCE = 16  # in one request, so that ANSWER_S is long for any of them
+MOST_THREADS = 4  # of a text that a person waits for: two take half the time of one, the layers are too small for many
 _BLOCK = 1 << 16
 # glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
 _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+# After a pause the system wakes the threads on one processor and parts them 15 ms later, when the text is read.
+_APART = {"OMP_PROC_BIND": "true"}
 
 
 class _Ended(EncoderError):
@@ -46,11 +49,11 @@ class Encoder:
     the SHA-256 of the file, `dimension` the length of its vectors.
     """
 
-    def __init__(self, gguf: Path, *, threads: int = 1) -> None:
+    def __init__(self, gguf: Path, *, threads: int | None = None) -> None:
         self.gguf = gguf
         header = read_header(gguf)
         self.dimension = int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
-        self._threads = threads
+        self._threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
         self._using = threading.Lock()
         self._child: _Child | None = None
         self._identity: str | None = None
@@ -83,8 +86,7 @@ class Encoder:
     def embed_adapted(self, texts: Sequence[str], adapters: Sequence[Path | None]) -> "npt.NDArray[np.float32]":
         """As `embed` under each of some GGUF adapters of this encoder, None for none: [n, adapters, dimension].
 
-        A text's rows are computed at the same time, each by its own thread. Raises EncoderError, also for a file that
-        is no adapter of this encoder.
+        Raises EncoderError, also for a file that is no adapter of this encoder.
         """
         named = [None if one is None else str(one.resolve()) for one in adapters]
         return self._ask(texts, {"adapters": named}).reshape(len(texts), len(adapters), self.dimension)
@@ -153,7 +155,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **_SMALL},
+            env={**os.environ, **_SMALL, **_APART},
             cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
             start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
             bufsize=0,

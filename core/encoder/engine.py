@@ -3,8 +3,8 @@
 import ctypes
 import os
 import re
+import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,15 @@ SHORT_TOKENS = 96
 MOST_CHARACTERS = 20_000  # of a text that are looked at: more than MOST_TOKENS words
 # BERT's tokenizer takes a word of more than 100 characters for unknown, llama.cpp's spells it out.
 _LONG_WORD = re.compile(r"[^\W_\u2e80-\u9fff\uf900-\ufaff]{101,}")
+LOOKS = 4  # at what runs, before fewer threads are taken
+_RUNNING = re.compile(r"\S+ \S+ \S+ (\d+)/")  # of /proc/loadavg: what runs or waits for a processor now
 _UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
 
 
 class Engine:
-    """A loaded sentence encoder. One call at a time. Adapters share the weights and have a context of their own.
+    """A loaded sentence encoder. One call at a time, by up to `threads` threads.
+
+    Adapters share the weights and have a context of their own.
 
     Raises InvalidInput for a file that is no model, EncoderError when llama.cpp refuses it.
     """
@@ -66,7 +70,6 @@ class Engine:
         elif pooling == llama_cpp.LLAMA_POOLING_TYPE_RANK:
             raise InvalidInput(f"{gguf} compares pairs of texts; it is not a sentence encoder", "name another file")
         self._adapted: dict[Path, tuple[Any, Any]] = {}  # adapter and context, by the adapter's file
-        self._pool = ThreadPoolExecutor(thread_name_prefix="encoder")  # starts nothing before it is used
 
     def _make_context(self, tokens: int) -> Any:
         options = llama_cpp.llama_context_default_params()
@@ -74,7 +77,7 @@ class Engine:
         options.n_seq_max = 1
         options.embeddings = True
         options.pooling_type = self._pooling
-        options.n_threads = options.n_threads_batch = self._threads
+        options.n_threads = options.n_threads_batch = 1
         if tokens <= SHORT_TOKENS:  # of more, what it saves in memory counts
             options.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context = llama_cpp.llama_init_from_model(self._model, options)
@@ -85,7 +88,7 @@ class Engine:
     def embed(self, text: str, adapters: Sequence[Path | None] = (None,)) -> npt.NDArray[np.float32]:
         """The text's vector under each adapter, None for none: [adapters, dimension] float32, rows of length 1.
 
-        The vectors are computed at the same time. What is longer than the context is left out. Raises EncoderError
+        What is longer than the context is left out. Raises EncoderError
         where llama.cpp fails or a vector has no length, InvalidInput for a file that is no adapter of this encoder.
         """
         tokens = self.tokenize(text)
@@ -93,13 +96,14 @@ class Engine:
             tokens = self.tokenize(" .")
         if len(tokens) > self.context_length:
             tokens = [*tokens[: self.context_length - 1], tokens[-1]]  # the last one says that the text ends
-        readings = [
-            (self._plain_context(len(tokens)), [tokens]) if one is None else (self._adapt(one), _pieces(tokens))
-            for one in adapters
-        ]
-        if len(readings) == 1:
-            return self._vector(*readings[0])[None]
-        return np.stack(list(self._pool.map(lambda reading: self._vector(*reading), readings)))
+        return np.stack(
+            [
+                self._vector(self._plain_context(len(tokens)), [tokens])
+                if one is None
+                else self._vector(self._adapt(one), _pieces(tokens))
+                for one in adapters
+            ]
+        )
 
     def _plain_context(self, tokens: int) -> Any:
         """The context without an adapter, with room for so many tokens."""
@@ -149,6 +153,8 @@ class Engine:
             for at, token in enumerate(tokens):
                 batch.token[at], batch.pos[at], batch.logits[at] = token, at, 1
                 batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
+            threads = threads_now(self._threads)
+            llama_cpp.llama_set_n_threads(context, threads, threads)
             memory = llama_cpp.llama_get_memory(context)
             if memory:  # an encoder made of a language model has a cache
                 llama_cpp.llama_memory_clear(memory, True)
@@ -180,12 +186,28 @@ class Engine:
 
     def close(self) -> None:
         """Free the contexts, the adapters and the model."""
-        self._pool.shutdown()
         for handle, context in self._adapted.values():
             llama_cpp.llama_free(context)
             llama_cpp.llama_adapter_lora_free(handle)
         self._free_context()
         llama_cpp.llama_model_free(self._model)
+
+
+def threads_now(most: int) -> int:
+    """How many threads to read with: of `most`, no more than there are processors that do nothing.
+
+    Threads wait for each other after each of a hundred steps. One of two that has to share its processor with another
+    program makes both several times slower than one alone.
+    """
+    free = 1
+    for _ in range(LOOKS):
+        running = _RUNNING.match(Path("/proc/loadavg").read_text("ascii"))  # this process is one of them
+        assert running is not None
+        free = max(free, min(most, (os.cpu_count() or 1) + 1 - int(running[1])))
+        if free == most:
+            break
+        time.sleep(1e-4)  # who asked may only be on the way to sleep
+    return free
 
 
 def _pieces(tokens: list[int]) -> list[list[int]]:

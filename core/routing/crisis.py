@@ -94,12 +94,15 @@ class Crisis:
 def find_crisis(text: str, vectors: CrisisVectors | None = None, previous: "Crisis | None" = None) -> "Crisis | None":
     """What crisis speaks from a text that `words.normalise` has been through; None where none is found.
 
-    `vectors` are the text's plain sentence vector and that under the gate's adapter (`crisis_model.adapter_of`);
-    without them much less is found. `previous` is the crisis of the message before, which a short message goes on with.
-    Same arguments, same answer; adding a certain wording to a text never hides a crisis.
+    `vectors` are the text's plain sentence vector and that under the gate's adapter (`crisis_model.adapter_of`), which
+    is None where `in_doubt` said no; without them much less is found. `previous` is the crisis of the message before,
+    which a short message goes on with. Same arguments, same answer; adding a certain wording to a text never hides a
+    crisis.
     """
     if certain := certain_match(text):
         return certain
+    if vectors is not None and vectors[1] is None:
+        return follow_up(text, previous)
     worded = expressions_match(text)
     if vectors is None and worded is not None:
         return replace(worded, probability=load_model().probability(text, None, True, excused(text))[0])
@@ -109,6 +112,15 @@ def find_crisis(text: str, vectors: CrisisVectors | None = None, previous: "Cris
             return replace(worded, probability=probability)
         return Crisis(kind, WHOLE, probability)
     return follow_up(text, previous)
+
+
+def in_doubt(text: str, plain: Sequence[float], *, corrected: bool = False) -> bool:
+    """Whether a text must be read under the gate's adapter for `find_crisis` to know: where neither a certain wording
+    nor the other readings decide. `plain` is its sentence vector, `corrected` where that is of its corrected form."""
+    if certain_match(text):
+        return False
+    worded = expressions_match(text) is not None
+    return load_model().in_doubt(text, plain, worded, excused(text), corrected=corrected)
 
 
 def certain_match(text: str) -> "Crisis | None":

@@ -11,7 +11,7 @@ Three readings, all of weights shipped beside this file, trained by `python -m c
 - *letters*: a softmax over four kinds and none, on hashed words, pairs of words and letters within words. All there is
   where there is no encoder.
 
-Pure Python at run time: some thirty thousand multiplications.
+The letters are read without numpy, which clients that route by words alone do not load.
 """
 
 import base64
@@ -21,7 +21,7 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from operator import mul
 from pathlib import Path
@@ -38,8 +38,10 @@ VERSION = 3
 BUCKETS = 8192
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
+WORDS_KEPT = 4096  # single words, by which nobody is known
 _LENGTHS = (3, 4, 5)  # of runs of letters
-CrisisVectors = Sequence[Sequence[float]]  # two: a text's plain sentence vector, and that under the gate's adapter
+# Two: a text's plain sentence vector, and that under the gate's adapter, None where the other readings leave no doubt.
+CrisisVectors = Sequence[Sequence[float] | None]
 
 
 def adapter_of(encoder_file: Path | None) -> Path | None:
@@ -55,14 +57,24 @@ def letters(text: str) -> dict[int, float]:
     features = set(stems[1:-1])
     features.update(f"{one} {other}" for one, other in pairwise(stems))
     features.update(f"{one} _ {other}" for one, other in zip(stems, stems[2:], strict=False))
-    for word in {f"^{word.text}$" for word in words}:
-        features.update("#" + word[at : at + size] for size in _LENGTHS for at in range(len(word) - size + 1))
+    hashes = {_hash(feature) for feature in features}
+    hashes.update(*(_runs(word.text) for word in words))
     found: dict[int, float] = {}
-    for feature in features:
-        value = zlib.crc32(feature.encode("utf-8", "replace"))
+    for value in hashes:
         found[value % BUCKETS] = found.get(value % BUCKETS, 0.0) + (1.0 if value >> 31 else -1.0)
     length = math.sqrt(sum(value * value for value in found.values())) or 1.0
     return {bucket: value / length for bucket, value in found.items()}
+
+
+@lru_cache(WORDS_KEPT)
+def _runs(word: str) -> tuple[int, ...]:
+    """The hashes of a word's runs of letters."""
+    whole = f"^{word}$"
+    return tuple(_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1))
+
+
+def _hash(feature: str) -> int:
+    return zlib.crc32(feature.encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True)
@@ -78,12 +90,19 @@ class Model:
 
     def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
         """The logit of each class of the first reading."""
-        return _layer(self.meaning, [float(value) for value in embedding])
+        return _layer(self._tables[0], embedding).tolist()
 
     def subject_scores(self, plain: Sequence[float]) -> list[float]:
         """The logit of each class of the second reading."""
-        hidden = _layer(self.hidden, [float(value) for value in plain])
-        return _layer(self.subject, [max(0.0, value) for value in hidden])
+        _, hidden, last = self._tables
+        return _layer(last, _layer(hidden, plain).clip(0)).tolist()
+
+    @cached_property
+    def _tables(self) -> tuple[Any, Any, Any]:
+        """The weights on vectors as arrays: numpy is loaded where there are vectors, not before."""
+        import numpy as np
+
+        return np.array(self.meaning), np.array(self.hidden), np.array(self.subject)
 
     def letter_scores(self, text: str) -> list[float]:
         """The logit of each class of the third reading."""
@@ -102,12 +121,28 @@ class Model:
             fitted, scores = self.fitted["without_encoder"], by_letters
             total = fitted["letters"] * self._margin(by_letters)
         else:
-            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(vectors[1])
+            plain, adapted = vectors
+            if plain is None or adapted is None:
+                raise ValueError("a probability is of both vectors")
+            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(adapted)
             total = fitted["meaning"] * self._margin(scores) + fitted["letters"] * self._margin(by_letters)
-            total += fitted["subject"] * self._margin(self.subject_scores(vectors[0]))
+            total += fitted["subject"] * self._margin(self.subject_scores(plain))
         total += fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"]
         likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
         return _sigmoid(total), self.kinds[likeliest]
+
+    def leaning(self, text: str, plain: Sequence[float], worded: bool, excused: bool) -> float:
+        """The log-odds of a crisis by all but the meaning, which alone needs the vector under the adapter."""
+        fitted = self.fitted["with_encoder"]
+        total = fitted["letters"] * self._margin(self.letter_scores(text))
+        total += fitted["subject"] * self._margin(self.subject_scores(plain))
+        return float(total + fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"])
+
+    def in_doubt(self, text: str, plain: Sequence[float], worded: bool, excused: bool, *, corrected: bool) -> bool:
+        """Whether the meaning could still make a crisis of a text. `corrected` says that `plain` is the vector of the
+        text with its spelling put right, which may hide something: so more is doubted."""
+        least = self.fitted["screen"]["corrected" if corrected else "written"]["least"]
+        return worded or self.leaning(text, plain, worded, excused) >= least
 
     def threshold(self, with_encoder: bool) -> float:
         """The probability from which a message is a crisis."""
@@ -152,9 +187,11 @@ def _unpacked(row: dict[str, Any]) -> list[float]:
     return [*(number * row["scale"] for number in numbers), row["bias"]]
 
 
-def _layer(rows: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+def _layer(rows: Any, values: Any) -> Any:
     """Each row's product with the values, and its bias."""
-    return [sum(map(mul, row, values)) + row[-1] for row in rows]
+    import numpy as np
+
+    return np.vecdot(rows[:, :-1], np.asarray(values, float)) + rows[:, -1]
 
 
 def _log_sum(values: Sequence[float]) -> float:

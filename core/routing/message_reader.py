@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from core.encoder.client import Encoder, EncoderError, configured_encoder
 from core.errors import TaraError
+from core.routing.crisis import in_doubt
 from core.routing.crisis_model import CrisisVectors, adapter_of
 from core.routing.vectors import Embedding
 
@@ -19,8 +20,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Vectors:
-    """A message as the encoder reads it: `topic` of its readable form; `crisis` of what was written, the plain vector
-    and that under the gate's adapter, None with an encoder that the gate has no adapter for."""
+    """A message as the encoder reads it: `topic` of its readable form; `crisis` the plain vector and that under the
+    gate's adapter, where there was a doubt, of what was written; None with an encoder that the gate has no adapter for.
+    """
 
     topic: Embedding
     crisis: CrisisVectors | None
@@ -92,7 +94,8 @@ class MessageReader:
 
     def read(self, plain: str, readable: str | None = None) -> Vectors | None:
         """The vectors of a message that `words.normalise` has been through; `readable` is it with the spelling put
-        right. What is misspelled costs a second request. None without an encoder, or where it fails."""
+        right. The gate's adapter, a second reading, is asked where there is doubt (`crisis.in_doubt`). None without an
+        encoder, or where it fails."""
         with self.held():
             try:
                 encoder = self.encoder()
@@ -134,10 +137,14 @@ class MessageReader:
 
 def _vectors(encoder: Encoder, plain: str, readable: str) -> Vectors:
     """Raises EncoderError."""
-    adapter = adapter_of(encoder.gguf)
+    adapter, topic = adapter_of(encoder.gguf), encoder.embed([readable])[0]
+    embedding, corrected = Embedding(topic, encoder.identity), readable != plain
     if adapter is None:
-        return Vectors(Embedding(encoder.embed([readable])[0], encoder.identity), None)
+        return Vectors(embedding, None)
+    if not in_doubt(plain, topic, corrected=corrected):
+        return Vectors(embedding, (topic, None))
+    if not corrected:
+        return Vectors(embedding, (topic, encoder.embed_adapted([plain], [adapter])[0, 0]))
     # The gate reads what was written: its training knows misspelled words, and a wrong correction misleads it.
-    written, crisis = encoder.embed_adapted([plain], [None, adapter])[0]
-    topic = written if readable == plain else encoder.embed([readable])[0]
-    return Vectors(Embedding(topic, encoder.identity), (written, crisis))
+    written, adapted = encoder.embed_adapted([plain], [None, adapter])[0]
+    return Vectors(embedding, (written, adapted))

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.encoder import Encoder, find_encoder
+from core.encoder.place import FLOATS, NAME
 from core.errors import EnvironmentLacks, TaraError
 from core.files import write_atomically
 from core.routing.emotion_data import ATTRIBUTION, FOLDS, Row, read_rows
@@ -177,7 +178,7 @@ def make_heads(inputs: Inputs, encoder: str) -> dict[str, Any]:
         "format": FORMAT,
         "licence": LICENCE,
         "made_by": "python -m core.routing.train_emotion",
-        "encoder": {"name": "all-MiniLM-L6-v2, f16", "sha256": [encoder]},
+        "encoder": {"name": f"{NAME}, {FLOATS}", "sha256": [encoder]},
         "trained_on": dict(Counter(inputs.rows[int(at)].source for at in given)),
         "measured": figures(
             sigmoid(inputs.logits(measured, shipped)), inputs.labels[measured], inputs.felt[measured], thresholds

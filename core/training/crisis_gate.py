@@ -23,23 +23,13 @@ from core.files import discard, hash_json, sha256_of, staging_beside, write_atom
 from core.routing.crisis import KINDS, certain_match, excused, expressions_match
 from core.routing.crisis_model import ADAPTER, BUCKETS, CASES, ORDINARY, VERSION, WEIGHTS, WORDED, letters, packed
 from core.routing.emotion_data import ATTRIBUTION
-from core.training.crisis_data import (
-    Case,
-    classes_of,
-    development_cases,
-    everyday_cases,
-    misspelled,
-    mistyped,
-    shipped_cases,
-)
+from core.training.crisis_cases import DATA, SEED, training_cases
+from core.training.crisis_data import TALK, Case, classes_of, misspelled, mistyped
 from core.training.crisis_lora import CrisisEncoder, fit_letters
+from core.training.crisis_screen import write_screen
 from core.training.crisis_subject import fit_subject
-from core.training.crisis_talk import talk_cases
 
-DATA = Path(__file__).resolve().parents[2] / "benchmarks" / "data"
-SEED = 1
 EPOCHS = 8
-TALK_CASES = 7000
 # The share a threshold may let through of the development set's harmless messages, and of everyday ones. The tenth of
 # the cases that is held out has no say here: both sides of it were written to be hard to tell apart.
 FALSE_ALARMS = 0.02
@@ -51,15 +41,7 @@ MOST_EXCUSE = 2.0  # log-odds that a figure of speech takes off at most: a crisi
 def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: Path = DATA) -> dict[str, Any]:
     """Train, and write the adapter and the weights. `model` is the encoder's model folder, `said` holds the emotion
     data, `scratch` is for what is half trained, `data_folder` holds the development sets."""
-    talk = talk_cases(said, TALK_CASES, SEED)
-    cases = [
-        *talk,
-        *shipped_cases(),
-        *shipped_cases(ORDINARY),
-        *development_cases(data_folder / "crisis_develop.jsonl"),
-        *everyday_cases(data_folder / "routing_develop.jsonl"),
-        *everyday_cases(data_folder / "everyday_develop.jsonl"),
-    ]
+    cases = training_cases(said, data_folder)
     classes = classes_of(cases)
     held = [case for case in cases if case.held_out]
     seen = [case for case in cases if not case.held_out]
@@ -93,7 +75,7 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
         "adapter_sha256": sha256_of(ADAPTER),
         "cases_sha256": sha256_of(CASES),
         "ordinary_sha256": sha256_of(ORDINARY),
-        "talk_sha256": hash_json([case.text for case in talk]),
+        "talk_sha256": hash_json([case.text for case in cases if case.label == TALK]),
         "attribution": f"Trained beside lines of {ATTRIBUTION}, on all-MiniLM-L6-v2 (Apache-2.0).",
         "kinds": list(KINDS),
         "classes": list(classes),
@@ -104,6 +86,7 @@ def rebuild(model: Path, said: Path, scratch: Path | None = None, data_folder: P
         "fitted": fitted,
     }
     write_atomically(WEIGHTS, json.dumps(data, indent=1) + "\n")
+    say(f"the adapter is asked from a leaning of {write_screen(cases)}")
     return data
 
 

@@ -28,6 +28,7 @@ from core.routing.crisis import KINDS
 from core.training.crisis_data import Case, misspelled, mistyped
 
 RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
+WRITTEN_RANK = 16  # with zeros: llama.cpp multiplies matrices whose rows are no multiple of 16 three times slower
 BATCH, RATE, HEAD_RATE = 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long
@@ -162,10 +163,12 @@ class CrisisEncoder:
         writer.add_type("adapter")
         writer.add_name("TARA crisis gate")
         writer.add_string("adapter.type", "lora")
-        writer.add_float32("adapter.lora.alpha", SCALE * RANK)
+        writer.add_float32("adapter.lora.alpha", SCALE * WRITTEN_RANK)
+        spare = WRITTEN_RANK - RANK
         for name, low in self._low.items():
-            writer.add_tensor(f"{name}.weight.lora_a", low.a.detach().numpy().astype(np.float16))
-            writer.add_tensor(f"{name}.weight.lora_b", low.b.detach().numpy().astype(np.float16))
+            a, b = low.a.detach().numpy(), low.b.detach().numpy()
+            writer.add_tensor(f"{name}.weight.lora_a", np.pad(a, ((0, spare), (0, 0))).astype(np.float16))
+            writer.add_tensor(f"{name}.weight.lora_b", np.pad(b, ((0, 0), (0, spare))).astype(np.float16))
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
