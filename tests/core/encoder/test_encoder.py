@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from core.encoder import Encoder, EncoderError, find_encoder
+from core.encoder.engine import threads_now
 from core.encoder.install import install_encoder
 from core.encoder.place import file_name, folder_identity, package_folder
 from core.errors import EnvironmentLacks, InvalidInput
@@ -102,6 +103,25 @@ def test_memory(encoder: Encoder) -> None:
     status = Path(f"/proc/{encoder.pid}/status").read_text("ascii")
     (peak,) = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     assert int(peak) * 1024 < MOST_MEMORY
+
+
+def test_no_more_threads_than_processors_that_are_free() -> None:
+    processors = os.cpu_count() or 1
+    assert 1 <= threads_now(processors) <= processors
+    assert threads_now(1) == 1
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
+        for _ in range(processors)
+    ]
+    try:
+        for one in busy:
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"\n"
+        assert threads_now(processors) == 1
+    finally:
+        for one in busy:
+            one.kill()
+            one.communicate()
 
 
 def test_several_threads_get_their_own_answers(encoder: Encoder) -> None:

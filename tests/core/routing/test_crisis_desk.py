@@ -1,4 +1,4 @@
-"""The crisis gate where messages are routed: both vectors at once, before everything else, and nothing of it kept."""
+"""The crisis gate where messages are routed: before everything else, its adapter in doubt, and nothing of it kept."""
 
 import logging
 from collections.abc import Iterator
@@ -61,22 +61,35 @@ def test_a_happy_message_is_no_health_matter(desk: Desk) -> None:
     assert decision.domain != "healthcare"
 
 
-def test_both_vectors_are_asked_for_at_once(desk: Desk, asked: list[Any]) -> None:
+def test_a_message_is_read_once_and_in_doubt_under_the_adapter_too(desk: Desk, asked: list[Any]) -> None:
     text = "How do I share the work out in a team of nine?"
     desk.route(text)
-    assert asked == [(text, [None, ADAPTER])]
+    assert asked == [(text, [None])]
     desk.route(text)
     assert len(asked) == 1
+    assert desk.route(MEANT).crisis is not None
+    assert asked[1:] == [(MEANT, [None]), (MEANT, [ADAPTER])]
+
+
+def test_a_certain_wording_needs_no_second_reading(desk: Desk, asked: list[Any]) -> None:
+    text = "I want to kill myself"
+    assert desk.route(text).crisis == Crisis("suicide", "i want to kill myself")
+    assert asked == [(text, [None])]
 
 
 def test_the_subject_is_read_as_it_was_meant_and_a_crisis_as_it_was_written(
     desk: Desk, encoder: Encoder, asked: list[Any]
 ) -> None:
-    text = "my knea hurts and i hav a feever since yestarday"
-    desk.route(text)
-    assert asked[0] == (text, [None, ADAPTER])
-    ((read, adapters),) = asked[1:]
-    assert (adapters, read != text) == ([None], True)
+    quiet = "how do i plann a budgit for a smal compeny"
+    desk.route(quiet)
+    ((read, adapters),) = asked
+    assert (adapters, read != quiet) == ([None], True)
+    asked.clear()
+    text = "i tok all the pilz and i dont want to wak up ever agen"
+    assert desk.router.readable(text) != text
+    assert desk.route(text).crisis is not None
+    ((read, adapters), written_as) = asked
+    assert (adapters, read != text, written_as) == ([None], True, (text, [None, ADAPTER]))
     vectors = desk.reader.read(text, read)
     assert vectors is not None
     assert vectors.crisis is not None

@@ -16,13 +16,16 @@ from core.routing.crisis import (
     KINDS,
     WHOLE,
     Crisis,
+    certain_match,
     expressions_match,
     find_crisis,
     follow_up,
+    in_doubt,
     resources_for,
     safest_domain,
 )
 from core.routing.crisis_model import ADAPTER, CASES, ORDINARY, WEIGHTS, adapter_of, letters, load_model, packed
+from core.routing.typos import Speller
 from core.routing.words import normalise
 from core.training.crisis_data import development_cases, misspelled, mistyped, shipped_cases
 from core.training.crisis_gate import subject_margins
@@ -131,7 +134,8 @@ def test_the_weights_belong_to_the_cases_and_the_adapter() -> None:
     assert data["ordinary_sha256"] == sha256_of(ORDINARY), rebuild
     assert data["adapter_sha256"] == sha256_of(ADAPTER), rebuild
     assert tuple(data["kinds"]) == KINDS
-    assert WEIGHTS.stat().st_size + ADAPTER.stat().st_size < 500_000
+    assert WEIGHTS.stat().st_size < 220_000
+    assert ADAPTER.stat().st_size < 1_200_000  # three quarters of it zeros, which make it fast
 
 
 def test_the_cases_are_apart_from_the_test_sets() -> None:
@@ -155,6 +159,27 @@ def test_with_the_encoder_the_development_set_comes_out_right(encoder: Encoder) 
     alarms = [case.text for case in cases if not case.crisis and gate(encoder, case.text) is not None]
     assert len(missed) <= 0.04 * sum(case.crisis for case in cases), missed
     assert len(alarms) <= 0.02 * sum(not case.crisis for case in cases), alarms
+
+
+def test_no_crisis_is_lost_where_the_adapter_is_not_asked(encoder: Encoder) -> None:
+    """Of the development set and of cases that are held out, also misspelled and put right; most of what people write
+    of every day is read once."""
+    cases = [case for case in (*shipped_cases(), *development_cases(DEVELOPMENT)) if case.crisis and case.held_out]
+    chance, speller, lost, of = random.Random(7), Speller(set()), [], 0
+    for case in cases:
+        for text in (case.text, mistyped(case.text, chance)):
+            right = speller.correct(text)
+            if gate(encoder, text) is None or certain_match(text) is not None:
+                continue
+            of += 1
+            if not in_doubt(text, encoder.embed([right])[0], corrected=right != text):
+                lost.append(text)
+    assert of > 500
+    assert len(lost) <= 0.003 * of, lost
+    for name, most in (("routing_develop", 0.25), ("everyday_develop", 0.3)):
+        plain = [normalise(text) for text in texts(f"{name}.jsonl")]
+        asked = [in_doubt(text, vector) for text, vector in zip(plain, encoder.embed(plain), strict=True)]
+        assert sum(asked) <= most * len(plain)
 
 
 def test_everyday_messages_are_no_crises(encoder: Encoder) -> None:

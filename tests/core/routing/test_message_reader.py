@@ -22,15 +22,15 @@ def reader() -> Iterator[MessageReader]:
 def halfway(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
     """The encoder stands in the middle of a message from the first event to the second."""
     stands, goes_on = threading.Event(), threading.Event()
-    read = Encoder.embed_adapted
+    read = Encoder.embed
 
-    def slowly(self: Encoder, texts: Any, adapters: Any) -> Any:
-        vectors = read(self, texts, adapters)
+    def slowly(self: Encoder, texts: Any) -> Any:
+        vectors = read(self, texts)
         stands.set()
         assert goes_on.wait(30)
         return vectors
 
-    monkeypatch.setattr(Encoder, "embed_adapted", slowly)
+    monkeypatch.setattr(Encoder, "embed", slowly)
     return stands, goes_on
 
 
