@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoModelForCausalLM
 
 from core.training.base import load_model, load_tokenizer
 
@@ -76,6 +77,13 @@ def random_weights(base: Path, folder: Path, seed: int) -> None:
             else:
                 parameter.fill_(1)
     save(model, base, folder)
+
+
+def initialised(base: Path, folder: Path, seed: int) -> None:
+    """Write a model of the same shape into `folder` as the library makes it before any training, its head the
+    embedding."""
+    torch.manual_seed(seed)
+    save(AutoModelForCausalLM.from_config(load_model(base, torch.float32).config).float(), base, folder)
 
 
 def save(model: Any, base: Path, folder: Path) -> None:
