@@ -74,6 +74,13 @@ class Reading:
         rest = among - self.probabilities[likeliest]
         return min(first, (self.inside - first) * self.probabilities[domain] / rest) if rest > 0 else 0.0
 
+    def can_answer(self, domain: str) -> float:
+        """How sure it is that `domain` can answer, where other terms than what a message is about put it first: the
+        confidence in the likeliest one, as much less as it is less likely. Of the likeliest one it is its confidence."""
+        likeliest = max(self.probabilities, key=lambda name: (self.probabilities[name], name))
+        most = self.probabilities[likeliest]
+        return self.confidence(likeliest) * (self.probabilities[domain] / most if most > 0 else 1.0)
+
 
 def read(
     blend: Blend,

@@ -174,7 +174,7 @@ class Router:
             nearest=subject.nearest,
             tie=round(tie.domain, 4) if subject.reading is not None else 0.0,  # words are not weighed with it
             topic_changed=previous is not None and domain is not None and domain != previous,
-            consensus=self._torn(domain, confidence, candidates),
+            consensus=self._torn(subject, domain, confidence, candidates),
             unavailable=gone,
             crisis_method=gate,
         )
@@ -264,7 +264,7 @@ class Router:
             return None, best.content, "no words to go by", False
         if subject.reading is None:
             return self._decide_by_words(words, message.evidence, candidates, previous)
-        confidence = subject.reading.confidence(best.domain)
+        confidence = subject.reading.can_answer(best.domain)
         sure = confidence >= self._settings["unsure_below"]
         if sure and best.domain == previous and subject.alone is not None:
             alone = subject.alone
@@ -286,7 +286,7 @@ class Router:
     ) -> tuple[str | None, float, str, bool]:
         best = candidates[0]
         confidence = best.content
-        if max(evidence.scores.values()) > 0 and confidence >= KEYWORDS_COUNT * self._settings["unsure_below"]:
+        if max(evidence.scores.values()) > 0 and confidence >= self._least(by_words=True):
             seen = ", ".join(best.matched[:3])
             return best.domain, confidence, f"speaks of {seen}", False
         stayed = next((candidate for candidate in candidates if candidate.domain == previous), None)
@@ -299,13 +299,23 @@ class Router:
             return None, confidence, f"between {best.domain} and {second.domain}", False
         return None, confidence, f"too little to go by; nearest is {best.domain}", False
 
-    def _torn(self, domain: str | None, confidence: float, candidates: tuple[Candidate, ...]) -> tuple[str, str] | None:
-        """The two best domains where the router is unsure, but not by much."""
-        unsure_below = self._settings["unsure_below"]
-        if domain is not None or len(candidates) < 2:
+    def _least(self, *, by_words: bool) -> float:
+        """The confidence from which the router is sure."""
+        least = float(self._settings["unsure_below"])
+        return KEYWORDS_COUNT * least if by_words else least
+
+    def _torn(
+        self, subject: "_Subject", domain: str | None, confidence: float, candidates: tuple[Candidate, ...]
+    ) -> tuple[str, str] | None:
+        """The two best domains where the router is unsure, but not by much, and both are near what the message is
+        about."""
+        if domain is not None or len(candidates) < 2 or not candidates[1].near_best:
             return None
-        if not unsure_below - self._settings["consensus_band"] <= confidence < unsure_below:
+        least = self._least(by_words=subject.reading is None)
+        if not least - self._settings["consensus_band"] <= confidence < least:
             return None
+        if subject.reading is None and not candidates[0].matched:
+            return None  # no word of either is in it
         return candidates[0].domain, candidates[1].domain
 
 

@@ -21,6 +21,7 @@ from core.routing.blend import shipped_blend
 from core.routing.data import TERMS, validate
 from core.routing.decision import KEYWORDS
 from core.routing.prepare import with_vectors
+from core.routing.router import KEYWORDS_COUNT
 from core.routing.rows import rows_from
 from core.routing.vectors import unpacked
 from tests.core.routing.conftest import SMALL
@@ -119,19 +120,32 @@ def test_domains_that_cannot_answer_are_no_candidates(desk: Desk) -> None:
 
 
 def test_the_two_best_are_named_in_the_band_below_the_threshold(desk: Desk, small: dict[str, Any]) -> None:
-    text = "the nurse on my ward never listens to me"
-    embedding = desk.embedding(text)
-    sure = desk.route(text).confidence
-
-    def with_threshold(least: float) -> Any:
+    def with_threshold(text: str, least: float) -> Any:
         settings = {**small["settings"], "unsure_below": least, "consensus_band": 0.05}
-        return Router.from_data({**small, "settings": settings}).route(text, embedding=embedding)
+        return Router.from_data({**small, "settings": settings}).route(text, embedding=desk.embedding(text))
 
-    torn = with_threshold(sure + 0.01)
+    both = "my team has headaches"
+    sure = desk.route(both).confidence
+    torn = with_threshold(both, sure + 0.01)
     assert torn.unsure
-    assert torn.consensus == (torn.candidates[0].domain, torn.candidates[1].domain)
-    assert with_threshold(sure + 0.2).consensus is None
-    assert with_threshold(sure - 0.01).consensus is None
+    assert set(torn.consensus) == {"healthcare", "leadership"}
+    assert with_threshold(both, sure + 0.2).consensus is None
+    assert with_threshold(both, sure - 0.01).consensus is None
+    one = "How should I lead my class?"  # near to one alone, and to that not very
+    assert with_threshold(one, desk.route(one).confidence + 0.01).consensus is None
+
+
+def test_by_words_two_are_torn_in_the_band_below_their_own_threshold(built: dict[str, Any]) -> None:
+    def torn(text: str, least: float) -> Any:
+        settings = {**built["settings"], "unsure_below": least / KEYWORDS_COUNT, "consensus_band": 0.05}
+        return Router.from_data({**built, "settings": settings}).route(text)
+
+    both, nothing = "a story about my business", "flibbertigibbet"
+    sure = torn(both, 0.1)
+    assert sure.domain == "creative"
+    assert set(torn(both, sure.confidence + 0.01).consensus) == {"business", "creative"}
+    assert torn(both, sure.confidence + 0.2).consensus is None
+    assert torn(nothing, torn(nothing, 0.5).confidence + 0.01).consensus is None
 
 
 def test_a_follow_up_stays_and_a_new_topic_goes(desk: Desk) -> None:
