@@ -37,6 +37,7 @@ _TABLE: dict[int, str] = {
 }
 
 
+_HALVES = re.compile("[\ud800-\udfff]")
 _ACTING = re.compile("[" + "".join(re.escape(chr(code)) for code in _TABLE if code >= 0x7F) + "]")
 
 
@@ -53,6 +54,12 @@ def clean(text: str) -> str:
     if "\r" in text:
         text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     return text.translate(_TABLE)
+
+
+def writable(text: str) -> str:
+    """`text` with a replacement character for each half of a surrogate pair, which cannot be written anywhere: such
+    stand for bytes that were not UTF-8."""
+    return _HALVES.sub("\ufffd", text)
 
 
 def escaped_json(text: str) -> str:

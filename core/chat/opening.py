@@ -11,7 +11,7 @@ from core.chat.preference import Preference, preference
 from core.chat.protocol import SamplingOptions
 from core.chat.session import Conversation
 from core.chat.subject import Subject
-from core.routing.data import crisis_resources
+from core.routing.data import own_resources
 
 
 def open_conversation(
@@ -27,8 +27,8 @@ def open_conversation(
     preference have them where none are given; `kept` and `rules` as for `Conversation`."""
     liking = prefer or preference(settings.chat_prefer)
     subject.router.use(settings.encoder)
-    if settings.crisis_dict() != Settings().crisis_dict():  # otherwise those the release was built with
-        subject.router.use_resources(crisis_resources(settings.crisis_dict()))
+    if (resources := own_resources(settings)) is not None:
+        subject.router.use_resources(resources)
     engine = Engine(
         subject.holdings,
         n_ctx=liking.context,

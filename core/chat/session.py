@@ -22,6 +22,7 @@ from core.routing import Decision
 from core.routing.crisis import Crisis
 from core.routing.past import Past
 from core.routing.words import normalise
+from core.text import writable
 
 _ALL_OPTIONS = frozenset(field.name for field in fields(SamplingOptions))
 
@@ -158,7 +159,7 @@ class Conversation:
 
     def route(self, message: str) -> Decision:
         """Where a message would go now."""
-        return self._route(message, self.memory.past())
+        return self._route(writable(message), self.memory.past())
 
     def _route(self, message: str, past: Past) -> Decision:
         resident, weights = self.engine.resident(), self.prefer.weights(self.router.weights)
@@ -167,7 +168,8 @@ class Conversation:
         gone = self._unavailable()
         context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), self._crisis)
         key = (normalise(message), self.subject.routing_sha256, *context, tuple(sorted(gone.items())))
-        known = self.routes.get(key)
+        # A key must not hold a crisis, nor go on with one.
+        known = self.routes.get(key) if self._crisis is None else None
         if known is not None:
             return known
         decision = self.router.route(
@@ -181,7 +183,8 @@ class Conversation:
             unavailable=gone,
             crisis_before=self._crisis,
         )
-        if decision.crisis is None:
+        # What was decided in another way than was asked for, as where the encoder failed, is decided anew.
+        if decision.crisis is None and self._crisis is None and not decision.note:
             self.routes.put(key, decision)
         return decision
 
@@ -208,7 +211,7 @@ class Conversation:
             raise EngineError(
                 f"{self.subject.name} has no domain {domain!r}", f"it has: {', '.join(sorted(self.subject.prompts))}"
             )
-        past = self.memory.past()
+        message, past = writable(message), self.memory.past()
         decision = self._route(message, past)
         chosen = decision.domain if domain is None or decision.crisis is not None else domain
         if chosen is None and not self.subject.general:

@@ -184,20 +184,15 @@ class Pasts:
 
 def _desk(workspace: Workspace | None, phase: int | None, release: str | None, domains: str | None) -> "Desk":
     """What routes: a release's or phase's data, or the catalogue's."""
+    from core.catalog.loading import load_settings
+    from core.catalog.model import Settings
+    from core.phases.routed import desk_of_domains, desk_of_folder, desk_of_phase
     from core.phases.talking import folder_of_release
-    from core.routing import Desk
-    from core.routing.data import FILE_NAME
 
     if release is not None:
-        setting = ""
-        if workspace is not None:
-            from core.catalog.loading import load_settings
-
-            setting = load_settings(workspace).encoder
-        return Desk.open(folder_of_release(release) / FILE_NAME, setting)
+        settings = load_settings(workspace) if workspace is not None else Settings()
+        return desk_of_folder(folder_of_release(release), settings)
     assert workspace is not None
-    from core.phases.routed import desk_of_domains, desk_of_phase
-
     return desk_of_domains(workspace, domains, _say) if domains is not None else desk_of_phase(workspace, phase, _say)
 
 
@@ -221,6 +216,7 @@ def decision_json(decision: "Decision", seconds: float) -> dict[str, Any]:
         "tie": decision.tie,
         "unavailable": dict(decision.unavailable),
         "crisis": decision.crisis is not None,
+        "crisis_kind": decision.crisis.kind if decision.crisis is not None else None,
         "crisis_method": decision.crisis_method,
         "resources": decision.resources,
         "urgency": decision.urgency,

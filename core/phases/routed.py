@@ -8,12 +8,13 @@ from typing import Any
 
 from core.catalog import load_catalog
 from core.catalog.hashes import cache_file
+from core.catalog.model import Settings
 from core.deploy.current import release_folder
 from core.encoder.client import Encoder, configured_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.errors import InvalidInput, Refused, TaraError
 from core.files import write_atomically
-from core.routing.data import FILE_NAME, load_routing_data
+from core.routing.data import FILE_NAME, load_routing_data, own_resources
 from core.routing.desk import Desk
 from core.routing.sets import RoutingSet, routing_set
 from core.store.reads import open_reader
@@ -38,8 +39,16 @@ def desk_of_phase(workspace: Workspace, number: int | None, say: Callable[[str],
         raise Refused(f"there is no phase {number}", "tara list-phases")
     folder = release_folder(workspace, found.number)
     if folder is not None:
-        return Desk.open(folder / FILE_NAME, load_catalog(workspace).settings.encoder)
+        return desk_of_folder(folder, load_catalog(workspace).settings)
     return desk_of_domains(workspace, ",".join(domain.name for domain in found.domains), say)
+
+
+def desk_of_folder(folder: Path, settings: Settings) -> Desk:
+    """A desk for a release or bundle folder, with the encoder and the help lines of a workspace's settings."""
+    desk = Desk.open(folder / FILE_NAME, settings.encoder)
+    if (resources := own_resources(settings)) is not None:
+        desk.use_resources(resources)
+    return desk
 
 
 def desk_of_domains(workspace: Workspace, names: str, say: Callable[[str], None] = print) -> Desk:

@@ -76,7 +76,7 @@ class Reading:
 
     def can_answer(self, domain: str) -> float:
         """How sure it is that `domain` can answer, where other terms than what a message is about put it first: the
-        confidence in the likeliest one, as much less as it is less likely. Of the likeliest one it is its confidence."""
+        confidence in the likeliest one, as much less as it is less likely. The likeliest one has its own."""
         likeliest = max(self.probabilities, key=lambda name: (self.probabilities[name], name))
         most = self.probabilities[likeliest]
         return self.confidence(likeliest) * (self.probabilities[domain] / most if most > 0 else 1.0)

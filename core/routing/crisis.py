@@ -18,6 +18,7 @@ from core.routing.crisis_model import CrisisVectors, load_model
 from core.routing.words import STOPWORDS, Word, split_words
 
 SUICIDE, SELF_HARM, ABUSE, MEDICAL, DANGER = "suicide", "self-harm", "abuse", "medical emergency", "danger now"
+EMERGENCY = "emergency"  # of a kind that is not said
 
 # What is said by kind, before the configured help lines.
 ADVICE = {
@@ -40,6 +41,10 @@ ADVICE = {
         "If you are in danger, get yourself and others to a safe place now, take nothing with you, and call your "
         "emergency number from there. Do not wait for an answer from a program."
     ),
+    EMERGENCY: (
+        "If this is an emergency, call your emergency number now, and do not wait for an answer from a program. Say "
+        "where you are and what has happened, and do what the dispatcher says."
+    ),
 }
 HELP_LINES = (
     "Emergency numbers: 112 in Europe, 911 in the US and Canada, 999 in the UK. Free, confidential crisis lines by "
@@ -51,9 +56,17 @@ WORDED = (*KINDS, DANGER)  # fire, gas, an intruder, drowning: by certain expres
 _FIGURE, _OUTSIDE, _PERSONAL, _PAST, _NOW = "figure of speech", "from outside", "personal", "long past", "now"
 _THING, _HARM = "asks about a thing", "harm"
 _CERTAIN = "certain "
-_EXPRESSIONS = Path(__file__).with_name("crisis.txt")
-
-_SAFEST = {MEDICAL: ("healthcare", "emergency_response"), DANGER: ("emergency_response", "healthcare")}
+_EXPRESSIONS = ("crisis.txt", "crisis_languages.txt")
+_SAFEST = {
+    MEDICAL: ("healthcare", "emergency_response"),
+    DANGER: ("emergency_response", "healthcare"),
+    EMERGENCY: ("emergency_response", "healthcare"),
+}
+# What may stand beside an emergency that is said and still leave it open which it is.
+_CALLS_FOR_HELP = frozenset((
+    "help", "please", "need", "now", "urgent", "urgently", "immediately", "quick", "quickly", "fast", "hurry", "asap",
+    "someone", "somebody", "anyone", "hello", "hi",
+))  # fmt: skip
 WHOLE = "the message as a whole"  # in place of a wording, where the classifier found it
 FOLLOWING = "a short message after a crisis"
 # A message after a crisis goes on with it up to so many words, of which so many say something of their own.
@@ -62,11 +75,11 @@ _SHORT, _SHORT_CONTENT = 12, 1
 
 @cache  # compiled at the first message, not when the console starts
 def _expressions() -> dict[str, re.Pattern[str]]:
-    """The expressions of each section of `crisis.txt`, joined to one pattern."""
+    """The expressions of each section of `crisis.txt` and `crisis_languages.txt`, joined to one pattern."""
     parts: dict[str, str] = {}
     sections: dict[str, list[str]] = {}
     name = ""
-    for line in _EXPRESSIONS.read_text("utf-8").splitlines():
+    for line in "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in _EXPRESSIONS).splitlines():
         if not line or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
@@ -101,6 +114,9 @@ def find_crisis(text: str, vectors: CrisisVectors | None = None, previous: "Cris
     """
     if certain := certain_match(text):
         return certain
+    said = emergency_said(text)
+    if said is not None and (only_said(text, said) or (vectors is not None and vectors[1] is None)):
+        return said
     if vectors is not None and vectors[1] is None:
         return follow_up(text, previous)
     worded = expressions_match(text)
@@ -111,13 +127,14 @@ def find_crisis(text: str, vectors: CrisisVectors | None = None, previous: "Cris
         if worded is not None:
             return replace(worded, probability=probability)
         return Crisis(kind, WHOLE, probability)
-    return follow_up(text, previous)
+    return said or follow_up(text, previous)
 
 
 def in_doubt(text: str, plain: Sequence[float], *, corrected: bool = False) -> bool:
     """Whether a text must be read under the gate's adapter for `find_crisis` to know: where neither a certain wording
     nor the other readings decide. `plain` is its sentence vector, `corrected` where that is of its corrected form."""
-    if certain_match(text):
+    said = emergency_said(text)
+    if certain_match(text) or (said is not None and only_said(text, said)):
         return False
     worded = expressions_match(text) is not None
     return load_model().in_doubt(text, plain, worded, excused(text), corrected=corrected)
@@ -130,6 +147,19 @@ def certain_match(text: str) -> "Crisis | None":
         if match := _expressions()[_CERTAIN + kind].search(lower):
             return Crisis(kind, match.group())
     return None
+
+
+def emergency_said(text: str) -> "Crisis | None":
+    """The words by which somebody says that there is an emergency now, whichever it is."""
+    lower = " ".join(text.lower().split())
+    match = _expressions()[EMERGENCY].search(lower)
+    return Crisis(EMERGENCY, match.group().strip()) if match and not excused(text) else None
+
+
+def only_said(text: str, said: Crisis) -> bool:
+    """Whether a text says nothing of what the emergency is, which `said` was found in it."""
+    rest = " ".join(text.lower().split()).replace(said.matched, " ")
+    return all(word.text in STOPWORDS or word.text in _CALLS_FOR_HELP for word in split_words(rest))
 
 
 def excused(text: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from core.catalog.model import Settings
 from core.errors import InvalidInput
 from core.routing import crisis
 from core.routing.blend import blend_from
@@ -142,6 +143,12 @@ def crisis_resources(configured: Mapping[str, Any] | None) -> dict[str, str]:
             )
         lines = str(by_region[region])
     return {kind: f"{advice} {lines}" for kind, advice in crisis.ADVICE.items()}
+
+
+def own_resources(settings: Settings) -> dict[str, str] | None:
+    """The texts of a workspace's region, where it has one of its own; else those hold that a release was built with."""
+    own = settings.crisis_dict()
+    return crisis_resources(own) if own != Settings().crisis_dict() else None
 
 
 def load_routing_data(path: Path) -> dict[str, Any]:

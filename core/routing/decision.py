@@ -72,7 +72,7 @@ class Decision:
 
     @property
     def intensity(self) -> float:
-        """The strongest emotion's value."""
+        """How strong the feeling is, in [0, 1], read from its wording and not measured; 0 where there is none."""
         return self.emotion.intensity
 
 

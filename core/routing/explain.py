@@ -32,7 +32,7 @@ def explain(decision: Decision) -> list[str]:
     else:
         named = feeling.mixed or (feeling.dominant,)
         felt = " + ".join(f"{name} {feeling.values[str(name)]:.2f}" for name in named)
-        felt += f" (by {feeling.method}, confidence {feeling.confidence:.2f})"
+        felt += f", intensity {feeling.intensity:.2f} (by {feeling.method}, confidence {feeling.confidence:.2f})"
     lines.append(f"urgency {NAMES[decision.urgency]}, complexity {decision.complexity:.2f}, {felt}")
     if decision.crisis is None:
         lines.append(_compared(decision))

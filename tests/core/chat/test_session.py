@@ -23,6 +23,7 @@ from core.chat.protocol import (
     SamplingOptions,
 )
 from core.chat.session import Conversation, Notice
+from core.encoder import Encoder, EncoderError
 from core.errors import InvalidInput
 from core.routing.past import MOST_INFLUENCE, Moment, Past
 from tests.core.chat.conftest import GREEDY, LONG, SEEDED
@@ -79,12 +80,38 @@ def test_of_a_crisis_nothing_is_cached_or_remembered_of_the_person(conversation:
         list(turn.events())
         assert turn.done is not None
         assert not turn.done.cached
+        # The next message goes on behind it, so that what is known of it would be kept with the crisis.
+        assert not conversation.ask("How should I lead a team of nine people who work from home?").private
         conversation.reset()
     after = conversation.figures()
     assert after["routing"].held == before["routing"].held
     assert after["answers"].held == before["answers"].held
-    assert after["emotion"].held == before["emotion"].held
+    assert after["emotion"].held == before["emotion"].held + 1  # of the other message, read twice
     assert conversation.memory.past() == Past().rounded()
+
+
+def test_bytes_that_are_no_text_are_asked_and_answered(conversation: Conversation) -> None:
+    for text in ("bad \udcff", "\ud83d", "I want to kill myself \udcff"):
+        turn = conversation.ask(text)
+        list(turn.events())
+        assert turn.done is not None
+        assert "\ufffd" in turn.message
+        assert turn.private == ("kill" in text)
+        conversation.reset()
+
+
+def test_what_was_decided_without_the_encoder_is_decided_anew(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "How do I keep a team together that nobody leads?"
+    with monkeypatch.context() as patch:
+
+        def broken(*_: object) -> None:
+            raise EncoderError("it fell over")
+
+        patch.setattr(Encoder, "embed", broken)
+        assert conversation.route(text).method == "keywords"
+    assert conversation.route(text).method == "encoder"
 
 
 def test_short_messages_after_a_crisis_stay_on_the_safe_path(conversation: Conversation) -> None:

@@ -11,7 +11,7 @@ import pytest
 from core.chat.only import OnlyOne
 from core.encoder import Encoder
 from core.routing import Desk, build_routing_data, explain, headline
-from core.routing.crisis import FOLLOWING, KINDS, WHOLE, WORDED, Crisis, expressions_match
+from core.routing.crisis import ADVICE, FOLLOWING, KINDS, WHOLE, WORDED, Crisis, expressions_match
 from core.routing.crisis_model import ADAPTER
 from core.routing.emotion import read_emotion
 from core.routing.words import normalise, split_words
@@ -135,7 +135,7 @@ def test_a_certain_sentence_beside_any_message_is_a_crisis(desk: Desk, text: str
 def test_the_help_lines_are_those_of_the_configured_region(catalog: Any, number: str) -> None:
     crisis = {"region": "here", "resources": {"here": f"Call {number}.", "elsewhere": "Call 0."}}
     data = build_routing_data([catalog.domains["healthcare"]], {}, {}, {"crisis": crisis})
-    assert set(data["resources"]) == set(WORDED)
+    assert set(data["resources"]) == set(ADVICE)
     assert all(number in text and "Call 0." not in text for text in data["resources"].values())
 
 
