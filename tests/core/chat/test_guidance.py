@@ -12,7 +12,7 @@ from core.chat.protocol import SamplingOptions
 from core.cli.doctor import workspace_checks
 from core.errors import InvalidInput
 from core.routing.crisis import KINDS
-from core.routing.emotion import Emotion, read_emotion
+from core.routing.emotion import EMOTIONS, Emotion, read_emotion
 from core.routing.words import normalise, split_words
 from core.workspace import Workspace
 from tests.conftest import new_workspace
@@ -20,26 +20,34 @@ from tests.conftest import new_workspace
 # Domain, rule, message, and what the person had said before.
 NATURAL: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("healthcare", "crisis", "I want to kill myself", ()),
-    ("healthcare", "nurturing", "I found a lump and I'm so scared of what the doctor will say", ()),
+    ("healthcare", "great distress", "I'm terrified, I found a lump", ()),
+    ("healthcare", "nurturing", "I'm afraid of the dentist", ()),
+    ("healthcare", "nurturing", "And what can I eat now?", ("They told me the diagnosis this morning",)),
     ("healthcare", "nurturing", "Dad got his diagnosis on Monday and the kitchen is very quiet", ()),
     ("healthcare", "wellness", "I'm so happy, I can't wait to start running again, how far should I go?", ()),
     ("healthcare", "wellness", "Which healthy habits are worth starting in my forties?", ()),
+    ("business", "relief", "I'm so glad, two of them came back!", ("We are losing customers every week",)),
+    ("business", "great stress", "I'm terrified, the bank wants its money back on Friday", ()),
     ("business", "stress", "I'm afraid I can't pay my two drivers this month", ()),
     ("business", "stress", "We are losing customers every week, what do I look at first?", ()),
     ("business", "success", "I'm thrilled, the biggest order ever came in today", ()),
     ("business", "success", "We closed the deal with the hotel chain. What now?", ()),
     ("education", "breakthrough", "Oh, now I get it: the denominator is the size of the slice", ()),
     ("education", "breakthrough", "I am so happy, all ten came out right!", ("I don't get it, why do we flip it?",)),
-    ("education", "struggle", "I hate fractions, I'm furious with this worksheet", ()),
+    ("education", "despair", "I hate fractions, I'm furious with this worksheet", ()),
+    ("education", "struggle", "I'm afraid of the maths test", ()),
     ("education", "struggle", "Integrals make no sense, where do I begin?", ()),
     ("education", "encouragement", "I'm really excited, I can't wait for the chemistry course", ()),
     ("education", "encouragement", "I'm studying for my biology exam, quiz me on cells", ()),
     ("creative", "block", "I've been staring at a blank page all morning", ()),
-    ("creative", "expression", "I'm heartbroken and I cried all night, let's write about it", ()),
+    ("creative", "raw feeling", "I'm heartbroken and I cried all night, let's write about it", ()),
+    ("creative", "expression", "I feel a bit lonely, I cry now and then, let's write of it", ()),
     ("creative", "expression", "Help me put into words what leaving home is like", ()),
     ("creative", "inspiration", "I'm so excited about my fantasy world, I can't wait to name the rivers!", ()),
     ("creative", "inspiration", "What if the moon were a lighthouse?", ()),
-    ("leadership", "conflict", "I'm furious with my deputy, he went behind my back", ()),
+    ("leadership", "open conflict", "I'm furious with my deputy, he went behind my back", ()),
+    ("leadership", "conflict", "I'm angry about my deputy's mail", ()),
+    ("leadership", "conflict", "And what do I say to them?", ("Two of my engineers keep arguing",)),
     ("leadership", "conflict", "Two of my engineers keep arguing in front of clients", ()),
     ("leadership", "motivation", "I feel sad for my staff, they have given up", ()),
     ("leadership", "motivation", "Morale has been low since the move, what can I do?", ()),
@@ -126,9 +134,22 @@ def test_a_domains_rules_come_first_and_the_general_ones_fill_in() -> None:
     assert own is not None
     assert general is not None
     assert nobody is not None
-    assert (own.domain, own.name) == ("business", "stress")
+    assert (own.domain, own.name) == ("business", "great stress")
     assert (general.domain, general.name) == (GENERAL, "great anger")  # healthcare has no rule for anger
     assert nobody == general
+
+
+@pytest.mark.parametrize("domain", [*shipped_rules().domains, None])
+def test_a_stronger_feeling_is_met_in_another_way(domain: str | None) -> None:
+    told = {}
+    for feeling, strong, clear in (("fear", 0.9, 0.5), ("anger", 0.9, 0.5), ("sadness", 0.9, 0.5)):
+        for intensity in (strong, clear):
+            values = {**dict.fromkeys(EMOTIONS, 0.0), feeling: 0.9}
+            found = guidance_for(domain, Emotion(values, intensity, 0.9), "here we are", (), crisis=False)
+            assert found is not None
+            told[feeling, intensity] = found.instruction, found.sampling
+    assert any(told[feeling, 0.9] != told[feeling, 0.5] for feeling in ("fear", "anger", "sadness"))
+    assert all(told[feeling, 0.9] != told[feeling, 0.5] for feeling in ("anger",))
 
 
 def test_in_a_crisis_only_what_is_written_for_one_speaks() -> None:
@@ -251,7 +272,7 @@ def test_doctor_tells_of_the_rules(tmp_path: Path) -> None:
     def said() -> list[tuple[str, str]]:
         return [(check.state, check.found) for check in workspace_checks(workspace) if check.name == "guidance"]
 
-    assert said() == [("ok", "32 rules, 5 domains with their own")]
+    assert said() == [("ok", "38 rules, 5 domains with their own")]
     text = path.read_text("utf-8")
     path.write_text(text.replace("  creative:\n", "  creativ:\n"), "utf-8")
     assert [state for state, _ in said()] == ["ok", "warning"]
