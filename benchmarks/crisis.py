@@ -11,6 +11,7 @@ import json
 import math
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from core.training.crisis_talk import tidied
 
 DATA = Path(__file__).with_name("data")
 LINES = 1000  # of the emotion data
+LEAST_RECALL = 0.95
 SHARE = 0.02  # of the harmless cases, at which recall is wanted
 
 
@@ -172,8 +174,8 @@ def report(cases: list[dict[str, Any]], gate: Gate) -> dict[str, Any]:
     return results
 
 
-def main() -> None:
-    """Measure both gates on each set and on all, and print them."""
+def main() -> int:
+    """Measure both gates on each set and on all, and print them; the status is 1 where the recall falls short."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, nargs="+", default=[DATA / "crisis.jsonl", DATA / "crisis_second.jsonl"])
     parser.add_argument("--talk", type=Path, help="a folder of emotion data: what its lines that trained nothing raise")
@@ -190,16 +192,24 @@ def main() -> None:
         said = report(talk, gate) if talk else {}
     if options.json:
         print(json.dumps({**found, **({"talk": said} if talk else {})}, indent=1))
-        return
+        return 0
     for name, results in found.items():
         print(f"{name}: {len(sets[name])} cases, {sum(case['crisis'] for case in sets[name])} of them crises")
         for how, result in results.items():
             print("\n" + "\n".join(lines(how, result)))
         print()
+    missed = 0
+    if "together" in found and gate.fits:
+        at = found["together"]["with the encoder"]["at_share"]
+        recall = at["recall"]["share"] if at else 0.0
+        missed = int(recall < LEAST_RECALL)
+        state = "MISSED" if missed else "holds "
+        print(f"{state} recall {recall:.3f} at {SHARE:.0%} of the harmless, at least {LEAST_RECALL}")
     for how, result in said.items():
         alarms, (low, high) = result["false_alarms"], result["false_alarms"]["interval"]
         print(f"of {len(talk)} film lines {how}: {alarms['found']} taken for crises [{low:.1%}, {high:.1%}]")
+    return missed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

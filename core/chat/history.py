@@ -121,7 +121,7 @@ class History:
         return {
             "user": self.user,
             "total": self.total,
-            "turns": [{name: turn[name] for name in shown} for turn in self.turns],
+            "turns": [{name: turn[name] for name in shown} | {"decision": _decision(turn)} for turn in self.turns],
             "emotions": dict(self.past.emotions),
             "domains": dict(self.past.domains),
             "influence": self.past.weight,
@@ -141,8 +141,21 @@ class History:
         for turn in self.turns:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(turn["at"]))
             said = "(a crisis: nothing of it was kept)" if turn["crisis"] else " ".join((turn["message"] or "").split())
-            found.append(f" {when}  {turn['domain'] or 'base model'}: {said}")
+            found.append(f" {when}  {turn['domain'] or 'base model'}{_how(turn)}: {said}")
         return found
+
+
+def _decision(turn: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(turn["decision"])
+    return found
+
+
+def _how(turn: dict[str, Any]) -> str:
+    """In what other way than by the domain it was put to a turn was answered."""
+    decision = _decision(turn)
+    if decision.get("fallback"):
+        return f" in place of {decision['stood_in_for']}, which could not answer"
+    return " after two were asked" if isinstance(decision.get("consensus"), dict) else ""
 
 
 def history_of(workspace: Workspace, user: str, half_life_h: float, limit: int = 500) -> History:

@@ -23,13 +23,16 @@ Measured = Mapping[str, Mapping[str, float]]  # by domain, values by name
 def emotion_terms(emotion: Emotion, profiles: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """How well each domain's profile fits the feeling: 0.5, moved to the cosine by intensity and confidence.
 
-    A neutral message gives every domain the same 0.5; so does a reading without confidence.
+    A neutral message gives every domain the same 0.5; so does a reading without confidence, and so has every message a
+    domain whose profile says nothing, all eight emotions being alike.
     """
     pull = 0.0 if emotion.neutral else emotion.intensity * emotion.confidence
     if not pull:
         return dict.fromkeys(profiles, NO_PREFERENCE)
     return {
         name: NO_PREFERENCE + pull * (similarity(emotion.values, profile) - NO_PREFERENCE)
+        if len(set(profile.values())) > 1
+        else NO_PREFERENCE
         for name, profile in profiles.items()
     }
 

@@ -32,7 +32,9 @@ _LEVELS: tuple[tuple[int, re.Pattern[str]], ...] = (
     (
         1,
         re.compile(
-            r"\b(?:today|tonight)\b|\bby tomorrow\b|\bdue tomorrow\b|\bin (?:an|one|two|\d{1,2}) (?:hours?|minutes?)\b"
+            r"\b(?:by|before|until|due|needs?|needed|must|(?:have|has|had|got) to|gotta|finish|submit|deliver"
+            r"|hand (?:it )?in)\b[^.!?]*\b(?:today|tonight)\b|\bby tomorrow\b|\bdue tomorrow\b"
+            r"|\bin (?:an|one|two|\d{1,2}) (?:hours?|minutes?)\b"
             r"|\bquickly\b|\bdeadline\b|\brunning out of time\b|\bas fast as (?:possible|you can)\b"
         ),
     ),

@@ -243,7 +243,7 @@ def test_an_engine_killed_in_an_answer_is_told_and_the_conversation_goes_on(conv
 def test_the_system_prompt_is_the_domains_with_a_sentence_of_guidance(conversation: Conversation) -> None:
     turn = conversation.ask("I am so furious, how do I lead my team?")
     assert turn.guidance is not None
-    assert (turn.guidance.domain, turn.guidance.name) == ("leadership", "conflict")
+    assert (turn.guidance.domain, turn.guidance.name) == ("leadership", "open conflict")
     messages = conversation.messages_for(turn.message, turn.domain, turn.guidance)
     assert messages[0]["role"] == "system"
     assert messages[0]["content"].endswith(turn.guidance.instruction)
@@ -277,7 +277,7 @@ def test_a_feeling_changes_how_tokens_are_chosen_but_never_the_text(
         assert turn.done.text == talk.history[1]["content"] == "Go on. Dose: 0.5 mg. OK"
         return chosen[-1]
 
-    conflict = Guidance("", "", "", {"temperature": 0.4, "top_p": 0.9}, "")
+    conflict = Guidance("", "", "", {"temperature": 0.3, "top_p": 0.9, "max_tokens": 220}, "")
     usual = SamplingOptions(PREFERENCES["balanced"].max_tokens)
     assert asked(None, furious) == conflict.apply(usual)
     assert asked(None, calm) == usual

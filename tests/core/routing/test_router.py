@@ -263,7 +263,7 @@ def test_slowness_costs_more_when_urgent_and_less_when_complex(data: dict[str, A
         business={"tokens_per_s": 50.0, "first_token_s": 0.4},
     )
     calm = term(router.route("Which price should I ask?"), "business", "speed")
-    soon = term(router.route("Which price should I ask today?"), "business", "speed")
+    soon = term(router.route("Which price should I ask? I need it today"), "business", "speed")
     urgent = term(router.route(HURRIED), "business", "speed")
     assert urgent < soon < calm == 1.0
     long = "Which price should I ask, because costs rose, and if I raise it, who leaves, and when do I tell them? "
