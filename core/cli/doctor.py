@@ -12,7 +12,7 @@ import click
 
 from core.cli.common import json_option, print_json, root_option, workspace_of
 from core.cli.encoder import LESS
-from core.errors import ExitCode, TaraError
+from core.errors import ExitCode, InvalidInput, TaraError
 from core.text import size, table
 from core.workspace import Workspace
 
@@ -110,6 +110,7 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
             except TaraError as error:
                 checks.append(Check(f"base {name}", "missing", error.message, error.hint or ""))
         checks += _guidance(workspace, catalog.domains)
+        checks += _examples(workspace)
     if not faults:
         checks.append(_encoder(catalog.settings.encoder))
     checks.append(_store(workspace.state_db))
@@ -117,6 +118,20 @@ def workspace_checks(workspace: Workspace) -> list[Check]:
     pid = runner_pid(workspace)
     checks.append(Check("runner", "ok", f"process {pid}" if pid else "none; the next queued job starts one"))
     return checks
+
+
+def _examples(workspace: Workspace) -> list[Check]:
+    """The messages that the router compares with: one unusable file keeps every set of domains from being routed."""
+    from core.catalog.examples import example_files, read_messages
+
+    checks, count = [], 0
+    files = example_files(workspace)
+    for path in files.values():
+        try:
+            count += len(read_messages(path))
+        except InvalidInput as error:
+            checks.append(Check("examples", "missing", error.message, error.hint or "edit the file"))
+    return checks or [Check("examples", "ok", f"{count} messages in {len(files)} files")]
 
 
 def _guidance(workspace: Workspace, domains: Collection[str]) -> list[Check]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from core.cli.doctor import workspace_checks
 from core.cli.group import COMMANDS, SHORT_HELP
 from core.errors import ExitCode
 from core.runner.admission import Need, most_disk
 from core.runner.presence import runner_pid
 from core.workspace import Workspace
-from tests.conftest import ROOT, use_base
+from tests.conftest import ROOT, new_workspace, use_base
 from tests.core.cli.command import TARA, Answer, assert_one_line, each, tara
 from tests.core.runner.watch import add_job, over, source_folder
 from tests.imitate import contents
@@ -271,3 +272,15 @@ def test_below_the_threshold_a_build_is_refused_in_one_line(built: Workspace) ->
         "quality of phase 1, at least 0.9", "measure what phase 1 delivers",
         "quality of phase 1 as delivered, at least 0.9", "package phase 1",
     ]  # fmt: skip
+
+
+def test_doctor_names_a_file_of_examples_that_cannot_be_read(tmp_path: Path) -> None:
+    workspace = new_workspace(tmp_path / "workspace")
+    (shown,) = [check for check in workspace_checks(workspace) if check.name == "examples"]
+    assert shown.state == "ok"
+    broken = workspace.configs / "examples" / "healthcare.txt"
+    broken.parent.mkdir(exist_ok=True)
+    broken.write_bytes(b"my kn\xe9e hurts\n")
+    (shown,) = [check for check in workspace_checks(workspace) if check.name == "examples"]
+    assert (shown.state, shown.fix) == ("missing", "save it as UTF-8")
+    assert "healthcare.txt" in shown.found
