@@ -9,6 +9,7 @@ from typing import Any
 from core.catalog import load_catalog
 from core.catalog.hashes import cache_file
 from core.catalog.model import Settings
+from core.chat.holdings import Holdings
 from core.deploy.current import release_folder
 from core.encoder.client import Encoder, configured_encoder
 from core.encoder.remembered import RememberingEncoder
@@ -44,8 +45,13 @@ def desk_of_phase(workspace: Workspace, number: int | None, say: Callable[[str],
 
 
 def desk_of_folder(folder: Path, settings: Settings) -> Desk:
-    """A desk for a release or bundle folder, with the encoder and the help lines of a workspace's settings."""
+    """A desk for a release or bundle folder, with the encoder and the help lines of a workspace's settings.
+
+    Domains whose files are not there are no candidates.
+    """
     desk = Desk.open(folder / FILE_NAME, settings.encoder)
+    holdings = Holdings.of_folder(folder)
+    desk.unavailable = {name: why for name in holdings.domains if (why := holdings.fault(name)) is not None}
     if (resources := own_resources(settings)) is not None:
         desk.use_resources(resources)
     return desk

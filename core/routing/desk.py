@@ -33,6 +33,7 @@ class Desk:
         self._ready = False  # whether the data was looked at with the encoder in hand
         self.reader = MessageReader(setting)
         self.router = Router(self._data)
+        self.unavailable: Mapping[str, str] = {}  # domains that cannot answer, and why, where a route is told of none
 
     @classmethod
     def open(cls, path: Path, setting: str = "") -> "Desk":
@@ -157,7 +158,7 @@ class Desk:
             past=past,
             embedding=embedding,
             before=before,
-            unavailable=unavailable,
+            unavailable=self.unavailable if unavailable is None else unavailable,
             crisis_vectors=read.crisis if read is not None else None,
             crisis_before=crisis_before,
         )
