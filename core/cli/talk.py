@@ -74,9 +74,7 @@ def chat(
     subject, number = _subject(workspace, phase, release, artifact)
     if domain is not None and domain not in subject.prompts:
         has = ", ".join(sorted(subject.prompts))
-        raise InvalidInput(
-            f"{subject.name} has no domain {domain!r}", f"it has: {has}" if has else "leave --domain out"
-        )
+        raise InvalidInput(f"there is no domain {domain!r} here", f"it has: {has}" if has else "leave --domain out")
     name = user_named(user)
     memory = memory_of(workspace, name, settings.history_half_life_h) if workspace is not None else None
     sampling = SamplingOptions(max_tokens or liking.max_tokens, temperature=temperature, seed=seed)

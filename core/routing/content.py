@@ -32,7 +32,7 @@ class Evidence:
 
     scores: dict[str, float]
     keywords: dict[str, float]  # by domain, what its configured keywords alone say
-    matched: dict[str, tuple[str, ...]]  # by domain, the keywords and terms that counted, heaviest first
+    matched: dict[str, tuple[str, ...]]  # by domain, the keywords and terms that counted as written, heaviest first
     content_words: int
     unknown_words: int  # content words that no domain knows
 
@@ -101,7 +101,14 @@ class ContentModel:
                 hits[name][phrase] = max(hits[name].get(phrase, 0.0), held[phrase])
                 keywords[name] += held[phrase]
         scores = {name: math.fsum(own.values()) for name, own in hits.items()}
-        matched = {name: tuple(sorted(own, key=lambda term: (-own[term], term))) for name, own in hits.items()}
+        written = {stem(word.text): word.text for word in reversed(words)}
+        matched = {
+            name: tuple(
+                " ".join(written.get(part, part) for part in term.split())
+                for term in sorted(own, key=lambda term: (-own[term], term))
+            )
+            for name, own in hits.items()
+        }
         single = [term for term in found if " " not in term]
         unknown = sum(term not in self._known for term in single)
         return Evidence(scores, keywords, matched, len(single), unknown)

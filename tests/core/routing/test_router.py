@@ -374,3 +374,11 @@ def test_importing_the_router_brings_no_model_library() -> None:
         "sys.exit(repr(bad) if bad else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_words_that_spoke_for_a_domain_are_shown_as_they_were_written(router: Router) -> None:
+    decision = router.route("Which invoices are late, and how do I raise the marketing budget?")
+    shown = {word for candidate in decision.candidates for word in candidate.matched}
+    assert "invoices" in shown or "marketing" in shown
+    said = "which invoices are late and how do i raise the marketing budget"
+    assert all(word in said for word in shown), shown
