@@ -190,6 +190,22 @@ class Actions(Talking):
         self.form(f"Add a domain to phase {phase.number}", fields, [], add)
         self.note_domains()
 
+    def introduce_domain(self) -> None:
+        """Ask what a domain is and add it to the catalogue."""
+        fields = [
+            FormField("name", "name: small letters, digits, underscores"),
+            FormField("examples", "file of what people say to it", "", "a message a line, or training data"),
+            FormField("description", "description", "", "from the examples"),
+            FormField("keywords", "keywords, with commas between", "", "from the examples"),
+        ]
+
+        def add(values: dict[str, str]) -> str:
+            words = [word.strip() for word in values["keywords"].split(",") if word.strip()]
+            given = {name: value.strip() for name, value in values.items()}
+            return self.app.backend.introduce_domain(given["name"], given["examples"], given["description"], words)
+
+        self.form("New domain in the catalogue", fields, [], add)
+
     def remove_domain(self) -> None:
         """Take the domain out of the phase after a question."""
         phase, domain = self.app.selection.phase, self.app.selection.domain

@@ -209,6 +209,12 @@ class Backend(Protocol):
     def add_domain(self, number: int, domain: str, adapter: str) -> str:
         """Put a domain into a phase; `adapter` is a folder made elsewhere, or ''."""
 
+    def introduce_domain(self, name: str, examples: str, description: str, keywords: list[str]) -> str:
+        """Add a domain to the catalogue; what is '' or empty is taken from the file `examples`, if one is named."""
+
+    def route_text(self, number: int | None, text: str) -> list[str]:
+        """Where a message would go among a phase's domains, or with None the catalogue's, and every part of why."""
+
     def remove_domain(self, number: int, domain: str) -> str:
         """Take a domain out of a phase."""
 

@@ -168,6 +168,8 @@ PREFER = "Speed, balanced or quality: candidates, context and length of the answ
 SMOKE = "Ask the phase's bundle, or from the domains pane the domain, the canned prompts; the report is kept with it."
 HISTORY = "What is remembered of your chats, and how much of it the router counts."
 ERASE = "Delete your chat history, texts included, after a question."
+INTRODUCE = "Add a domain of your own by what people say to it; messages are routed to it at once."
+ROUTE = "Which domain would answer and why, by every part; nothing is generated, nothing need be built."
 FORCE = "Let the router choose who answers, or the selected domain always."
 DETAILS = "All that is known of what is selected: measurements with method and date, errors with what to do."
 CHECKPOINTS = "What unfinished trainings of the selected domain left, and whether they would be gone on with."
@@ -227,12 +229,14 @@ COMMANDS: tuple[Command, ...] = (
         need_phase,
         "add",
     ),
+    Command("introduce_domain", "New domain in the catalogue", "D", "D", INTRODUCE, need_store),
     Command("remove_domain", "Remove domain from phase", "x", "x", REMOVE, can_remove),
     Command(
         "advance", "Advance to next phase", "A", "A", "Make the next phase the current one, once deployed.", need_phase
     ),
     Command("start_runner", "Start the runner", "S", "S", RUNNER, can_start_runner),
     Command("service", "Start with the machine", "W", "W", SERVICE, need_store),
+    Command("route_text", "Where a message would go", "w", "w", ROUTE, need_store),
     Command("ask", "Ask in the chat", "i", "i", "Go to the chat's question line.", can_ask, "ask"),
     Command(
         "stop_answer", "Stop the answer", "f8", "Esc F8", "Stop the answer being made; Esc in the chat.", is_generating

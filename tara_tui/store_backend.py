@@ -232,6 +232,24 @@ class StoreBackend:
         changed = add_domain(self.workspace, number, domain, adapter_path=adapter or None)
         return f"{domain} is in phase {number}" + ("" if changed else " already; nothing changed")
 
+    def introduce_domain(self, name: str, examples: str, description: str, keywords: list[str]) -> str:
+        """Add a domain to the catalogue."""
+        from core.phases.introducing import introduce_domain
+
+        return introduce_domain(
+            self.workspace, name, description=description or None, keywords=keywords or None,
+            examples=Path(examples) if examples else None,
+        ).line()  # fmt: skip
+
+    def route_text(self, number: int | None, text: str) -> list[str]:
+        """Where a message would go."""
+        from core.phases.routed import desk_of_phase
+        from core.routing import explain
+
+        with desk_of_phase(self.workspace, number, lambda _: None) as desk:
+            first, *parts = explain(desk.route(text))
+        return [first, *(f"  {line}" for line in parts)]
+
     def remove_domain(self, number: int, domain: str) -> str:
         """Take a domain out of a phase."""
         from core.phases.removal import remove_domain

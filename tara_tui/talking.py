@@ -2,11 +2,11 @@
 
 from textual.widgets import Input
 
-from core.errors import Refused
+from core.errors import InvalidInput, Refused
 from tara_tui import present
 from tara_tui.asking import Asking
 from tara_tui.backend import Bundle
-from tara_tui.dialogs import PaletteDialog
+from tara_tui.dialogs import FormField, PaletteDialog
 from tara_tui.widgets.row_list import Cell, Column, Row
 
 PREFERENCES = ("balanced", "speed", "quality")
@@ -108,6 +108,19 @@ class Talking(Asking):
         of = f"domain {present.one_line(name)}" if name else f"phase {phase.number}"
         self.app.tell(f"smoke test of {of} goes on; its report opens when it is done")
         self.read(f"Smoke test of {of}", lambda: self.app.backend.smoke_phase(phase.number, name))
+
+    def route_text(self) -> None:
+        """Ask for a message and show where it would go."""
+        phase = self.app.selection.phase
+        number = phase.number if phase is not None else None
+        among = f"among phase {number}'s domains" if number is not None else "among all domains of the catalogue"
+
+        def look(values: dict[str, str]) -> list[str]:
+            if not values["text"].strip():
+                raise InvalidInput("the message is empty")
+            return self.app.backend.route_text(number, values["text"])
+
+        self.form_to_read(f"Where a message would go {among}", [FormField("text", "message")], look)
 
     def history(self) -> None:
         """Show what is remembered of this person's chats."""

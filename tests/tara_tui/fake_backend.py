@@ -332,6 +332,16 @@ class FakeBackend:
         """Remember it."""
         return self._wish("add", number, domain, adapter)
 
+    def introduce_domain(self, name: str, examples: str, description: str, keywords: list[str]) -> str:
+        """Remember it; without examples the rest is needed."""
+        if not examples and not (description and keywords):
+            raise InvalidInput("a domain needs --description and --keywords, or --examples to take them from")
+        return self._wish("introduce", name, examples, description, *keywords)
+
+    def route_text(self, number: int | None, text: str) -> list[str]:
+        """As if the second domain were the one."""
+        return [f"education ({text})", f"  among those of {number}"]
+
     def remove_domain(self, number: int, domain: str) -> str:
         """Remember it."""
         return self._wish("remove", number, domain)

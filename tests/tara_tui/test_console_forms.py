@@ -87,3 +87,32 @@ async def test_add_domain(tmp_path: Path) -> None:
         await it.write("travel")
         await it.press("enter")
         await it.until(lambda: it.backend.wishes == [("add", 1, "travel", "")], "the wish")
+
+
+async def test_a_domain_of_ones_own_comes_into_the_catalogue(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("D")
+        await it.shows("New domain in the catalogue", "small letters, digits", "a message a line", "from the examples")
+        await it.write("beekeeping")
+        await it.press("enter")
+        await it.shows("a domain needs", "New domain in the catalogue")
+        await it.press("tab")
+        await it.write("bees.txt")
+        await it.press("tab", "tab")
+        await it.write("hive, queen bee")
+        await it.press("enter")
+        wish = ("introduce", "beekeeping", "bees.txt", "", "hive", "queen bee")
+        await it.until(lambda: it.backend.wishes == [wish], "the wish")
+        await it.until(lambda: not isinstance(it.app.screen, FormDialog), "the form closes")
+
+
+async def test_where_a_message_would_go_is_shown_without_asking_anybody(tmp_path: Path) -> None:
+    async with console(FakeBackend(tmp_path), (80, 24)) as it:
+        await it.press("w")
+        await it.shows("Where a message would go among phase 1's domains")
+        await it.press("enter")
+        await it.shows("the message is empty")
+        await it.write("how do bees sleep")
+        await it.press("enter")
+        await it.shows("education (how do bees sleep)", "among those of 1")
+        assert it.backend.wishes == []
