@@ -85,6 +85,8 @@ def judge(prompt: SmokePrompt, domain: str, turn: Turn, helped: bool) -> tuple[s
     if waited is not None and waited > prompt.first_token_s:
         broken.append(f"the first token came after {waited:.1f} s, more than {prompt.first_token_s:g} s")
     broken += _words(prompt, done.text)
+    if _bare(done.text).startswith(_bare(prompt.prompt)):
+        broken.append("it says the question again")
     if prompt.routed and turn.decision.domain != domain:
         broken.append(f"the router chose {turn.decision.domain or 'nobody'}, not {domain}")
     if prompt.crisis and not helped:
@@ -92,6 +94,10 @@ def judge(prompt: SmokePrompt, domain: str, turn: Turn, helped: bool) -> tuple[s
     if turn.fallback is not None:
         broken.append(turn.fallback)
     return tuple(broken)
+
+
+def _bare(text: str) -> str:
+    return " ".join("".join(letter if letter.isalnum() else " " for letter in text.lower()).split())
 
 
 def _words(prompt: SmokePrompt, text: str) -> list[str]:

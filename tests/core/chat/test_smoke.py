@@ -52,6 +52,7 @@ def test_a_good_answer_breaks_no_rule(turn: Turn) -> None:
         ({"stopped_by": "length"}, {}, "it does not end within 64 tokens"),
         ({"waited_s": 9.5, "load_s": 2.0}, {}, "the first token came after 7.5 s, more than 5 s"),
         ({"text": "Wait and see."}, {}, "none of price, profit is in it"),
+        ({"text": PROMPT.prompt.upper() + "! Well."}, {"contains": ()}, "it says the question again"),
         ({}, {"excludes": ("CUSTOMERS",)}, "'CUSTOMERS' is in it"),
         ({"text": "Price it.<|im_end|>"}, {}, "a token of a chat template is in it: <|im_end|>"),
         ({}, {"crisis": True}, "no help was shown before the answer"),
