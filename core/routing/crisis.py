@@ -56,7 +56,9 @@ WORDED = (*KINDS, DANGER)  # fire, gas, an intruder, drowning: by certain expres
 _FIGURE, _OUTSIDE, _PERSONAL, _PAST, _NOW = "figure of speech", "from outside", "personal", "long past", "now"
 _THING, _HARM = "asks about a thing", "harm"
 _CERTAIN = "certain "
-_EXPRESSIONS = ("crisis.txt", "crisis_languages.txt")
+_EXPRESSIONS, _LANGUAGES = Path(__file__).with_name("crisis.txt"), Path(__file__).with_name("crisis_languages.txt")
+_KEYS = "keys"
+_DEVANAGARI = "\u0900"  # its first letter; nothing before it needs the keys' test
 _SAFEST = {
     MEDICAL: ("healthcare", "emergency_response"),
     DANGER: ("emergency_response", "healthcare"),
@@ -75,11 +77,24 @@ _SHORT, _SHORT_CONTENT = 12, 1
 
 @cache  # compiled at the first message, not when the console starts
 def _expressions() -> dict[str, re.Pattern[str]]:
-    """The expressions of each section of `crisis.txt` and `crisis_languages.txt`, joined to one pattern."""
+    """The expressions of each section of `crisis.txt`, joined to one pattern."""
+    return {name: re.compile("|".join(lines)) for name, lines in _sections(_EXPRESSIONS).items()}
+
+
+@cache
+def _elsewhere() -> tuple[tuple[str, ...], dict[str, re.Pattern[str]]]:
+    """The keys of `crisis_languages.txt`, and the expressions of each of its other sections, joined to one pattern."""
+    sections = _sections(_LANGUAGES)
+    keys = tuple(sections.pop(_KEYS))
+    return keys, {name: re.compile("|".join(lines)) for name, lines in sections.items()}
+
+
+def _sections(path: Path) -> dict[str, list[str]]:
+    """The lines of each section of a file of expressions, with its parts put in."""
     parts: dict[str, str] = {}
     sections: dict[str, list[str]] = {}
     name = ""
-    for line in "\n".join(Path(__file__).with_name(name).read_text("utf-8") for name in _EXPRESSIONS).splitlines():
+    for line in path.read_text("utf-8").splitlines():
         if not line or line.startswith("#"):
             continue
         if line.startswith("[") and line.endswith("]"):
@@ -91,7 +106,7 @@ def _expressions() -> dict[str, re.Pattern[str]]:
             for key, expression in parts.items():
                 line = line.replace(key, expression)
             sections.setdefault(name, []).append(line)
-    return {name: re.compile("|".join(lines)) for name, lines in sections.items()}
+    return sections
 
 
 @dataclass(frozen=True)
@@ -146,13 +161,29 @@ def certain_match(text: str) -> "Crisis | None":
     for kind in WORDED:
         if match := _expressions()[_CERTAIN + kind].search(lower):
             return Crisis(kind, match.group())
+    elsewhere = _in_other_languages(lower)
+    for kind in WORDED:
+        expression = elsewhere.get(_CERTAIN + kind)
+        if expression is not None and (match := expression.search(lower)):
+            return Crisis(kind, match.group())
     return None
+
+
+def _in_other_languages(lower: str) -> Mapping[str, re.Pattern[str]]:
+    """The expressions of other languages that might match a text of small letters, by section."""
+    keys, expressions = _elsewhere()
+    could = max(lower, default="") >= _DEVANAGARI or any(key in lower for key in keys)
+    return expressions if could else {}
 
 
 def emergency_said(text: str) -> "Crisis | None":
     """The words by which somebody says that there is an emergency now, whichever it is."""
     lower = " ".join(text.lower().split())
-    match = _expressions()[EMERGENCY].search(lower)
+    match = None
+    if "emergency" in lower or "death" in lower:
+        match = _expressions()[EMERGENCY].search(lower)
+    if match is None and (expression := _in_other_languages(lower).get(EMERGENCY)) is not None:
+        match = expression.search(lower)
     return Crisis(EMERGENCY, match.group().strip()) if match and not excused(text) else None
 
 
