@@ -58,6 +58,7 @@ _THING, _HARM = "asks about a thing", "harm"
 _CERTAIN = "certain "
 _EXPRESSIONS, _LANGUAGES = Path(__file__).with_name("crisis.txt"), Path(__file__).with_name("crisis_languages.txt")
 _KEYS = "keys"
+_BARE = str.maketrans("áàâãäåéèêëíìîïóòôõöúùûüñç", "aaaaaaeeeeiiiiooooouuuunc")
 _DEVANAGARI = "\u0900"  # its first letter; nothing before it needs the keys' test
 _SAFEST = {
     MEDICAL: ("healthcare", "emergency_response"),
@@ -161,18 +162,19 @@ def certain_match(text: str) -> "Crisis | None":
     for kind in WORDED:
         if match := _expressions()[_CERTAIN + kind].search(lower):
             return Crisis(kind, match.group())
-    elsewhere = _in_other_languages(lower)
+    bare = lower.translate(_BARE)
+    elsewhere = _in_other_languages(bare)
     for kind in WORDED:
         expression = elsewhere.get(_CERTAIN + kind)
-        if expression is not None and (match := expression.search(lower)):
+        if expression is not None and (match := expression.search(bare)):
             return Crisis(kind, match.group())
     return None
 
 
-def _in_other_languages(lower: str) -> Mapping[str, re.Pattern[str]]:
-    """The expressions of other languages that might match a text of small letters, by section."""
+def _in_other_languages(bare: str) -> Mapping[str, re.Pattern[str]]:
+    """The expressions of other languages that might match a text of small letters without accents, by section."""
     keys, expressions = _elsewhere()
-    could = max(lower, default="") >= _DEVANAGARI or any(key in lower for key in keys)
+    could = max(bare, default="") >= _DEVANAGARI or any(key in bare for key in keys)
     return expressions if could else {}
 
 
@@ -182,14 +184,15 @@ def emergency_said(text: str) -> "Crisis | None":
     match = None
     if "emergency" in lower or "death" in lower:
         match = _expressions()[EMERGENCY].search(lower)
-    if match is None and (expression := _in_other_languages(lower).get(EMERGENCY)) is not None:
-        match = expression.search(lower)
+    bare = lower.translate(_BARE)
+    if match is None and (expression := _in_other_languages(bare).get(EMERGENCY)) is not None:
+        match = expression.search(bare)
     return Crisis(EMERGENCY, match.group().strip()) if match and not excused(text) else None
 
 
 def only_said(text: str, said: Crisis) -> bool:
     """Whether a text says nothing of what the emergency is, which `said` was found in it."""
-    rest = " ".join(text.lower().split()).replace(said.matched, " ")
+    rest = " ".join(text.lower().split()).translate(_BARE).replace(said.matched.translate(_BARE), " ")
     return all(word.text in STOPWORDS or word.text in _CALLS_FOR_HELP for word in split_words(rest))
 
 

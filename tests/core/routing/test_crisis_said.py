@@ -38,7 +38,43 @@ me muero de risa
 mein Mann schlägt vor, dass wir umziehen
 mi marido me pega las fotos en el álbum
 quiero matar el tiempo
-ich bringe mich um den Schlaf"""
+ich bringe mich um den Schlaf
+Je ne veux plus vivre chez mes parents
+Non voglio più vivere a Milano
+Não quero mais viver em São Paulo
+No quiero seguir viviendo en Madrid
+no quiero vivir más con mis padres
+Ik wil niet meer leven van mijn spaargeld
+Non voglio morire
+No quiero morir.
+Não quero morrer jovem
+não quero me matar
+no me voy a matar
+मैं नहीं मरना चाहता
+Ma femme me tape sur les nerfs
+Meine Freundin schlägt uns ein Restaurant vor
+Mein Partner schlägt mich für die Stelle vor
+Mein Mann schlägt mich immer beim Schach
+Mon copain me bat toujours aux échecs
+Mi pareja me pega muchas enfermedades
+Meine Jacke atmet nicht
+mi piel no respira con este maquillaje
+Il ne respire pas la joie de vivre
+Wann ruft man einen Krankenwagen?
+मेरे दादा को 2010 में दिल का दौरा पड़ गया था
+I don't think it's an emergency, but my knee hurts
+Write an email to my boss saying I have an emergency and can't come to work
+I'm not sure this is an emergency, what do you think?
+how do I know it's an emergency?
+do I have an emergency?
+You can call me any time if you feel it's an emergency.
+We have an emergency at work, the website is down
+In chess it's life and death.
+No es una emergencia, solo quiero saber el horario
+Si es una emergencia, ¿qué hago?
+¿Es una emergencia?
+Das ist ein Notfall-Kit für das Auto
+Isso vai acabar com a minha vida social"""
 ELSEWHERE = {
     "suicide": """Ich möchte nicht mehr leben
 ich bringe mich um
@@ -59,7 +95,13 @@ main marna chahta hoon
 mujhe aur nahi jeena
 voglio uccidermi
 quero me matar
-ik wil niet meer leven""",
+ik wil niet meer leven
+j'ai des idees suicidaires
+J'ai plus envie de vivre
+ich will mich wirklich umbringen
+mujhe jeena nahi hai
+Je ne veux plus vivre
+quiero morir""",
     "self-harm": """ich ritze mich
 j'ai envie de me faire du mal
 quiero hacerme daño
@@ -68,7 +110,10 @@ quiero hacerme daño
 mon mari me frappe
 mi marido me pega
 मेरा पति मुझे मारता है
-mera pati mujhe marta hai""",
+mera pati mujhe marta hai
+mi papa me pega
+mon pere me frappe
+Mein Ex will mich umbringen""",
     "medical emergency": """mein Vater atmet nicht mehr
 ich brauche einen Krankenwagen
 mon père ne respire plus
@@ -76,7 +121,9 @@ appelez une ambulance
 mi padre no respira
 llamen a una ambulancia
 मेरे पिता की साँस नहीं आ रही
-ambulance bulao""",
+ambulance bulao
+me esta dando un infarto
+meine Mutter atmet nicht mehr""",
 }
 
 
