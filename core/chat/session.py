@@ -20,6 +20,7 @@ from core.chat.protocol import EngineClosed, EngineError, PromptRefused, Samplin
 from core.chat.subject import Subject
 from core.routing import Decision
 from core.routing.crisis import Crisis
+from core.routing.decision import ENCODER
 from core.routing.past import Past
 from core.routing.words import normalise
 from core.text import writable
@@ -121,6 +122,7 @@ class Conversation:
         self._history: list[dict[str, str]] = []
         self._previous: str | None = None
         self._crisis: Crisis | None = None  # of the message before
+        self._private_before = False  # whether the newest message of the history was one of a crisis
         self._answered_at = 0.0
         self._stopped = threading.Event()
 
@@ -154,6 +156,7 @@ class Conversation:
         self._history = []
         self._previous = None
         self._crisis = None
+        self._private_before = False
 
     # -- asking ----------------------------------------------------------------------------------------------------
 
@@ -163,12 +166,15 @@ class Conversation:
 
     def _route(self, message: str, past: Past) -> Decision:
         resident, weights = self.engine.resident(), self.prefer.weights(self.router.weights)
-        before = self._history[-2]["content"] if self._history else None
+        # Behind a crisis that is over nothing is made of it, so that nothing can be kept of it.
+        over = self._private_before and self._crisis is None
+        before = self._history[-2]["content"] if self._history and not over else None
         minutes = int((time.monotonic() - self._answered_at) // 60) if before is not None else 0
         gone = self._unavailable()
-        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), self._crisis)
+        by = getattr(self.router, "method", "")
+        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), by)
         key = (normalise(message), self.subject.routing_sha256, *context, tuple(sorted(gone.items())))
-        # A key must not hold a crisis, nor go on with one.
+        # A key must not hold a crisis, nor what goes on with one.
         known = self.routes.get(key) if self._crisis is None else None
         if known is not None:
             return known
@@ -183,8 +189,9 @@ class Conversation:
             unavailable=gone,
             crisis_before=self._crisis,
         )
-        # What was decided in another way than was asked for, as where the encoder failed, is decided anew.
-        if decision.crisis is None and self._crisis is None and not decision.note:
+        # What was decided without the encoder because it failed is decided anew.
+        failed = by == ENCODER and decision.method != ENCODER
+        if decision.crisis is None and self._crisis is None and not failed:
             self.routes.put(key, decision)
         return decision
 
@@ -371,6 +378,7 @@ class Conversation:
         if text:
             self._history += [{"role": "user", "content": turn.message}, {"role": "assistant", "content": text}]
             self._previous = turn.about
+            self._private_before = turn.private
             self._answered_at = time.monotonic()
             self.memory.add(turn.decision, turn.about)
 

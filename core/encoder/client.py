@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import itertools
 import os
 import select
 import signal
@@ -32,10 +33,9 @@ END_S = 5.0
 TEXTS_AT_ONCE = 16  # in one request, so that ANSWER_S is long for any of them
 MOST_THREADS = 4  # of a text that a person waits for: two take half the time of one, the layers are too small for many
 _BLOCK = 1 << 16
+_STARTED = itertools.count()
 # glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
 _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
-# After a pause the system wakes the threads on one processor and parts them 15 ms later, when the text is read.
-_APART = {"OMP_PROC_BIND": "true"}
 
 
 class _Ended(EncoderError):
@@ -144,6 +144,19 @@ def configured_encoder(setting: str) -> Encoder | None:
     return Encoder(file) if file is not None else None
 
 
+def _apart() -> dict[str, str]:
+    """Settings by which an encoder's threads have a processor each; each encoder begins with another.
+
+    After a pause the system wakes the threads on one processor and parts them 15 ms later, when the text is read.
+    """
+    own = sorted(os.sched_getaffinity(0))
+    first = next(_STARTED) + os.getpid()
+    return {
+        "OMP_PROC_BIND": "true",
+        "OMP_PLACES": ",".join(f"{{{own[(first + at) % len(own)]}}}" for at in range(len(own))),
+    }
+
+
 class _Child:
     """One process of the encoder."""
 
@@ -155,7 +168,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**os.environ, **_SMALL, **_APART},
+            env={**_apart(), **os.environ, **_SMALL},
             cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
             start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
             bufsize=0,

@@ -4,7 +4,7 @@ import ctypes
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,10 @@ class Engine:
     Raises InvalidInput for a file that is no model, EncoderError when llama.cpp refuses it.
     """
 
-    def __init__(self, gguf: Path, *, threads: int = 1) -> None:
+    def __init__(self, gguf: Path, *, threads: int = 1, processors: Collection[int] = ()) -> None:
+        """`processors` are those of the process before llama.cpp was loaded, which may bind threads to places."""
+        self._place = os.sched_getaffinity(0)
+        self._processors = set(processors) or self._place
         info = inspect_gguf(gguf)
         if info.kind != "model":
             raise InvalidInput(f"{gguf} is an {info.kind}, not a sentence encoder", "name another file")
@@ -153,7 +156,9 @@ class Engine:
             for at, token in enumerate(tokens):
                 batch.token[at], batch.pos[at], batch.logits[at] = token, at, 1
                 batch.n_seq_id[at], batch.seq_id[at][0] = 1, 0
-            threads = threads_now(self._threads)
+            threads = threads_now(self._threads, len(self._processors))
+            # Bound to its place it could not go where there is room, and alone it has nobody to keep apart from.
+            os.sched_setaffinity(0, self._processors if threads == 1 else self._place)
             llama_cpp.llama_set_n_threads(context, threads, threads)
             memory = llama_cpp.llama_get_memory(context)
             if memory:  # an encoder made of a language model has a cache
@@ -193,20 +198,26 @@ class Engine:
         llama_cpp.llama_model_free(self._model)
 
 
-def threads_now(most: int) -> int:
-    """How many threads to read with: of `most`, no more than there are processors that do nothing.
+def threads_now(most: int, processors: int) -> int:
+    """How many threads to read with: of `most`, no more than there are of `processors` that do nothing.
 
     Threads wait for each other after each of a hundred steps. One of two that has to share its processor with another
-    program makes both several times slower than one alone.
+    program makes both several times slower than one alone. What runs on processors that are not this process's counts
+    as well: nobody tells which, and one thread is the safe number, as it is where nothing can be known.
     """
     free = 1
-    for _ in range(LOOKS):
-        running = _RUNNING.match(Path("/proc/loadavg").read_text("ascii"))  # this process is one of them
-        assert running is not None
-        free = max(free, min(most, (os.cpu_count() or 1) + 1 - int(running[1])))
+    for look in range(LOOKS):
+        if look:
+            time.sleep(1e-4)  # who asked may only be on the way to sleep
+        try:
+            running = _RUNNING.match(Path("/proc/loadavg").read_text("ascii"))  # this process is one of them
+        except OSError:
+            return 1
+        if running is None:
+            return 1
+        free = max(free, min(most, processors + 1 - int(running[1])))
         if free == most:
             break
-        time.sleep(1e-4)  # who asked may only be on the way to sleep
     return free
 
 

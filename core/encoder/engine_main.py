@@ -18,13 +18,14 @@ from core.errors import TaraError
 def serve(requests: IO[bytes], out: IO[bytes]) -> None:
     """Load the encoder that the first request names and answer the others until the input ends."""
     engine: Any = None
+    processors = os.sched_getaffinity(0)  # before anything binds this thread to one of them
     for line in requests:
         try:
             request = decode(line)
             if engine is None:
                 from core.encoder.engine import Engine
 
-                engine = Engine(Path(request["load"]), threads=request["threads"])
+                engine = Engine(Path(request["load"]), threads=request["threads"], processors=processors)
                 answer: dict[str, Any] = {
                     "ready": {"dimension": engine.dimension, "context_length": engine.context_length}
                 }

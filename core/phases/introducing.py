@@ -50,7 +50,10 @@ def introduce_domain(
     """
     given = _given(examples.expanduser().resolve()) if examples is not None else None
     if given is None and (description is None or keywords is None):
-        raise InvalidInput("a domain needs --description and --keywords, or --examples to take them from")
+        raise InvalidInput(
+            "a domain needs a description and keywords, or examples to take them from",
+            "--description and --keywords, or --examples",
+        )
     if given is not None and given.training:
         for taken in (workspace.data / f"{name}.jsonl", workspace.data / f"{name}.json"):
             if taken.exists():

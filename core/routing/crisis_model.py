@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from core.encoder.place import NAME, SOURCE_SHA256, file_name
-from core.routing.words import normalise, split_words, stem
+from core.routing.words import STOPWORDS, normalise, split_words, stem
 
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
@@ -38,7 +38,6 @@ VERSION = 3
 BUCKETS = 8192
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
-WORDS_KEPT = 4096  # single words, by which nobody is known
 _LENGTHS = (3, 4, 5)  # of runs of letters
 # Two: a text's plain sentence vector, and that under the gate's adapter, None where the other readings leave no doubt.
 CrisisVectors = Sequence[Sequence[float] | None]
@@ -66,11 +65,17 @@ def letters(text: str) -> dict[int, float]:
     return {bucket: value / length for bucket, value in found.items()}
 
 
-@lru_cache(WORDS_KEPT)
 def _runs(word: str) -> tuple[int, ...]:
-    """The hashes of a word's runs of letters."""
+    """The hashes of a word's runs of letters; of the commonest words they are kept, which tells nothing of anybody."""
+    return _runs_kept(word) if word in STOPWORDS else _made_runs(word)
+
+
+def _made_runs(word: str) -> tuple[int, ...]:
     whole = f"^{word}$"
     return tuple(_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1))
+
+
+_runs_kept = lru_cache(len(STOPWORDS))(_made_runs)
 
 
 def _hash(feature: str) -> int:

@@ -19,6 +19,7 @@ from core.routing.words import Word
 
 __all__ = ["EMOTIONS", "LOW_CONFIDENCE", "PRESENT", "Emotion", "EmotionReader", "read_emotion", "similarity"]
 
+NO_PREFERENCE = 0.5
 LOW_CONFIDENCE = 0.5  # the most a word list is trusted
 WORD_LIST = "word list"
 HEADS = "encoder"
@@ -143,6 +144,12 @@ def _intensity(value: float, wording: Wording, strongest: str) -> float:
         return said
     plain = _PLAIN + (_SURE - _PLAIN) * (value - PRESENT) / (1 - PRESENT)
     return 1 - (1 - plain) ** wording.emphasis
+
+
+def suits(values: Mapping[str, float], profile: Mapping[str, float]) -> float:
+    """How well a domain's profile fits a feeling, in [0, 1]: their cosine, and NO_PREFERENCE for a profile that says
+    nothing, all eight emotions being alike."""
+    return similarity(values, profile) if len(set(profile.values())) > 1 else NO_PREFERENCE
 
 
 def similarity(first: Mapping[str, float], second: Mapping[str, float]) -> float:

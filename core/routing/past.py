@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from core.routing.emotion import similarity
+from core.routing.emotion import suits
 from core.routing.lexicon import EMOTIONS
 
 MOST_INFLUENCE = 0.3
@@ -98,7 +98,7 @@ def past_of(moments: Iterable[Moment], now: float, half_life_s: float = HALF_LIF
 def past_term(past: Past, profile: Mapping[str, float], domain: str) -> float:
     """How well a domain fits the past, 0..1: the fit of its profile with the feelings that are left, and how often it
     was asked beside the one asked most, each moved from 0.5 as far as there is something to go by."""
-    fits = 0.5 + past.mood * (similarity(past.emotions, profile) - 0.5)
+    fits = 0.5 + past.mood * (suits(past.emotions, profile) - 0.5)
     most = max(past.domains.values(), default=0.0)
     asked = 0.5 + past.habit * (past.domains.get(domain, 0.0) / most - 0.5) if most else 0.5
     return (fits + asked) / 2

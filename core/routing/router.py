@@ -1,7 +1,7 @@
 """The router: crisis gate first, then content, emotion, speed and quality weighed, then "unsure" where it is."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -264,7 +264,7 @@ class Router:
             return None, best.content, "no words to go by", False
         if subject.reading is None:
             return self._decide_by_words(words, message.evidence, candidates, previous)
-        confidence = subject.reading.can_answer(best.domain)
+        confidence = _confidence(subject.reading, candidates)
         sure = confidence >= self._settings["unsure_below"]
         if sure and best.domain == previous and subject.alone is not None:
             alone = subject.alone
@@ -315,7 +315,7 @@ class Router:
         if not least - self._settings["consensus_band"] <= confidence < least:
             return None
         if subject.reading is None and not candidates[0].matched:
-            return None  # no word of either is in it
+            return None  # no word of any domain is in it
         return candidates[0].domain, candidates[1].domain
 
 
@@ -343,6 +343,14 @@ class _Message:
     complexity: float
     evidence: Evidence
     subject: _Subject
+
+
+def _confidence(reading: Reading, candidates: Sequence[Candidate]) -> float:
+    """In the first candidate: as one that is near the likeliest domain, where that could answer and was put second."""
+    best = candidates[0]
+    likeliest = max(reading.probabilities, key=lambda name: (reading.probabilities[name], name))
+    near = best.near_best and any(one.domain == likeliest for one in candidates)
+    return reading.can_answer(best.domain) if near else reading.confidence(best.domain)
 
 
 def known_words(data: Mapping[str, Any]) -> set[str]:

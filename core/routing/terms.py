@@ -6,9 +6,8 @@ of them, moves nobody.
 
 from collections.abc import Collection, Mapping
 
-from core.routing.emotion import Emotion, similarity
+from core.routing.emotion import NO_PREFERENCE, Emotion, suits
 
-NO_PREFERENCE = 0.5
 FEW_EXAMPLES = 10
 # What is taken where nothing was measured. Held-out token accuracy of the starter phases' adapters was 0.27 to 0.39.
 USUAL_QUALITY = 0.3
@@ -30,9 +29,7 @@ def emotion_terms(emotion: Emotion, profiles: Mapping[str, Mapping[str, float]])
     if not pull:
         return dict.fromkeys(profiles, NO_PREFERENCE)
     return {
-        name: NO_PREFERENCE + pull * (similarity(emotion.values, profile) - NO_PREFERENCE)
-        if len(set(profile.values())) > 1
-        else NO_PREFERENCE
+        name: NO_PREFERENCE + pull * (suits(emotion.values, profile) - NO_PREFERENCE)
         for name, profile in profiles.items()
     }
 

@@ -32,8 +32,8 @@ _LEVELS: tuple[tuple[int, re.Pattern[str]], ...] = (
     (
         1,
         re.compile(
-            r"\b(?:by|before|until|due|needs?|needed|must|(?:have|has|had|got) to|gotta|finish|submit|deliver"
-            r"|hand (?:it )?in)\b[^.!?]*\b(?:today|tonight)\b|\bby tomorrow\b|\bdue tomorrow\b"
+            r"\b(?:by|until|due|needs?|needed|must be|(?:have|has|had|got) to|gotta|finish|submit|deliver"
+            r"|hand (?:it )?in)\b[^.!?,]{0,60}?\b(?:today|tonight)\b|\bby tomorrow\b|\bdue tomorrow\b"
             r"|\bin (?:an|one|two|\d{1,2}) (?:hours?|minutes?)\b"
             r"|\bquickly\b|\bdeadline\b|\brunning out of time\b|\bas fast as (?:possible|you can)\b"
         ),

@@ -335,7 +335,7 @@ class FakeBackend:
     def introduce_domain(self, name: str, examples: str, description: str, keywords: list[str]) -> str:
         """Remember it; without examples the rest is needed."""
         if not examples and not (description and keywords):
-            raise InvalidInput("a domain needs --description and --keywords, or --examples to take them from")
+            raise InvalidInput("a domain needs a description and keywords, or examples to take them from")
         return self._wish("introduce", name, examples, description, *keywords)
 
     def route_text(self, number: int | None, text: str) -> list[str]:

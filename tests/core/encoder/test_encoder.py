@@ -107,8 +107,8 @@ def test_memory(encoder: Encoder) -> None:
 
 def test_no_more_threads_than_processors_that_are_free() -> None:
     processors = os.cpu_count() or 1
-    assert 1 <= threads_now(processors) <= processors
-    assert threads_now(1) == 1
+    assert 1 <= threads_now(processors, processors) <= processors
+    assert threads_now(1, processors) == 1
     busy = [
         subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
         for _ in range(processors)
@@ -117,7 +117,7 @@ def test_no_more_threads_than_processors_that_are_free() -> None:
         for one in busy:
             assert one.stdout is not None
             assert one.stdout.readline() == b"\n"
-        assert threads_now(processors) == 1
+        assert threads_now(processors, processors) == 1
     finally:
         for one in busy:
             one.kill()

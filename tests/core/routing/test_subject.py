@@ -7,6 +7,8 @@ import pytest
 
 from core.routing.blend import NONE_SIGNS, SIGNS, Reading, read, shipped_blend
 from core.routing.conversation import Tie
+from core.routing.decision import Candidate
+from core.routing.router import _confidence
 from core.routing.subject import GENERAL, LeftOut, SubjectModel
 
 DIMENSION = 24
@@ -94,3 +96,16 @@ def test_one_domain_and_equal_ones_are_defined() -> None:
     equal = reading([0.5] * 4, 0.2)
     assert len(set(equal.probabilities.values())) == 1
     assert all(0 < equal.confidence(name) < 1 for name in equal.scores)
+
+
+def test_a_domain_that_is_not_near_borrows_no_confidence() -> None:
+    """Where the likeliest domain cannot answer, another is not sure of itself for it."""
+    found = reading([0.8, 0.6, 0.2], 0.1)
+
+    def candidate(name: str, near: bool) -> Candidate:
+        return Candidate(name, found.probabilities[name], 0.5, 1.0, 0.3, 0.5, near)
+
+    first, second = candidate("d0", True), candidate("d1", True)
+    assert _confidence(found, (second, first)) == pytest.approx(found.can_answer("d1"))
+    assert _confidence(found, (second,)) == found.confidence("d1") < found.can_answer("d1")
+    assert _confidence(found, (candidate("d1", False), first)) == found.confidence("d1")

@@ -110,3 +110,12 @@ def test_the_confidence_of_one_of_two_alike_is_that_either_can_answer(catalog: A
         first, second = calm.candidates[:2]
         assert first.content == pytest.approx(second.content)
         assert calm.confidence <= calm.inside
+
+
+def test_a_profile_that_says_nothing_neither_helps_nor_harms(catalog: Any, reader: Encoder | None) -> None:
+    flat = dict.fromkeys(PROFILE, 0.5)
+    with twins(catalog, reader, {"first": SLOW, "second": SLOW}, first=flat, second={**PROFILE, "joy": 1.0}) as desk:
+        for text in (f"I am so happy! {PLAIN}", f"I am furious! {PLAIN}", PLAIN):
+            decision = desk.route(text, past=Past({**PROFILE, "anger": 0.8}, {}))
+            (own,) = [one for one in decision.candidates if one.domain == "first"]
+            assert own.emotion == pytest.approx(0.5)
