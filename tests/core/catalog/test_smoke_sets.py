@@ -17,7 +17,7 @@ STARTERS = ("business", "creative", "education", "healthcare", "leadership")
         ("  max_tokens: 256", "  max_tokens: 0", "rules.max_tokens: is 0, must be from 1 to 4096"),
         ("    routed: true", "    routed: maybe", "general.example.routed: must be true or false, this is text"),
         ('"{example_question}"', '"{question}"', "general.example.prompt: braces stand only in {example_question} and"),
-        ("contains: [sleep", "contain: [sleep", "domains.healthcare.sleep.contain: unknown key; did you mean"),
+        ("contains: [bed", "contain: [sleep", "domains.healthcare.sleep.contain: unknown key; did you mean"),
         ("general:  ", "generally:  ", "general: is missing"),
     ],
 )
