@@ -28,6 +28,8 @@ class Terminal:
         variables = {**os.environ, "TERM": "xterm-256color", "PYTHONPATH": str(ROOT), **environment}
         self.pid, self.master = pty.fork()
         if self.pid == 0:
+            # As in a terminal: who runs the tests in the background of a shell has it ignored, which is inherited.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.chdir(ROOT)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
             os.execvpe(argv[0], argv, variables)
