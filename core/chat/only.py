@@ -6,7 +6,7 @@ from core.routing import Decision
 from core.routing.complexity import complexity_of
 from core.routing.crisis import Crisis, find_crisis, resources_for
 from core.routing.data import DEFAULT_SETTINGS
-from core.routing.decision import GATE_BY_ENCODER, GATE_BY_LETTERS
+from core.routing.decision import ENCODER, GATE_BY_ENCODER, GATE_BY_LETTERS, KEYWORDS
 from core.routing.emotion import EmotionReader, read_emotion
 from core.routing.message_reader import WARM_UP, MessageReader
 from core.routing.past import Past
@@ -27,6 +27,11 @@ class OnlyOne:
     def weights(self) -> dict[str, float]:
         """The default ones; nothing is weighed."""
         return dict(DEFAULT_SETTINGS["weights"])
+
+    @property
+    def method(self) -> str:
+        """By what messages are read: looks for the encoder."""
+        return KEYWORDS if self.reader.encoder() is None else ENCODER
 
     def route(
         self,
@@ -69,6 +74,7 @@ class OnlyOne:
             weights=dict(weights) if weights is not None else self.weights,
             unavailable=gone,
             crisis_method=GATE_BY_ENCODER if crisis_vectors is not None else GATE_BY_LETTERS,
+            note=self.reader.note if vectors is None else "",
         )
 
     def use(self, setting: str) -> None:

@@ -171,8 +171,8 @@ class Conversation:
         before = self._history[-2]["content"] if self._history and not over else None
         minutes = int((time.monotonic() - self._answered_at) // 60) if before is not None else 0
         gone = self._unavailable()
-        by = getattr(self.router, "method", "")
-        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), by)
+        method = self.router.method
+        context = (self._previous, before, minutes, resident, tuple(weights.items()), past.key(), method)
         key = (normalise(message), self.subject.routing_sha256, *context, tuple(sorted(gone.items())))
         # A key must not hold a crisis, nor what goes on with one.
         known = self.routes.get(key) if self._crisis is None else None
@@ -190,7 +190,7 @@ class Conversation:
             crisis_before=self._crisis,
         )
         # What was decided without the encoder because it failed is decided anew.
-        failed = by == ENCODER and decision.method != ENCODER
+        failed = method == ENCODER and bool(decision.note)
         if decision.crisis is None and self._crisis is None and not failed:
             self.routes.put(key, decision)
         return decision

@@ -23,6 +23,10 @@ class Routing(Protocol):
     def weights(self) -> dict[str, float]:
         """The configured weights of the four terms."""
 
+    @property
+    def method(self) -> str:
+        """By what messages are read: ENCODER or KEYWORDS of `core.routing.decision`."""
+
     def route(
         self,
         text: str,

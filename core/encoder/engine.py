@@ -91,8 +91,8 @@ class Engine:
     def embed(self, text: str, adapters: Sequence[Path | None] = (None,)) -> npt.NDArray[np.float32]:
         """The text's vector under each adapter, None for none: [adapters, dimension] float32, rows of length 1.
 
-        What is longer than the context is left out. Raises EncoderError
-        where llama.cpp fails or a vector has no length, InvalidInput for a file that is no adapter of this encoder.
+        What is longer than the context is left out. Raises EncoderError where llama.cpp fails or a vector has no
+        length, InvalidInput for a file that is no adapter of this encoder.
         """
         tokens = self.tokenize(text)
         if not tokens:  # an encoder without begin and end tokens, and nothing to read
@@ -201,7 +201,7 @@ class Engine:
 def threads_now(most: int, processors: int) -> int:
     """How many threads to read with: of `most`, no more than there are of `processors` that do nothing.
 
-    Threads wait for each other after each of a hundred steps. One of two that has to share its processor with another
+    Threads wait for each other after each step of a layer. One of two that has to share its processor with another
     program makes both several times slower than one alone. What runs on processors that are not this process's counts
     as well: nobody tells which, and one thread is the safe number, as it is where nothing can be known.
     """

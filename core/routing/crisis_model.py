@@ -21,14 +21,14 @@ import zlib
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 from itertools import pairwise
 from operator import mul
 from pathlib import Path
 from typing import Any
 
 from core.encoder.place import NAME, SOURCE_SHA256, file_name
-from core.routing.words import STOPWORDS, normalise, split_words, stem
+from core.routing.words import normalise, split_words, stem
 
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
@@ -66,16 +66,9 @@ def letters(text: str) -> dict[int, float]:
 
 
 def _runs(word: str) -> tuple[int, ...]:
-    """The hashes of a word's runs of letters; of the commonest words they are kept, which tells nothing of anybody."""
-    return _runs_kept(word) if word in STOPWORDS else _made_runs(word)
-
-
-def _made_runs(word: str) -> tuple[int, ...]:
+    """The hashes of a word's runs of letters."""
     whole = f"^{word}$"
     return tuple(_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1))
-
-
-_runs_kept = lru_cache(len(STOPWORDS))(_made_runs)
 
 
 def _hash(feature: str) -> int:
@@ -121,26 +114,28 @@ class Model:
         `vectors` are the text's plain sentence vector and that under the gate's adapter. `worded` says that an
         uncertain expression matched, `excused` that one matched which speaks for harmlessness.
         """
-        by_letters = self.letter_scores(text)
         if vectors is None:
-            fitted, scores = self.fitted["without_encoder"], by_letters
-            total = fitted["letters"] * self._margin(by_letters)
+            scores = self.letter_scores(text)
+            total = self._said("without_encoder", scores, worded, excused)
         else:
             plain, adapted = vectors
             if plain is None or adapted is None:
                 raise ValueError("a probability is of both vectors")
-            fitted, scores = self.fitted["with_encoder"], self.meaning_scores(adapted)
-            total = fitted["meaning"] * self._margin(scores) + fitted["letters"] * self._margin(by_letters)
-            total += fitted["subject"] * self._margin(self.subject_scores(plain))
-        total += fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"]
+            scores = self.meaning_scores(adapted)
+            total = self.leaning(text, plain, worded, excused)
+            total += self.fitted["with_encoder"]["meaning"] * self._margin(scores)
         likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
         return _sigmoid(total), self.kinds[likeliest]
 
     def leaning(self, text: str, plain: Sequence[float], worded: bool, excused: bool) -> float:
         """The log-odds of a crisis by all but the meaning, which alone needs the vector under the adapter."""
-        fitted = self.fitted["with_encoder"]
-        total = fitted["letters"] * self._margin(self.letter_scores(text))
-        total += fitted["subject"] * self._margin(self.subject_scores(plain))
+        said = self._said("with_encoder", self.letter_scores(text), worded, excused)
+        return said + float(self.fitted["with_encoder"]["subject"]) * self._margin(self.subject_scores(plain))
+
+    def _said(self, how: str, by_letters: Sequence[float], worded: bool, excused: bool) -> float:
+        """What letters and expressions add up to, log-odds."""
+        fitted = self.fitted[how]
+        total = fitted["letters"] * self._margin(by_letters)
         return float(total + fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"])
 
     def in_doubt(self, text: str, plain: Sequence[float], worded: bool, excused: bool, *, corrected: bool) -> bool:

@@ -314,7 +314,7 @@ class Router:
         least = self._least(by_words=subject.reading is None)
         if not least - self._settings["consensus_band"] <= confidence < least:
             return None
-        if subject.reading is None and not candidates[0].matched:
+        if subject.reading is None and not any(one.matched for one in candidates):
             return None  # no word of any domain is in it
         return candidates[0].domain, candidates[1].domain
 

@@ -28,7 +28,7 @@ from core.routing.crisis import KINDS
 from core.training.crisis_data import Case, misspelled, mistyped
 
 RANK, FIRST_LAYER, SCALE = 4, 1, 2.0
-WRITTEN_RANK = 16  # with zeros: llama.cpp multiplies matrices whose rows are no multiple of 16 three times slower
+WRITTEN_RANK = 16  # with zeros: llama.cpp multiplies matrices whose rows are no multiple of 16 one by one
 BATCH, RATE, HEAD_RATE = 32, 2e-3, 3e-2
 MOST_TOKENS = 128
 SHARPNESS = 10.0  # the vectors have length 1; the head sees them this long

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from core.chat.only import OnlyOne
-from core.encoder import Encoder
+from core.encoder import Encoder, EncoderError
 from core.routing import Desk, build_routing_data, explain, headline
 from core.routing.crisis import ADVICE, FOLLOWING, KINDS, WHOLE, WORDED, Crisis, expressions_match
 from core.routing.crisis_model import ADAPTER
@@ -156,6 +156,18 @@ def only(encoder: Encoder) -> Iterator[OnlyOne]:
     made.use(str(encoder.gguf))
     yield made
     made.close()
+
+
+def test_one_model_alone_says_where_the_encoder_failed(only: OnlyOne, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what its letters made of a message is not kept for when the encoder is back."""
+    assert (only.method, only.route(TEAM).note) == ("encoder", "")
+
+    def broken(*_: object) -> None:
+        raise EncoderError("it fell over")
+
+    monkeypatch.setattr(Encoder, "embed", broken)
+    failed = only.route("How do I keep nine people together?")
+    assert (only.method, failed.note) == ("encoder", "it fell over")
 
 
 def test_one_model_alone_is_guarded_as_well(only: OnlyOne) -> None:
