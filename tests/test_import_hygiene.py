@@ -12,7 +12,7 @@ from core.phases import service
 from core.workspace import Workspace
 from tests.conftest import ROOT
 
-HEAVY = ("torch", "transformers", "peft", "llama_cpp")
+HEAVY = ("torch", "transformers", "peft", "llama_cpp", "onnx", "onnxruntime")
 SLOW = ("sqlmodel", "sqlalchemy", "textual", "numpy", "gguf", "alembic")  # not for a command that only shows
 
 

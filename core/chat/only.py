@@ -3,15 +3,14 @@
 from collections.abc import Collection, Mapping
 
 from core.routing import Decision
-from core.routing.complexity import complexity_of
 from core.routing.crisis import Crisis, find_crisis, resources_for
 from core.routing.data import DEFAULT_SETTINGS
 from core.routing.decision import ENCODER, GATE_BY_ENCODER, GATE_BY_LETTERS, KEYWORDS
 from core.routing.emotion import EmotionReader, read_emotion
 from core.routing.message_reader import WARM_UP, MessageReader
 from core.routing.past import Past
-from core.routing.urgency import urgency_of
-from core.routing.words import normalise, split_words
+from core.routing.words import normalise
+from core.routing.written import Written
 
 
 class OnlyOne:
@@ -48,11 +47,11 @@ class OnlyOne:
     ) -> Decision:
         """The one there is, or the base alone where that is `unavailable` and nobody in danger; of a crisis the kind
         and what to show."""
-        plain = normalise(text)
-        words = split_words(plain)
-        vectors = self.reader.read(plain)
+        written = Written(text)
+        plain = written.plain
+        vectors = self.reader.read(written)
         crisis_vectors = vectors.crisis if vectors is not None else None
-        found = find_crisis(plain, crisis_vectors, crisis_before)
+        found = find_crisis(written.crisis, crisis_vectors, crisis_before)
         if found is not None:
             self.reader.forget(plain)
         if crisis_before is not None and previous is not None:
@@ -67,9 +66,9 @@ class OnlyOne:
             reason=reason if found is None else f"crisis wording ({found.kind})",
             crisis=found,
             resources=resources_for(found.kind, self._resources) if found is not None else None,
-            urgency=urgency_of(plain),
-            complexity=complexity_of(plain, words),
-            emotion=(read_emotion if found is not None else self.read_emotion)(plain, words, topic),
+            urgency=written.urgency,
+            complexity=written.complexity,
+            emotion=(read_emotion if found is not None else self.read_emotion)(plain, written.words, topic),
             candidates=(),
             weights=dict(weights) if weights is not None else self.weights,
             unavailable=gone,
@@ -87,7 +86,7 @@ class OnlyOne:
 
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it."""
-        self.reader.read(WARM_UP)
+        self.reader.read(Written(WARM_UP))
 
     def close(self) -> None:
         """End the encoder's process."""

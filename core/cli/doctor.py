@@ -180,6 +180,7 @@ def _converters() -> Check:
 def _encoder(setting: str) -> Check:
     """The router's sentence encoder; messages are routed by keywords without one."""
     from core.encoder import find_encoder
+    from core.encoder.graph_file import read_by
     from core.routing.crisis_model import adapter_of
 
     try:
@@ -190,7 +191,7 @@ def _encoder(setting: str) -> Check:
         return Check("encoder", "warning", f"switched off; messages are routed by keywords, {LESS}", _SHIPPED_ENCODER)
     if adapter_of(path) is None:
         return Check("encoder", "warning", f"{path} is not the shipped one: {LESS}", _SHIPPED_ENCODER)
-    return Check("encoder", "ok", str(path))
+    return Check("encoder", "ok", f"{path}, read by {read_by(path)}")
 
 
 def _sqlite() -> Check:

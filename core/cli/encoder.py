@@ -23,12 +23,14 @@ def encoder() -> None:
 def show(root: str | None, as_json: bool) -> None:
     """Which encoder is used: file, identity and length of its vectors. Status 5 where it is not installed."""
     from core.encoder import Encoder, find_encoder
+    from core.encoder.graph_file import read_by
     from core.routing.crisis_model import adapter_of
 
     path = find_encoder(_configured(root))
     if path is None:
         if as_json:
-            print_json({"file": None, "identity": None, "dimension": None, "bytes": None, "crisis_gate": False})
+            nothing = dict.fromkeys(("file", "identity", "dimension", "bytes", "read_by"))
+            print_json({**nothing, "crisis_gate": False})
         else:
             click.echo(f"switched off: messages are routed by keywords, {LESS}")
         return
@@ -36,9 +38,10 @@ def show(root: str | None, as_json: bool) -> None:
     count, gate = path.stat().st_size, adapter_of(path) is not None
     about = {"file": str(path), "identity": found.identity, "dimension": found.dimension, "bytes": count}
     if as_json:
-        print_json({**about, "crisis_gate": gate})
+        print_json({**about, "read_by": read_by(path), "crisis_gate": gate})
         return
     click.echo(f"{clean(str(path))}\nidentity {found.identity}, vectors of {found.dimension}, {size(count)}")
+    click.echo(f"read by {clean(read_by(path))}")
     if not gate:
         click.echo(f"not the shipped one: {LESS}")
 
@@ -50,7 +53,7 @@ def show(root: str | None, as_json: bool) -> None:
 def install(folder: str | None, root: str | None, as_json: bool) -> None:
     """Convert the shipped encoder, or that of a model FOLDER, once; what is there already stays. Without FOLDER the
     folder of `routing.encoder` is taken where it names one."""
-    from core.encoder.install import install_encoder
+    from core.encoder.install import install_encoder, make_graphs
 
     setting = _configured(root)
     named = Path(folder).expanduser() if folder else None
@@ -59,6 +62,7 @@ def install(folder: str | None, root: str | None, as_json: bool) -> None:
     if named is not None and not named.is_dir():
         raise InvalidInput(f"there is no folder {named}", "name a folder with config.json and safetensors")
     path, made = install_encoder(named)
+    make_graphs(path)
     if as_json:
         print_json({"file": str(path), "made": made})
     else:

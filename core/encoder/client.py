@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -49,8 +49,12 @@ class Encoder:
     the SHA-256 of the file, `dimension` the length of its vectors.
     """
 
-    def __init__(self, gguf: Path, *, threads: int | None = None) -> None:
+    def __init__(self, gguf: Path, *, threads: int | None = None, by_floats: bool = False) -> None:
+        """`threads` are those of llama.cpp, which reads `by_floats`, and what cannot be read by bytes
+        (`graph_file.graph_of_file`)."""
         self.gguf = gguf
+        self._by_floats = by_floats
+        self.reads = ""  # by what, once it was started
         header = read_header(gguf)
         self.dimension = int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
         self._threads = threads or min(MOST_THREADS, len(os.sched_getaffinity(0)))
@@ -75,13 +79,13 @@ class Encoder:
         with self._using:
             self._running()
 
-    def embed(self, texts: Sequence[str]) -> "npt.NDArray[np.float32]":
+    def embed(self, texts: Sequence[str], meanwhile: Callable[[], None] | None = None) -> "npt.NDArray[np.float32]":
         """A row of length 1 for each text, [n, dimension] float32; the same text always has the same row.
 
-        What is longer than the encoder's context is cut. Raises EncoderError, after one new start where the child
-        ended.
+        What is longer than the encoder's context is cut. `meanwhile` is called while the child reads the first of them.
+        Raises EncoderError, after one new start where the child ended, and what `meanwhile` raises.
         """
-        return self._ask(texts, {}).reshape(len(texts), self.dimension)
+        return self._ask(texts, {}, meanwhile).reshape(len(texts), self.dimension)
 
     def embed_adapted(self, texts: Sequence[str], adapters: Sequence[Path | None]) -> "npt.NDArray[np.float32]":
         """As `embed` under each of some GGUF adapters of this encoder, None for none: [n, adapters, dimension].
@@ -91,7 +95,9 @@ class Encoder:
         named = [None if one is None else str(one.resolve()) for one in adapters]
         return self._ask(texts, {"adapters": named}).reshape(len(texts), len(adapters), self.dimension)
 
-    def _ask(self, texts: Sequence[str], how: dict[str, Any]) -> "npt.NDArray[np.float32]":
+    def _ask(
+        self, texts: Sequence[str], how: dict[str, Any], meanwhile: Callable[[], None] | None = None
+    ) -> "npt.NDArray[np.float32]":
         import numpy as np
 
         rows = []
@@ -99,7 +105,7 @@ class Encoder:
             for at in range(0, len(texts), TEXTS_AT_ONCE):
                 request = {"texts": list(texts[at : at + TEXTS_AT_ONCE]), **how}
                 try:
-                    answer = self._running().ask(request)
+                    answer = self._running().ask(request, meanwhile if at == 0 else None)
                 except _Ended:
                     answer = self._running().ask(request)
                 rows.append(base64.b64decode(answer["vectors"]))
@@ -112,11 +118,12 @@ class Encoder:
         if self._child is None:
             child = _Child(self.gguf)
             try:
-                ready = child.ask({"load": str(self.gguf.resolve()), "threads": self._threads})["ready"]
+                load = {"load": str(self.gguf.resolve()), "threads": self._threads, "by_floats": self._by_floats}
+                ready = child.ask(load)["ready"]
             except BaseException:
                 child.close()
                 raise
-            self.dimension, self._child = int(ready["dimension"]), child
+            self.dimension, self.reads, self._child = int(ready["dimension"]), str(ready["reads"]), child
         return self._child
 
     def close(self) -> None:
@@ -179,8 +186,9 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The child's answer. Raises EncoderError with the child's own reason, _Ended when it ends instead."""
+    def ask(self, request: dict[str, Any], meanwhile: Callable[[], None] | None = None) -> dict[str, Any]:
+        """The child's answer, for which nobody waits before `meanwhile` is done. Raises EncoderError with the child's
+        own reason, _Ended when it ends instead."""
         assert self._process.stdin is not None
         line = memoryview(encode(request))
         try:
@@ -188,7 +196,11 @@ class _Child:
                 line = line[self._process.stdin.write(line) :]
         except BrokenPipeError as error:
             raise self._ended() from error
-        answer = decode(self._line())
+        try:
+            if meanwhile is not None:
+                meanwhile()
+        finally:  # what is not read now would be taken for the answer to the next request
+            answer = decode(self._line())
         if "error" in answer:
             raise EncoderError(str(answer["error"]), answer.get("hint"))
         return answer

@@ -5,31 +5,27 @@ import os
 import re
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from core.encoder.graph_file import check_adapter
 from core.encoder.protocol import EncoderError
+from core.encoder.reading import MOST_TOKENS, PIECE_TOKENS, pieces, unit_mean
+from core.encoder.vocabulary import Vocabulary
 from core.errors import InvalidInput
 from core.gguf.engine_log import capture_log, last_error
 from core.gguf.inspect import inspect_gguf
 from core.gguf.llama import llama_cpp
 
-MOST_TOKENS = 256  # of a text, the rest is not read: what all-MiniLM-L6-v2 was trained on; a context costs memory
-# What is read at once under an adapter: a context's memory grows with it. Longer texts are read piece by piece, and
-# their vector is the mean, as it would be of all their tokens.
-PIECE_TOKENS = 56
 # Of a text that is read without flash attention, which on a CPU takes a fifth to a third longer. Of more tokens memory
 # counts; and since any context costs 5 MB, there is one of the two at a time.
 SHORT_TOKENS = 96
-MOST_CHARACTERS = 20_000  # of a text that are looked at: more than MOST_TOKENS words
-# BERT's tokenizer takes a word of more than 100 characters for unknown, llama.cpp's spells it out.
-_LONG_WORD = re.compile(r"[^\W_\u2e80-\u9fff\uf900-\ufaff]{101,}")
 LOOKS = 4  # at what runs, before fewer threads are taken
 _RUNNING = re.compile(r"\S+ \S+ \S+ (\d+)/")  # of /proc/loadavg: what runs or waits for a processor now
-_UNKNOWN_TOKEN = "tokenizer.ggml.unknown_token_id"
 
 
 class Engine:
@@ -56,9 +52,7 @@ class Engine:
         self._model: Any = llama_cpp.llama_model_load_from_file(os.fsencode(gguf), settings)
         if not self._model:
             raise EncoderError(f"llama.cpp could not load {gguf}: {last_error() or 'no reason given'}")
-        self._vocabulary = llama_cpp.llama_model_get_vocab(self._model)
-        words = llama_cpp.llama_vocab_type(self._vocabulary) == llama_cpp.LLAMA_VOCAB_TYPE_WPM
-        self._unknown: int | None = info.metadata.get(_UNKNOWN_TOKEN) if words else None
+        self.vocabulary = Vocabulary(self._model, info.metadata)
         self.dimension = int(llama_cpp.llama_model_n_embd(self._model))
         trained = int(llama_cpp.llama_model_n_ctx_train(self._model))
         self.context_length = min(MOST_TOKENS, trained) if trained > 0 else MOST_TOKENS
@@ -94,16 +88,12 @@ class Engine:
         What is longer than the context is left out. Raises EncoderError where llama.cpp fails or a vector has no
         length, InvalidInput for a file that is no adapter of this encoder.
         """
-        tokens = self.tokenize(text)
-        if not tokens:  # an encoder without begin and end tokens, and nothing to read
-            tokens = self.tokenize(" .")
-        if len(tokens) > self.context_length:
-            tokens = [*tokens[: self.context_length - 1], tokens[-1]]  # the last one says that the text ends
+        tokens = self.vocabulary.read(text, self.context_length)
         return np.stack(
             [
-                self._vector(self._plain_context(len(tokens)), [tokens])
+                unit_mean(partial(self._pooled, self._plain_context(len(tokens))), [tokens])
                 if one is None
-                else self._vector(self._adapt(one), _pieces(tokens))
+                else unit_mean(partial(self._pooled, self._adapt(one)), pieces(tokens))
                 for one in adapters
             ]
         )
@@ -125,9 +115,7 @@ class Engine:
     def _adapt(self, path: Path) -> Any:
         """The context with an adapter on it; made at its first text."""
         if path not in self._adapted:
-            info = inspect_gguf(path)
-            if info.kind != "adapter":
-                raise InvalidInput(f"{path} is a GGUF file of kind {info.kind}, not an adapter", "name another file")
+            check_adapter(path)
             last_error()
             handle = llama_cpp.llama_adapter_lora_init(self._model, os.fsencode(path))
             if not handle:
@@ -138,16 +126,6 @@ class Engine:
                 raise EncoderError(f"llama.cpp could not put {path.name} on: {last_error() or 'no reason given'}")
             self._adapted[path] = handle, context
         return self._adapted[path][1]
-
-    def _vector(self, context: Any, pieces: Sequence[list[int]]) -> npt.NDArray[np.float32]:
-        """The mean over the pieces' tokens, at length 1."""
-        vector = np.zeros(self.dimension, np.float32)
-        for tokens in pieces:
-            vector += np.float32(len(tokens) / len(pieces[0])) * self._pooled(context, tokens)
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length) or length == 0:
-            raise EncoderError("the encoder made a vector without a length", "name another encoder")
-        return vector / np.float32(length)
 
     def _pooled(self, context: Any, tokens: list[int]) -> npt.NDArray[np.float32]:
         batch = llama_cpp.llama_batch_init(len(tokens), 0, 1)
@@ -170,24 +148,6 @@ class Engine:
         if not found:
             raise EncoderError(f"llama.cpp could not read a text of {len(tokens)} tokens: {last_error() or failed}")
         return np.ctypeslib.as_array(found, (self.dimension,)).astype(np.float32)  # a copy: the engine's is reused
-
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids, with the begin and end the encoder was trained with; no special token is read from the text."""
-        text = text[:MOST_CHARACTERS].encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair is no text
-        if self._unknown is None or not _LONG_WORD.search(text):
-            return self._plain(text)
-        parts = [self._plain(part) for part in _LONG_WORD.split(text)]
-        middle = [token for part in parts for token in (self._unknown, *part[1:-1])][1:]
-        return [parts[0][0], *middle, parts[0][-1]]
-
-    def _plain(self, text: str) -> list[int]:
-        data = text.encode()
-        size = len(data) + 8
-        buffer = (llama_cpp.llama_token * size)()
-        count = int(llama_cpp.llama_tokenize(self._vocabulary, data, len(data), buffer, size, True, False))
-        if count < 0:
-            raise EncoderError(f"llama.cpp could not tokenize a text of {len(data)} bytes")
-        return list(buffer[:count])
 
     def close(self) -> None:
         """Free the contexts, the adapters and the model."""
@@ -219,11 +179,3 @@ def threads_now(most: int, processors: int) -> int:
         if free == most:
             break
     return free
-
-
-def _pieces(tokens: list[int]) -> list[list[int]]:
-    """Tokens in pieces of at most PIECE_TOKENS, each between the first and the last, which begin and end a text."""
-    if len(tokens) <= PIECE_TOKENS:
-        return [tokens]
-    inside, size = tokens[1:-1], PIECE_TOKENS - 2
-    return [[tokens[0], *inside[at : at + size], tokens[-1]] for at in range(0, len(inside), size)]

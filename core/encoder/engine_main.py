@@ -8,10 +8,12 @@ client dies, however it does.
 import base64
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from core.encoder.protocol import decode, encode
+from core.encoder.graph_file import BY_BYTES, BY_FLOATS, Graph, graph_of_file
+from core.encoder.protocol import EncoderError, decode, encode
 from core.errors import TaraError
 
 
@@ -23,11 +25,13 @@ def serve(requests: IO[bytes], out: IO[bytes]) -> None:
         try:
             request = decode(line)
             if engine is None:
-                from core.encoder.engine import Engine
-
-                engine = Engine(Path(request["load"]), threads=request["threads"], processors=processors)
+                engine, reads = open_engine(request, processors)
                 answer: dict[str, Any] = {
-                    "ready": {"dimension": engine.dimension, "context_length": engine.context_length}
+                    "ready": {
+                        "dimension": engine.dimension,
+                        "context_length": engine.context_length,
+                        "reads": reads,
+                    }
                 }
             else:
                 adapters = [None if one is None else Path(one) for one in request.get("adapters", [None])]
@@ -39,6 +43,29 @@ def serve(requests: IO[bytes], out: IO[bytes]) -> None:
         out.flush()
     if engine is not None:
         engine.close()
+
+
+def open_engine(request: dict[str, Any], processors: set[int]) -> tuple[Any, str]:
+    """The file that a request names, loaded by the faster engine that can read it, and by what that reads."""
+    gguf = Path(request["load"])
+    try:
+        graph = graph_of_file(gguf) if not request["by_floats"] else Graph(None, "asked for")
+    except EncoderError as error:
+        graph = Graph(None, error.one_line())
+    if graph.file is not None:
+        from core.encoder.byte_engine import ByteEngine
+
+        return ByteEngine(gguf, graph.file, partial(_graph_under, gguf), processors), BY_BYTES
+    from core.encoder.engine import Engine
+
+    return Engine(gguf, threads=request["threads"], processors=processors), f"{BY_FLOATS} ({graph.why_not})"
+
+
+def _graph_under(gguf: Path, adapter: Path) -> Path:
+    graph = graph_of_file(gguf, adapter)
+    if graph.file is None:
+        raise EncoderError(f"{adapter.name} cannot be used with {gguf.name}: {graph.why_not}")
+    return graph.file
 
 
 def main() -> None:

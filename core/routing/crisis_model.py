@@ -23,12 +23,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
-from operator import mul
+from operator import itemgetter, mul
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from core.encoder.place import NAME, SOURCE_SHA256, file_name
-from core.routing.words import normalise, split_words, stem
+from core.routing.words import Word, normalise, split_words, stem
 
 WEIGHTS = Path(__file__).with_name("crisis_weights.json")
 ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
@@ -39,6 +39,7 @@ BUCKETS = 8192
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
+_MARK = zlib.crc32(b"#")
 # Two: a text's plain sentence vector, and that under the gate's adapter, None where the other readings leave no doubt.
 CrisisVectors = Sequence[Sequence[float] | None]
 
@@ -49,30 +50,57 @@ def adapter_of(encoder_file: Path | None) -> Path | None:
     return ADAPTER if fits else None
 
 
-def letters(text: str) -> dict[int, float]:
-    """Hashed features of a text, a vector of length 1: stems, pairs of them next to and two apart, runs of letters."""
-    words = split_words(normalise(text[:MOST_CHARACTERS]))
+def letters(text: str, words: Sequence[Word] | None = None) -> dict[int, float]:
+    """Hashed features of a text, a vector of length 1: stems, pairs of them next to and two apart, runs of letters.
+
+    `words` are those of the text from `words.normalise`, where they are known.
+    """
+    if words is None or len(text) > MOST_CHARACTERS:
+        words = split_words(normalise(text[:MOST_CHARACTERS]))
     stems = ["<", *(stem(word.text) for word in words), ">"]
     features = set(stems[1:-1])
     features.update(f"{one} {other}" for one, other in pairwise(stems))
     features.update(f"{one} _ {other}" for one, other in zip(stems, stems[2:], strict=False))
     hashes = {_hash(feature) for feature in features}
-    hashes.update(*(_runs(word.text) for word in words))
+    for word in {word.text for word in words}:
+        hashes.update(_runs(word))
     found: dict[int, float] = {}
+    so_far = found.get
     for value in hashes:
-        found[value % BUCKETS] = found.get(value % BUCKETS, 0.0) + (1.0 if value >> 31 else -1.0)
+        bucket = value % BUCKETS
+        found[bucket] = so_far(bucket, 0.0) + (1.0 if value >> 31 else -1.0)
     length = math.sqrt(sum(value * value for value in found.values())) or 1.0
     return {bucket: value / length for bucket, value in found.items()}
 
 
-def _runs(word: str) -> tuple[int, ...]:
-    """The hashes of a word's runs of letters."""
+def _runs(word: str) -> list[int]:
+    """The hashes of a word's runs of letters, each behind a "#"."""
     whole = f"^{word}$"
-    return tuple(_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1))
+    if not word.isascii():
+        return [_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1)]
+    # The same by bytes, with the "#" read already: most of the time a message's letters take goes by here.
+    data = whole.encode("ascii")
+    return [zlib.crc32(data[at : at + size], _MARK) for size in _LENGTHS for at in range(len(data) - size + 1)]
 
 
 def _hash(feature: str) -> int:
     return zlib.crc32(feature.encode("utf-8", "replace"))
+
+
+class Wording(Protocol):
+    """What the words of a text say, as `crisis_wording.CrisisWording` has it."""
+
+    @property
+    def by_letters(self) -> Sequence[float]:
+        """`Model.letter_scores` of the text."""
+
+    @property
+    def worded(self) -> object | None:
+        """The uncertain expression that matched."""
+
+    @property
+    def excused(self) -> bool:
+        """Whether an expression matched which speaks for harmlessness."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +111,7 @@ class Model:
     meaning: tuple[Sequence[float], ...]  # a row a class: the weights of the vector, then the bias
     hidden: tuple[Sequence[float], ...]  # a row a hidden unit: the weights of the plain vector, then the bias
     subject: tuple[Sequence[float], ...]  # a row a class: the weights of the hidden units, then the bias
-    letters: tuple[Sequence[float], ...]  # a row a class: the weights of the buckets, then the bias
+    letters: tuple["Packed", ...]  # a row a class: the weights of the buckets
     fitted: dict[str, Any]  # how the three and the expressions come together, and the thresholds
 
     def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
@@ -102,57 +130,61 @@ class Model:
 
         return np.array(self.meaning), np.array(self.hidden), np.array(self.subject)
 
-    def letter_scores(self, text: str) -> list[float]:
-        """The logit of each class of the third reading."""
-        found = letters(text)
-        values = list(found.values())
-        return [sum(map(mul, map(row.__getitem__, found), values)) + row[-1] for row in self.letters]
+    def letter_scores(self, text: str, words: Sequence[Word] | None = None) -> list[float]:
+        """The logit of each class of the third reading; `words` are those of the text where they are known."""
+        found = letters(text, words)
+        if not found:
+            return [row.bias for row in self.letters]
+        values = [*found.values(), 0.0]
+        of_them = itemgetter(*found, 0)  # of two and more, so that it is a tuple whatever was found
+        return [row.scale * sum(map(mul, of_them(row.numbers), values)) + row.bias for row in self.letters]
 
-    def probability(self, text: str, vectors: CrisisVectors | None, worded: bool, excused: bool) -> tuple[float, str]:
+    def probability(self, wording: Wording, vectors: CrisisVectors | None) -> tuple[float, str]:
         """The calibrated probability that a text is a crisis, and the kind it would be.
 
-        `vectors` are the text's plain sentence vector and that under the gate's adapter. `worded` says that an
-        uncertain expression matched, `excused` that one matched which speaks for harmlessness.
+        `vectors` are the text's plain sentence vector and that under the gate's adapter.
         """
         if vectors is None:
-            scores = self.letter_scores(text)
-            total = self._said("without_encoder", scores, worded, excused)
+            scores = wording.by_letters
+            total = self._said("without_encoder", wording)
         else:
             plain, adapted = vectors
             if plain is None or adapted is None:
                 raise ValueError("a probability is of both vectors")
             scores = self.meaning_scores(adapted)
-            total = self.leaning(text, plain, worded, excused)
+            total = self.leaning(wording, plain)
             total += self.fitted["with_encoder"]["meaning"] * self._margin(scores)
         likeliest = max(range(len(self.kinds)), key=lambda at: scores[at])
         return _sigmoid(total), self.kinds[likeliest]
 
-    def leaning(self, text: str, plain: Sequence[float], worded: bool, excused: bool) -> float:
+    def leaning(self, wording: Wording, plain: Sequence[float]) -> float:
         """The log-odds of a crisis by all but the meaning, which alone needs the vector under the adapter."""
-        said = self._said("with_encoder", self.letter_scores(text), worded, excused)
+        said = self._said("with_encoder", wording)
         return said + float(self.fitted["with_encoder"]["subject"]) * self._margin(self.subject_scores(plain))
 
-    def _said(self, how: str, by_letters: Sequence[float], worded: bool, excused: bool) -> float:
+    def _said(self, how: str, wording: Wording) -> float:
         """What letters and expressions add up to, log-odds."""
         fitted = self.fitted[how]
-        total = fitted["letters"] * self._margin(by_letters)
-        return float(total + fitted["worded"] * worded + fitted["unexcused"] * (not excused) + fitted["bias"])
+        total = fitted["letters"] * self._margin(wording.by_letters) + fitted["worded"] * (wording.worded is not None)
+        return float(total + fitted["unexcused"] * (not wording.excused) + fitted["bias"])
 
-    def in_doubt(self, text: str, plain: Sequence[float], worded: bool, excused: bool, *, corrected: bool) -> bool:
+    def in_doubt(self, wording: Wording, plain: Sequence[float], *, corrected: bool) -> bool:
         """Whether the meaning could still make a crisis of a text. `corrected` says that `plain` is the vector of the
         text with its spelling put right, which may hide something: so more is doubted."""
         least = self.fitted["screen"]["corrected" if corrected else "written"]["least"]
-        return worded or self.leaning(text, plain, worded, excused) >= least
+        return wording.worded is not None or self.leaning(wording, plain) >= least
 
     def threshold(self, with_encoder: bool) -> float:
         """The probability from which a message is a crisis."""
         return float(self.fitted["with_encoder" if with_encoder else "without_encoder"]["threshold"])
 
-    def read(self, text: str, vectors: CrisisVectors | None, worded: bool, excused: bool) -> tuple[float, str] | None:
+    def read(self, wording: Wording, vectors: CrisisVectors | None) -> tuple[float, str] | None:
         """The probability and the kind of a crisis, None where it is below the threshold."""
-        probability, kind = self.probability(text, vectors, worded, excused)
+        probability, kind = self.probability(wording, vectors)
         least = self.threshold(vectors is not None)
-        return (probability, kind) if probability >= (min(least, WORDED) if worded else least) else None
+        if wording.worded is not None:
+            least = min(least, WORDED)
+        return (probability, kind) if probability >= least else None
 
     def _margin(self, scores: Sequence[float]) -> float:
         """The log-odds of any kind of crisis against any other class, of a softmax's logits."""
@@ -170,7 +202,7 @@ def load_model() -> Model:
         meaning=tuple(_unpacked(row) for row in data["meaning"]),
         hidden=tuple(_unpacked(row) for row in data["hidden"]),
         subject=tuple(_unpacked(row) for row in data["subject"]),
-        letters=tuple(_unpacked(row) for row in data["letters"]),
+        letters=tuple(_read(row) for row in data["letters"]),
         fitted=data["fitted"],
     )
 
@@ -182,9 +214,21 @@ def packed(row: Sequence[float]) -> dict[str, Any]:
     return {"scale": most / 127, "bias": row[-1], "weights": base64.b64encode(numbers.tobytes()).decode("ascii")}
 
 
+class Packed(NamedTuple):
+    """A row of weights as it is stored: small enough to stay in a processor's cache from message to message."""
+
+    numbers: "array[int]"  # of 8 bits
+    scale: float
+    bias: float
+
+
+def _read(row: dict[str, Any]) -> Packed:
+    return Packed(array("b", base64.b64decode(row["weights"])), float(row["scale"]), float(row["bias"]))
+
+
 def _unpacked(row: dict[str, Any]) -> list[float]:
-    numbers = array("b", base64.b64decode(row["weights"]))
-    return [*(number * row["scale"] for number in numbers), row["bias"]]
+    read = _read(row)
+    return [*(number * read.scale for number in read.numbers), read.bias]
 
 
 def _layer(rows: Any, values: Any) -> Any:

@@ -18,6 +18,7 @@ from core.routing.past import Past
 from core.routing.router import Router
 from core.routing.vectors import Embedding
 from core.routing.words import normalise, split_words
+from core.routing.written import Written
 
 
 class Desk:
@@ -117,14 +118,14 @@ class Desk:
 
     def embedding(self, text: str) -> Embedding | None:
         """The vector of a message as it is compared; None without an encoder, or where it fails."""
-        read = self._reading(text)
+        _, read = self._reading(text)
         return read.topic if read is not None else None
 
-    def _reading(self, text: str) -> Vectors | None:
+    def _reading(self, text: str) -> tuple[Written, Vectors | None]:
         with self.reader.held():
-            if self._found() is None:
-                return None
-            return self.reader.read(normalise(text), self.router.readable(text))
+            encoder = self._found()  # the router is another one from then on
+            written = self.router.written(text)
+            return written, self.reader.read(written) if encoder is not None else None
 
     def route(
         self,
@@ -144,14 +145,15 @@ class Desk:
         `crisis_before` is the `crisis` of the decision before. What was read of a crisis is not kept.
         """
         with self.reader.held():
-            earlier = self._reading(previous) if previous is not None else None
-            read = self._reading(text)
+            earlier = self._reading(previous)[1] if previous is not None else None
+            written, read = self._reading(text)
+            router = self.router
         before = None
         if previous is not None:
             before = Before(previous, seconds, earlier.topic if earlier is not None else None)
         embedding = read.topic if read is not None else None
-        decision = self.router.route(
-            text,
+        decision = router.route(
+            written,
             previous_domain,
             resident,
             weights=weights,
@@ -163,7 +165,7 @@ class Desk:
             crisis_before=crisis_before,
         )
         if decision.crisis is not None:
-            self.reader.forget(normalise(text))
+            self.reader.forget(written.plain)
         if crisis_before is not None and previous is not None:
             self.reader.forget(normalise(previous))
         return replace(decision, note=self.note) if embedding is None and self.note else decision

@@ -12,6 +12,7 @@ from core.errors import TaraError
 from core.routing.crisis import in_doubt
 from core.routing.crisis_model import CrisisVectors, adapter_of
 from core.routing.vectors import Embedding
+from core.routing.written import Written
 
 MOST_READ = 64  # messages whose vectors are kept
 WARM_UP = "warm up"  # what is read so that the first message does not wait
@@ -92,10 +93,10 @@ class MessageReader:
             self._end()
             self._encoder, self.note = None, error.one_line()
 
-    def read(self, plain: str, readable: str | None = None) -> Vectors | None:
-        """The vectors of a message that `words.normalise` has been through; `readable` is it with the spelling put
-        right. The gate's adapter, a second reading, is asked where there is doubt (`crisis.in_doubt`). None without an
-        encoder, or where it fails."""
+    def read(self, written: Written) -> Vectors | None:
+        """The vectors of a message, whose words are worked out meanwhile. The gate's adapter, a second reading, is
+        asked where there is doubt (`crisis.in_doubt`). None without an encoder, or where it fails."""
+        plain = written.plain
         with self.held():
             try:
                 encoder = self.encoder()
@@ -104,7 +105,7 @@ class MessageReader:
                 if plain in self._kept:
                     self._kept.move_to_end(plain)
                     return self._kept[plain]
-                vectors = _vectors(encoder, plain, readable if readable is not None else plain)
+                vectors = _vectors(encoder, written)
             except EncoderError as error:
                 log.warning("a message is read by its words alone: %s", error.one_line())
                 self.note = error.one_line()
@@ -135,16 +136,17 @@ class MessageReader:
             self._encoder.close()
 
 
-def _vectors(encoder: Encoder, plain: str, readable: str) -> Vectors:
+def _vectors(encoder: Encoder, written: Written) -> Vectors:
     """Raises EncoderError."""
-    adapter, topic = adapter_of(encoder.gguf), encoder.embed([readable])[0]
-    embedding, corrected = Embedding(topic, encoder.identity), readable != plain
+    adapter = adapter_of(encoder.gguf)
+    topic = encoder.embed([written.readable], meanwhile=written.work_out)[0]
+    embedding, plain = Embedding(topic, encoder.identity), written.plain
     if adapter is None:
         return Vectors(embedding, None)
-    if not in_doubt(plain, topic, corrected=corrected):
+    if not in_doubt(written.crisis, topic, corrected=written.corrected):
         return Vectors(embedding, (topic, None))
-    if not corrected:
+    if not written.corrected:
         return Vectors(embedding, (topic, encoder.embed_adapted([plain], [adapter])[0, 0]))
     # The gate reads what was written: its training knows misspelled words, and a wrong correction misleads it.
-    written, adapted = encoder.embed_adapted([plain], [None, adapter])[0]
-    return Vectors(embedding, (written, adapted))
+    as_written, adapted = encoder.embed_adapted([plain], [None, adapter])[0]
+    return Vectors(embedding, (as_written, adapted))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from core.routing import terms
 from core.routing.blend import SIGNS, Reading, blend_from, domain_signs, read
-from core.routing.complexity import complexity_of
 from core.routing.content import ContentModel, Evidence
 from core.routing.conversation import FOLLOWING_ON, NO_TIE, POINTING_BACK, Before, Tie, goes_on
 from core.routing.crisis import FOLLOWING, Crisis, find_crisis, resources_for, safest_domain
@@ -26,9 +25,9 @@ from core.routing.decision import (
 from core.routing.emotion import Emotion, EmotionReader, read_emotion
 from core.routing.past import Past, with_past
 from core.routing.typos import Speller
-from core.routing.urgency import urgency_of
 from core.routing.vectors import Embedding
 from core.routing.words import Word, normalise, split_words
+from core.routing.written import Written
 
 if TYPE_CHECKING:
     from core.routing.likeness import LikenessModel
@@ -80,9 +79,13 @@ class Router:
         other.read_emotion = self.read_emotion
         return other
 
+    def written(self, text: str) -> Written:
+        """A message with what its words tell, for `route`."""
+        return Written(text, self.speller, self._content)
+
     def readable(self, text: str) -> str:
         """A message as it is compared: in one Unicode form, misspelled words put right. What `embedding` is of."""
-        return self.speller.correct(normalise(text))
+        return self.written(text).readable
 
     def warm(self) -> None:
         """Load now what the first message would wait for."""
@@ -100,7 +103,7 @@ class Router:
 
     def route(
         self,
-        text: str,
+        text: str | Written,
         previous_domain: str | None = None,
         resident: Collection[str] | None = None,
         *,
@@ -112,20 +115,19 @@ class Router:
         crisis_vectors: CrisisVectors | None = None,
         crisis_before: Crisis | None = None,
     ) -> Decision:
-        """Where `text` goes. `previous_domain` answered the message `before`, and a short follow-up stays with it;
-        `resident` names the domains whose base is loaded, None where that is not known; `weights` takes the place of
-        the configured ones; `past` is what the person's earlier messages left, with its capped share in the emotion
-        term; `embedding` is of `readable(text)`: without one, or with one of another encoder than the data's, keywords
-        alone tell what it is about; `unavailable` gives domains that cannot answer now, each with the reason: they are
-        no candidates; `crisis_vectors` are of `normalise(text)`, the plain one and that under the crisis gate's
-        adapter, and without them far less is found; `crisis_before` is the crisis of the message before, which a short
-        message goes on with. Same arguments, same decision; no text makes it raise."""
-        plain = normalise(text)
-        words = split_words(plain)
-        found = find_crisis(plain, crisis_vectors, crisis_before)
+        """Where `text` goes, or what `written` made of it. `previous_domain` answered the message `before`, and a short
+        follow-up stays with it; `resident` names the domains whose base is loaded, None where that is not known;
+        `weights` takes the place of the configured ones; `past` is what the person's earlier messages left, with its
+        capped share in the emotion term; `embedding` is of `readable(text)`: without one, or with one of another
+        encoder than the data's, keywords alone tell what it is about; `unavailable` gives domains that cannot answer
+        now, each with the reason: they are no candidates; `crisis_vectors` are of `normalise(text)`, the plain one and
+        that under the crisis gate's adapter, and without them far less is found; `crisis_before` is the crisis of the
+        message before, which a short message goes on with. Same arguments, same decision; no text makes it raise."""
+        written = self.written(text) if isinstance(text, str) else text
+        found = find_crisis(written.crisis, crisis_vectors, crisis_before)
         # What reads emotion may remember what it read; of a crisis nothing is kept.
-        emotion = (read_emotion if found else self.read_emotion)(plain, words, embedding)
-        urgency, complexity = urgency_of(plain), complexity_of(plain, words)
+        emotion = (read_emotion if found else self.read_emotion)(written.plain, written.words, embedding)
+        urgency, complexity = written.urgency, written.complexity
         weights = dict(weights) if weights is not None else self.weights
         gate = GATE_BY_ENCODER if crisis_vectors is not None else GATE_BY_LETTERS
         if found:
@@ -144,9 +146,7 @@ class Router:
                 weights=weights,
                 crisis_method=gate,
             )
-        spelled = self.speller.correct(plain)
-        words = split_words(spelled) if spelled != plain else words
-        evidence = self._content.evidence(words)
+        words, evidence = written.readable_words, written.evidence
         previous = previous_domain if previous_domain in self.domains else None
         tie = goes_on(words, before, embedding) if previous is not None else NO_TIE
         subject = self._subject(evidence, embedding, words, complexity, urgency, previous, tie)

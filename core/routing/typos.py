@@ -77,16 +77,16 @@ def edits(first: str, second: str) -> int:
 
 
 def _one_edit_away(word: str) -> Iterable[str]:
+    found: list[str] = []
     for at in range(len(word) + 1):
-        head, tail = word[:at], word[at:]
-        for letter in _LETTERS:
-            yield head + letter + tail
-            if tail:
-                yield head + letter + tail[1:]
+        head, tail, rest = word[:at], word[at:], word[at + 1 :]
+        found += [head + letter + tail for letter in _LETTERS]
         if tail:
-            yield head + tail[1:]
+            found += [head + letter + rest for letter in _LETTERS]
+            found.append(head + rest)
         if len(tail) > 1:
-            yield head + tail[1] + tail[0] + tail[2:]
+            found.append(head + tail[1] + tail[0] + tail[2:])
+    return found
 
 
 class Speller:
@@ -97,6 +97,7 @@ class Speller:
         self._sounds: dict[str, list[str]] = {}
         for word in self._own - _ranks().keys():
             self._sounds.setdefault(skeleton(word), []).append(word)
+        self._all = self._own.union(_ranks())
         self._nearest = lru_cache(maxsize=1024)(self._search)
 
     def warm(self) -> None:
@@ -142,9 +143,8 @@ class Speller:
             if abs(len(near) - len(word)) <= most and (count := edits(word, near)) <= most:
                 costs[near] = count
         if len(word) > 3:
-            for near in _one_edit_away(word):
-                if (near in ranks or near in self._own) and near not in costs:
-                    costs[near] = 1 + _OTHER_SOUND
+            for near in self._all.intersection(_one_edit_away(word)):
+                costs.setdefault(near, 1 + _OTHER_SOUND)
         if not costs:
             return None
         for near in costs:

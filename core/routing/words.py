@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _BREAK = re.compile(r"[.!?;:,\n()—–]|\bbut\b|\bhowever\b|\balthough\b", re.IGNORECASE)
@@ -71,6 +72,7 @@ def split_words(text: str) -> list[Word]:
     return words
 
 
+@lru_cache(maxsize=8192)
 def stem(word: str) -> str:
     """A word without its commonest English endings ("teams", "managing" → "team", "manag"); others as they are.
 

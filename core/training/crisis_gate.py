@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from core.encoder.place import NAME, SOURCE_SHA256, package_folder
 from core.files import discard, hash_json, sha256_of, staging_beside, write_atomically
-from core.routing.crisis import KINDS, certain_match, excused, expressions_match
 from core.routing.crisis_model import ADAPTER, BUCKETS, CASES, ORDINARY, VERSION, WEIGHTS, WORDED, letters, packed
+from core.routing.crisis_wording import KINDS, CrisisWording
 from core.routing.emotion_data import ATTRIBUTION
 from core.training.crisis_cases import DATA, SEED, training_cases
 from core.training.crisis_data import TALK, Case, classes_of, misspelled, mistyped
@@ -129,9 +129,10 @@ def fit(
     crisis = np.array([case.crisis for case in held])
     everyday = np.array([case.everyday for case in held])
     developed = np.array([case.developed for case in held]) & ~everyday
-    certain = np.array([certain_match(case.text) is not None for case in held])  # whatever is read
-    worded = np.array([expressions_match(case.text) is not None for case in held], float)
-    unexcused = np.array([not excused(case.text) for case in held], float)
+    wordings = [CrisisWording(case.text) for case in held]
+    certain = np.array([one.certain is not None for one in wordings])  # whatever is read
+    worded = np.array([one.worded is not None for one in wordings], float)
+    unexcused = np.array([not one.excused for one in wordings], float)
     common = {"letters": by_letters, "worded": worded, "unexcused": unexcused}
     fitted = {}
     vectors = {"meaning": by_meaning, "subject": by_subject}

@@ -16,8 +16,8 @@ import numpy as np
 from core.encoder import Encoder, find_encoder
 from core.errors import EnvironmentLacks, TaraError
 from core.files import write_atomically
-from core.routing.crisis import certain_match, excused, expressions_match
 from core.routing.crisis_model import WEIGHTS, adapter_of, load_model
+from core.routing.crisis_wording import CrisisWording
 from core.routing.typos import Speller
 from core.training.crisis_cases import SEED, training_cases
 from core.training.crisis_data import Case, misspelled, mistyped
@@ -54,12 +54,12 @@ def _leanings(pairs: Iterable[tuple[str, str]], encoder: Encoder) -> Iterator[fl
     if adapter is None:
         raise EnvironmentLacks(f"{encoder.gguf.name} is not the encoder that the gate's adapter is of", "name none")
     for text, seen in pairs:
-        if certain_match(text):
+        wording = CrisisWording(text)
+        if wording.certain:
             continue
         vectors = encoder.embed_adapted([text], [None, adapter])[0]
-        worded, excuse = expressions_match(text) is not None, excused(text)
-        if model.read(text, vectors, worded, excuse) is not None:
-            yield model.leaning(text, vectors[0] if seen == text else encoder.embed([seen])[0], worded, excuse)
+        if model.read(wording, vectors) is not None:
+            yield model.leaning(wording, vectors[0] if seen == text else encoder.embed([seen])[0])
 
 
 def write_screen(cases: Sequence[Case]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import random
 import re
 from pathlib import Path
 
-from core.routing.crisis import expressions_match
+from core.routing.crisis_wording import CrisisWording
 from core.routing.emotion_data import read_rows
 from core.routing.words import normalise
 from core.training.crisis_data import TALK, Case
@@ -58,4 +58,4 @@ def tidied(text: str) -> str:
 
 def risky(line: str) -> bool:
     """Whether a line might tell of a crisis."""
-    return _DANGER.search(line) is not None or expressions_match(normalise(line)) is not None
+    return _DANGER.search(line) is not None or CrisisWording(normalise(line)).worded is not None

@@ -106,7 +106,7 @@ def test_what_was_decided_without_the_encoder_is_decided_anew(
     text = "How do I keep a team together that nobody leads?"
     with monkeypatch.context() as patch:
 
-        def broken(*_: object) -> None:
+        def broken(*_: object, **__: object) -> None:
             raise EncoderError("it fell over")
 
         patch.setattr(Encoder, "embed", broken)

@@ -11,8 +11,9 @@ import pytest
 from core.chat.only import OnlyOne
 from core.encoder import Encoder, EncoderError
 from core.routing import Desk, build_routing_data, explain, headline
-from core.routing.crisis import ADVICE, FOLLOWING, KINDS, WHOLE, WORDED, Crisis, expressions_match
+from core.routing.crisis import ADVICE, FOLLOWING, KINDS, WHOLE, WORDED, Crisis
 from core.routing.crisis_model import ADAPTER
+from core.routing.crisis_wording import CrisisWording
 from core.routing.emotion import read_emotion
 from core.routing.words import normalise, split_words
 
@@ -35,9 +36,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Path | None]]
     requests: list[tuple[str, list[Path | None]]] = []
     plain, adapted = Encoder.embed, Encoder.embed_adapted
 
-    def embed(self: Encoder, texts: Any) -> Any:
+    def embed(self: Encoder, texts: Any, meanwhile: Any = None) -> Any:
         requests.append((*texts, [None]))
-        return plain(self, texts)
+        return plain(self, texts, meanwhile)
 
     def embed_adapted(self: Encoder, texts: Any, adapters: Any) -> Any:
         requests.append((*texts, list(adapters)))
@@ -90,7 +91,7 @@ def test_the_subject_is_read_as_it_was_meant_and_a_crisis_as_it_was_written(
     assert desk.route(text).crisis is not None
     ((read, adapters), written_as) = asked
     assert (adapters, read != text, written_as) == ([None], True, (text, [None, ADAPTER]))
-    vectors = desk.reader.read(text, read)
+    vectors = desk.reader.read(desk.router.written(text))
     assert vectors is not None
     assert vectors.crisis is not None
     written, meant = encoder.embed([text, read])
@@ -99,7 +100,7 @@ def test_the_subject_is_read_as_it_was_meant_and_a_crisis_as_it_was_written(
 
 
 def test_a_crisis_of_no_known_wording_goes_to_the_safest_domain(desk: Desk) -> None:
-    assert expressions_match(MEANT) is None
+    assert CrisisWording(MEANT).worded is None
     decision = desk.route(MEANT)
     assert decision.crisis == Crisis("suicide", WHOLE)
     assert (decision.domain, decision.candidates, decision.consensus) == ("healthcare", (), None)
@@ -162,7 +163,7 @@ def test_one_model_alone_says_where_the_encoder_failed(only: OnlyOne, monkeypatc
     """So that what its letters made of a message is not kept for when the encoder is back."""
     assert (only.method, only.route(TEAM).note) == ("encoder", "")
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise EncoderError("it fell over")
 
     monkeypatch.setattr(Encoder, "embed", broken)

@@ -16,8 +16,6 @@ from core.routing.crisis import (
     KINDS,
     WHOLE,
     Crisis,
-    certain_match,
-    expressions_match,
     find_crisis,
     follow_up,
     in_doubt,
@@ -25,6 +23,7 @@ from core.routing.crisis import (
     safest_domain,
 )
 from core.routing.crisis_model import ADAPTER, CASES, ORDINARY, WEIGHTS, adapter_of, letters, load_model, packed
+from core.routing.crisis_wording import CrisisWording
 from core.routing.typos import Speller
 from core.routing.words import normalise
 from core.training.crisis_data import development_cases, misspelled, mistyped, shipped_cases
@@ -169,7 +168,7 @@ def test_no_crisis_is_lost_where_the_adapter_is_not_asked(encoder: Encoder) -> N
     for case in cases:
         for text in (case.text, mistyped(case.text, chance)):
             right = speller.correct(text)
-            if gate(encoder, text) is None or certain_match(text) is not None:
+            if gate(encoder, text) is None or CrisisWording(text).certain is not None:
                 continue
             of += 1
             if not in_doubt(text, encoder.embed([right])[0], corrected=right != text):
@@ -201,13 +200,13 @@ def test_with_the_encoder_the_older_cases_come_out_right(encoder: Encoder) -> No
 
 
 def test_without_the_encoder_harmless_prompts_that_sound_unsafe_pass() -> None:
-    assert [text for text in EXAGGERATED if expressions_match(text) is not None] == []
+    assert [text for text in EXAGGERATED if CrisisWording(text).worded is not None] == []
     assert sum(find_crisis(normalise(text)) is not None for text in EXAGGERATED) <= 1
 
 
 def test_what_no_expression_knows_is_found_by_meaning(encoder: Encoder) -> None:
     text = "I gave my cat away this morning and wrote to everyone. After tonight none of it will matter."
-    assert expressions_match(text) is None
+    assert CrisisWording(text).worded is None
     assert gate(encoder, text) == Crisis("suicide", WHOLE)
 
 
@@ -246,8 +245,8 @@ def test_a_short_message_after_a_crisis_goes_on_with_it() -> None:
     for text in FOLLOW_UPS:
         assert find_crisis(normalise(text)) is None, text
         assert find_crisis(normalise(text), previous=before) == Crisis("abuse", FOLLOWING), text
-        assert follow_up(text, Crisis("abuse", FOLLOWING)) is not None
-        assert follow_up(text, None) is None
+        assert follow_up(CrisisWording(text), Crisis("abuse", FOLLOWING)) is not None
+        assert follow_up(CrisisWording(text), None) is None
     for text in NEW_SUBJECTS:
         assert find_crisis(normalise(text), previous=before) is None, text
 

@@ -8,6 +8,7 @@ import pytest
 
 from core.encoder import Encoder
 from core.routing.message_reader import MOST_READ, MessageReader
+from core.routing.written import Written
 from tests.core.runner.watch import gone
 
 
@@ -24,8 +25,8 @@ def halfway(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading
     stands, goes_on = threading.Event(), threading.Event()
     read = Encoder.embed
 
-    def slowly(self: Encoder, texts: Any) -> Any:
-        vectors = read(self, texts)
+    def slowly(self: Encoder, texts: Any, meanwhile: Any = None) -> Any:
+        vectors = read(self, texts, meanwhile)
         stands.set()
         assert goes_on.wait(30)
         return vectors
@@ -44,7 +45,7 @@ def test_closed_in_the_middle_of_a_message_it_ends_its_process_after_it(
     def read() -> None:
         try:
             with reader.held():
-                seen.append(reader.read("how are you"))
+                seen.append(reader.read(Written("how are you")))
                 seen.append(reader.pid)
                 assert not fails
         except AssertionError as error:
@@ -64,7 +65,7 @@ def test_closed_in_the_middle_of_a_message_it_ends_its_process_after_it(
 
 def test_it_keeps_a_bounded_number_of_messages_and_forgets_on_request(reader: MessageReader) -> None:
     for number in range(MOST_READ + 1):
-        assert reader.read(f"message {number}") is not None
+        assert reader.read(Written(f"message {number}")) is not None
     assert len(reader._kept) == MOST_READ
     assert "message 0" not in reader._kept
     reader.forget(f"message {MOST_READ}")
@@ -73,10 +74,10 @@ def test_it_keeps_a_bounded_number_of_messages_and_forgets_on_request(reader: Me
 
 def test_another_encoder_takes_the_place_of_the_first(reader: MessageReader) -> None:
     assert reader.use("") is False
-    assert reader.read("hello") is not None
+    assert reader.read(Written("hello")) is not None
     first = reader.pid
     assert first is not None
     assert reader.use("none") is True
     assert gone(first)
-    assert reader.read("hello") is None
+    assert reader.read(Written("hello")) is None
     assert reader.note == "the encoder is switched off"

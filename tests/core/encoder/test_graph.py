@@ -1,0 +1,136 @@
+"""Which encoders are read by bytes, and what is said of those that are not."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from core.encoder import Encoder, EncoderError
+from core.encoder.channels import divisors
+from core.encoder.graph_file import BY_BYTES, BY_FLOATS, graph_of_file, read_by
+from core.encoder.install import install_encoder
+from core.encoder.place import package_folder
+from core.errors import InvalidInput
+from core.routing.crisis_model import ADAPTER
+from tests.conftest import ROOT
+from tests.models import embedded_gguf
+
+
+@pytest.fixture
+def instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process takes its processor for one that adds up products of bytes."""
+    newer = tmp_path / "newer"
+    newer.write_text("flags : avx512_vnni\n")
+    monkeypatch.setattr("core.encoder.graph_file._PROCESSOR", newer)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of two narrow layers as a GGUF, with a name of its own."""
+    from transformers import BertConfig, BertModel
+
+    folder = tmp_path_factory.mktemp("encoder") / "tiny"
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copyfile(package_folder() / name, folder / name)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    BertModel(BertConfig(vocab_size=30522, **sizes)).save_pretrained(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("core.encoder.place.sys", SimpleNamespace(prefix=str(folder.parent / "environment")))
+        made, _ = install_encoder(folder)
+    return made
+
+
+def test_another_processor_reads_by_llama(tmp_path: Path, encoder_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    older = tmp_path / "cpuinfo"
+    monkeypatch.setattr("core.encoder.graph_file._PROCESSOR", older)
+    for flags in (None, "flags\t\t: fpu avx2 avx512f\n"):
+        if flags is not None:
+            older.write_text(flags)
+        assert read_by(encoder_file) == (
+            f"{BY_FLOATS} (this processor has no instructions for sums of products of bytes)"
+        )
+    for flags in ("avx2 avx_vnni", "avx512_vnni fsrm"):
+        older.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+        assert read_by(encoder_file) == BY_BYTES
+
+
+@pytest.mark.usefixtures("instructions")
+def test_another_architecture_is_read_by_llama() -> None:
+    assert read_by(embedded_gguf()) == f"{BY_FLOATS} (its architecture is llama, not bert)"
+
+
+@pytest.mark.usefixtures("instructions")
+def test_what_is_too_unlike_is_not_kept_and_says_so(tiny: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import core.encoder.make_graph as made\n"
+        "import core.encoder.graph_file as graph_file; gguf = Path(sys.argv[1]); made.LEAST_LIKENESS = 1.5\n"
+        "graph_file._PROCESSOR = Path(sys.argv[2]); graph_file._PROCESSOR.write_text('flags : avx_vnni')\n"
+        "made.make(gguf, None); print(graph_file.read_by(gguf))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny), str(tmp_path / "cpuinfo")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.strip()
+    assert said.startswith(f"{BY_FLOATS} (in bytes its vectors have a cosine of ")
+    assert said.endswith(" to those in floats, 1.5 is asked)")
+    (kept,) = (tmp_path / "tara/encoders").iterdir()
+    assert kept.suffix == ".unlike"
+
+
+@pytest.mark.usefixtures("instructions")
+def test_an_adapter_of_another_encoder_is_refused(tiny: Path, encoder_file: Path) -> None:
+    with pytest.raises(EncoderError, match=r"crisis_adapter\.gguf is no adapter of"):
+        graph_of_file(tiny, ADAPTER)
+    with pytest.raises(InvalidInput, match="not an adapter"):
+        graph_of_file(tiny, encoder_file)
+    with Encoder(tiny) as one:
+        before = one.embed(["hello"])
+        with pytest.raises(EncoderError, match="is no adapter of"):
+            one.embed_adapted(["hello"], [ADAPTER])
+        assert np.array_equal(one.embed(["hello"]), before)
+
+
+def test_a_damaged_graph_says_what_to_do(tiny: Path, tmp_path: Path) -> None:
+    from core.encoder.byte_engine import ByteEngine
+
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"no graph")
+    with pytest.raises(EncoderError, match="onnxruntime could not load") as told:
+        ByteEngine(tiny, broken, lambda _: broken)
+    assert told.value.hint == "delete it; it is made again"
+
+
+def test_channels_are_made_even_and_the_product_stays() -> None:
+    chance = np.random.default_rng(5)
+    x = chance.normal(size=(20, 8)).astype(np.float32) * np.array([1, 1, 1, 40, 1, 1, 0.1, 1], np.float32)
+    weight = chance.normal(size=(5, 8)).astype(np.float32)
+    by = divisors(np.abs(x).max(axis=0), weight)
+    assert np.allclose((x / by) @ (weight * by).T, x @ weight.T, atol=1e-4)
+    even, uneven = (np.abs(one).max(axis=0) for one in (x / by, x))
+    assert even.max() / even.min() < 0.2 * uneven.max() / uneven.min()
+    assert np.isfinite(divisors(np.zeros(8, np.float32), np.zeros((5, 8), np.float32))).all()
+
+
+def test_what_is_done_meanwhile_is_done_once_and_its_faults_lose_no_answer(encoder: Encoder) -> None:
+    expected, called = encoder.embed(["hello", "a knee"]), []
+    seen = encoder.embed(["hello", *["more"] * 20, "a knee"], meanwhile=lambda: called.append(1))
+    assert called == [1]
+    assert np.array_equal(seen[[0, -1]], expected)
+
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        encoder.embed(["something else"], meanwhile=fails)
+    assert np.array_equal(encoder.embed(["hello", "a knee"]), expected)
