@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import core
 from core.catalog.hashes import remembered_sha256
-from core.encoder.place import find_encoder
+from core.encoder.place import FLOATS_VARIABLE, find_encoder
 from core.encoder.protocol import EncoderError, decode, encode
 from core.gguf.header import read_header
 
@@ -50,10 +50,10 @@ class Encoder:
     """
 
     def __init__(self, gguf: Path, *, threads: int | None = None, by_floats: bool = False) -> None:
-        """`threads` are those of llama.cpp, which reads `by_floats`, and what cannot be read by bytes
-        (`graph_file.graph_of_file`)."""
+        """`threads` are those of llama.cpp, which reads `by_floats`, where TARA_ENCODER_FLOATS is set, and what cannot
+        be read by bytes (`graph_file.graph_of_file`)."""
         self.gguf = gguf
-        self._by_floats = by_floats
+        self._by_floats = by_floats or bool(os.environ.get(FLOATS_VARIABLE))
         self.reads = ""  # by what, once it was started
         header = read_header(gguf)
         self.dimension = int(header.metadata.get(f"{header.architecture}.embedding_length", 0))

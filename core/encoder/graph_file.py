@@ -3,6 +3,7 @@
 Making one takes some seconds and 300 MB, so a process of its own does it, once for a file (`core.encoder.make_graph`).
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import core
 from core.catalog.hashes import remembered_sha256
 from core.encoder.graph_parts import names_of
-from core.encoder.place import places
+from core.encoder.place import FLOATS_VARIABLE, places
 from core.encoder.protocol import EncoderError
 from core.errors import InvalidInput
 from core.gguf.header import Header, read_header
@@ -64,6 +65,8 @@ def graph_of_file(gguf: Path, adapter: Path | None = None) -> Graph:
 
 def read_by(gguf: Path) -> str:
     """By what an encoder's file is read, and why not by bytes where it is not. Raises InvalidInput for no GGUF."""
+    if os.environ.get(FLOATS_VARIABLE):
+        return f"{BY_FLOATS} ({FLOATS_VARIABLE} is set)"
     try:
         graph = graph_of_file(gguf)
     except EncoderError as error:

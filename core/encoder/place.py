@@ -16,6 +16,7 @@ NAME = "all-MiniLM-L6-v2"
 SOURCE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of its model.safetensors
 OFF = NO_ENCODER
 VARIABLE = "TARA_ENCODER"  # names an encoder, or `none`, whatever settings.yaml says
+FLOATS_VARIABLE = "TARA_ENCODER_FLOATS"  # set to anything: llama.cpp reads in floats, whatever the processor can
 INSTALL_COMMAND = "python -m core.encoder.install"
 
 # How the weights are kept. A processor that multiplies bf16 reads a text in 0.7 of the time it takes with f16.
