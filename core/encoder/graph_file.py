@@ -110,7 +110,7 @@ def _unfit(header: Header) -> str:
         return f"its architecture is {kind}, not {_ARCHITECTURE}"
     if values.get(f"{kind}.pooling_type") not in _MEAN:
         return "its vector is not the mean over its tokens"
-    if {tensor.name for tensor in header.tensors} != names_of(int(values[f"{kind}.block_count"])):
+    if {tensor.name for tensor in header.tensors} != names_of(int(values.get(f"{kind}.block_count", 0))):
         return f"it has other tensors than a plain {_ARCHITECTURE}"
     return ""
 
