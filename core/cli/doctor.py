@@ -191,7 +191,10 @@ def _encoder(setting: str) -> Check:
         return Check("encoder", "warning", f"switched off; messages are routed by keywords, {LESS}", _SHIPPED_ENCODER)
     if adapter_of(path) is None:
         return Check("encoder", "warning", f"{path} is not the shipped one: {LESS}", _SHIPPED_ENCODER)
-    return Check("encoder", "ok", f"{path}, read by {read_by(path)}")
+    try:
+        return Check("encoder", "ok", f"{path}, read by {read_by(path)}")
+    except TaraError as error:
+        return Check("encoder", "damaged", error.message, error.hint or "")
 
 
 def _sqlite() -> Check:

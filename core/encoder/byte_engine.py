@@ -5,36 +5,49 @@ vectors with a cosine of 0.999 to those. It reads with one thread: two took as l
 that this was measured on, and one is not held up by what runs beside it.
 """
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from core.encoder.embeddings import Embeddings
+from core.encoder.engine import Engine
 from core.encoder.graph_parts import INPUT
 from core.encoder.protocol import EncoderError
 from core.encoder.reading import pieces, unit_mean
+
+# Before it is loaded: it reports to its maker what machine this is and what failed, and is not asked to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+import onnxruntime
 
 
 class ByteEngine:
     """A loaded sentence encoder, as `core.encoder.engine.Engine` is one. One call at a time.
 
-    `graph` is that of the file, `graph_under` gives the one under an adapter and may raise. Raises EncoderError where
-    llama.cpp or onnxruntime refuse a file.
+    `graph` is that of the file, `graph_under` gives the one under an adapter and may raise; under an adapter for which
+    it gives None the engine that `in_floats` gives reads. Raises EncoderError where llama.cpp or onnxruntime refuse a
+    file.
     """
 
     def __init__(
-        self, gguf: Path, graph: Path, graph_under: Callable[[Path], Path], processors: Collection[int] = ()
+        self,
+        gguf: Path,
+        graph: Path,
+        graph_under: Callable[[Path], Path | None],
+        in_floats: Callable[[], Engine],
+        processors: Collection[int] = (),
     ) -> None:
         """`processors` are those of the process before llama.cpp was loaded, which may bind threads to places."""
         self._embeddings = Embeddings(gguf, processors)
         self.dimension, self.context_length = self._embeddings.dimension, self._embeddings.most_tokens
         self._graph_under = graph_under
         self._plain = _session(graph)
-        self._adapted: dict[Path, onnxruntime.InferenceSession] = {}
+        self._adapted: dict[Path, onnxruntime.InferenceSession | None] = {}
+        self._in_floats = in_floats
+        self._floats: Engine | None = None
 
     def embed(self, text: str, adapters: Sequence[Path | None] = (None,)) -> npt.NDArray[np.float32]:
         """The text's vector under each adapter, None for none: [adapters, dimension] float32, rows of length 1.
@@ -42,27 +55,35 @@ class ByteEngine:
         What is longer than the context is left out. Raises EncoderError, and what `graph_under` raises.
         """
         tokens = self._embeddings.tokens(text)
-        return np.stack(
-            [
-                unit_mean(partial(self._mean, self._plain), [tokens])
-                if one is None
-                else unit_mean(partial(self._mean, self._adapt(one)), pieces(tokens))
-                for one in adapters
-            ]
-        )
+        rows = []
+        for one in adapters:
+            if one is None:
+                rows.append(unit_mean(partial(self._mean, self._plain), [tokens]))
+            elif (session := self._adapt(one)) is not None:
+                rows.append(unit_mean(partial(self._mean, session), pieces(tokens)))
+            else:
+                self._floats = self._floats or self._in_floats()
+                rows.append(self._floats.embed(text, [one])[0])
+        return np.stack(rows)
 
-    def _adapt(self, adapter: Path) -> onnxruntime.InferenceSession:
+    def _adapt(self, adapter: Path) -> onnxruntime.InferenceSession | None:
         if adapter not in self._adapted:
-            self._adapted[adapter] = _session(self._graph_under(adapter))
+            graph = self._graph_under(adapter)
+            self._adapted[adapter] = _session(graph) if graph is not None else None
         return self._adapted[adapter]
 
     def _mean(self, session: onnxruntime.InferenceSession, tokens: list[int]) -> npt.NDArray[np.float32]:
-        (found,) = session.run(None, {INPUT: self._embeddings.of(tokens)})
+        try:
+            (found,) = session.run(None, {INPUT: self._embeddings.of(tokens)})
+        except Exception as error:  # its errors have no common class but this one
+            raise EncoderError(f"onnxruntime could not read a text of {len(tokens)} tokens: {error}") from error
         return np.asarray(found)
 
     def close(self) -> None:
         """Free the vocabulary; the graphs go with the object."""
         self._embeddings.close()
+        if self._floats is not None:
+            self._floats.close()
 
 
 def _session(graph: Path) -> onnxruntime.InferenceSession:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Encoder", "EncoderError", "configured_encoder"]
 
 ANSWER_S = 60.0  # an encoder that says nothing for so long is ended
+LOAD_S = 600.0  # with making a graph of a large encoder
 END_S = 5.0
 TEXTS_AT_ONCE = 16  # in one request, so that ANSWER_S is long for any of them
 MOST_THREADS = 4  # of a text that a person waits for: two take half the time of one; more than two were not measured
@@ -36,6 +37,7 @@ _BLOCK = 1 << 16
 _STARTED = itertools.count()
 # glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
 _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reports to its maker otherwise
 
 
 class _Ended(EncoderError):
@@ -100,14 +102,19 @@ class Encoder:
     ) -> "npt.NDArray[np.float32]":
         import numpy as np
 
-        rows = []
+        rows, left = [], [meanwhile] if meanwhile is not None else []
+
+        def once() -> None:
+            if left:
+                left.pop()()
+
         with self._using:
             for at in range(0, len(texts), TEXTS_AT_ONCE):
                 request = {"texts": list(texts[at : at + TEXTS_AT_ONCE]), **how}
                 try:
-                    answer = self._running().ask(request, meanwhile if at == 0 else None)
+                    answer = self._running().ask(request, once)
                 except _Ended:
-                    answer = self._running().ask(request)
+                    answer = self._running().ask(request, once)
                 rows.append(base64.b64decode(answer["vectors"]))
         return np.frombuffer(b"".join(rows), "<f4")
 
@@ -119,7 +126,7 @@ class Encoder:
             child = _Child(self.gguf)
             try:
                 load = {"load": str(self.gguf.resolve()), "threads": self._threads, "by_floats": self._by_floats}
-                ready = child.ask(load)["ready"]
+                ready = child.ask(load, most_s=LOAD_S)["ready"]
             except BaseException:
                 child.close()
                 raise
@@ -175,7 +182,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**_apart(), **os.environ, **_SMALL},
+            env={**_apart(), **os.environ, **_SMALL, **_QUIET},
             cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
             start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
             bufsize=0,
@@ -186,7 +193,9 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any], meanwhile: Callable[[], None] | None = None) -> dict[str, Any]:
+    def ask(
+        self, request: dict[str, Any], meanwhile: Callable[[], None] | None = None, most_s: float = ANSWER_S
+    ) -> dict[str, Any]:
         """The child's answer, for which nobody waits before `meanwhile` is done. Raises EncoderError with the child's
         own reason, _Ended when it ends instead."""
         assert self._process.stdin is not None
@@ -196,26 +205,36 @@ class _Child:
                 line = line[self._process.stdin.write(line) :]
         except BrokenPipeError as error:
             raise self._ended() from error
+        fault: BaseException | None = None
         try:
             if meanwhile is not None:
                 meanwhile()
-        finally:  # what is not read now would be taken for the answer to the next request
-            answer = decode(self._line())
+        except BaseException as error:  # noqa: BLE001 - raised below: an answer left unread would be the next text's
+            fault = error
+        try:
+            answer = decode(self._line(most_s))
+        except BaseException as error:  # also an interrupt: nobody knows any more what its next answer is to
+            self._process.kill()
+            if fault is not None:
+                raise fault from error
+            raise
+        if fault is not None:
+            raise fault
         if "error" in answer:
             raise EncoderError(str(answer["error"]), answer.get("hint"))
         return answer
 
-    def _line(self) -> bytes:
+    def _line(self, most_s: float) -> bytes:
         assert self._process.stdout is not None
         descriptor = self._process.stdout.fileno()
         waiting = select.poll()
         waiting.register(descriptor, select.POLLIN)
-        until = time.monotonic() + ANSWER_S
+        until = time.monotonic() + most_s
         blocks: list[bytes] = []
         while not blocks or not blocks[-1].endswith(b"\n"):
             if not waiting.poll(max(0.0, until - time.monotonic()) * 1000):
                 self._process.kill()
-                raise _Ended(f"the sentence encoder {self._name} did not answer in {ANSWER_S:g} s and was ended")
+                raise _Ended(f"the sentence encoder {self._name} did not answer in {most_s:g} s and was ended")
             block = os.read(descriptor, _BLOCK)
             if not block:
                 raise self._ended()

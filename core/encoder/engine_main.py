@@ -47,24 +47,37 @@ def serve(requests: IO[bytes], out: IO[bytes]) -> None:
 
 def open_engine(request: dict[str, Any], processors: set[int]) -> tuple[Any, str]:
     """The file that a request names, loaded by the faster engine that can read it, and by what that reads."""
-    gguf = Path(request["load"])
+    gguf, why = Path(request["load"]), "asked for"
+
+    def in_floats() -> Any:
+        from core.encoder.engine import Engine
+
+        return Engine(gguf, threads=request["threads"], processors=processors)
+
+    if not request["by_floats"]:
+        try:
+            graph = graph_of_file(gguf)
+            why = graph.why_not
+            if graph.file is not None:
+                from core.encoder.byte_engine import ByteEngine
+
+                under = partial(_graph_under, gguf)
+                return ByteEngine(gguf, graph.file, under, in_floats, processors), BY_BYTES
+        except EncoderError as error:
+            why = error.one_line()
+        except (ImportError, OSError) as error:
+            why = str(error)
+    return in_floats(), f"{BY_FLOATS} ({why})"
+
+
+def _graph_under(gguf: Path, adapter: Path) -> Path | None:
+    """The graph under an adapter; None where there is none, and why in the encoder's log."""
     try:
-        graph = graph_of_file(gguf) if not request["by_floats"] else Graph(None, "asked for")
-    except EncoderError as error:
-        graph = Graph(None, error.one_line())
-    if graph.file is not None:
-        from core.encoder.byte_engine import ByteEngine
-
-        return ByteEngine(gguf, graph.file, partial(_graph_under, gguf), processors), BY_BYTES
-    from core.encoder.engine import Engine
-
-    return Engine(gguf, threads=request["threads"], processors=processors), f"{BY_FLOATS} ({graph.why_not})"
-
-
-def _graph_under(gguf: Path, adapter: Path) -> Path:
-    graph = graph_of_file(gguf, adapter)
+        graph = graph_of_file(gguf, adapter)
+    except (EncoderError, OSError) as error:
+        graph = Graph(None, str(error))
     if graph.file is None:
-        raise EncoderError(f"{adapter.name} cannot be used with {gguf.name}: {graph.why_not}")
+        print(f"{adapter.name} is read in floats: {graph.why_not}", file=sys.stderr)
     return graph.file
 
 

@@ -61,9 +61,10 @@ def read_weights(gguf: Path, adapter: Path | None) -> tuple[dict[str, Floats], S
         low, about = _tensors(adapter)
         for name in [one.removesuffix(".lora_a") for one in low if one.endswith(".lora_a")]:
             down, up = low[f"{name}.lora_a"], low[f"{name}.lora_b"]
-            if name not in weights or weights[name].shape != (len(up), down.shape[1]):
+            if name == "token_embd.weight" or name not in weights or weights[name].shape != (len(up), down.shape[1]):
                 raise InvalidInput(f"{adapter.name} is no adapter of {gguf.name}", "name another file")
-            weights[name] = weights[name] + float(about.metadata["adapter.lora.alpha"]) / len(down) * (up @ down)
+            alpha = float(about.metadata["adapter.lora.alpha"])
+            weights[name] = weights[name] + (alpha / len(down) if alpha else 1.0) * (up @ down)  # as llama.cpp has it
     values, kind = header.metadata, header.architecture
     return weights, Shape(
         int(values[f"{kind}.block_count"]),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import core
 from core.catalog.hashes import remembered_sha256
-from core.encoder.graph_parts import names_of
+from core.encoder.graph_parts import BESIDE, PER_LAYER, names_of
 from core.encoder.place import FLOATS_VARIABLE, places
 from core.encoder.protocol import EncoderError
 from core.errors import InvalidInput
@@ -22,7 +22,7 @@ from core.gguf.inspect import inspect_gguf
 FORM = 1  # of the graph: another number, another file
 BY_BYTES, BY_FLOATS = "onnxruntime, in bytes", "llama.cpp, in floats"  # how a file is read
 _ARCHITECTURE = "bert"
-_MEAN = (None, 1)  # llama.cpp's number for the mean over the tokens; a file that says nothing means that as well
+_MEAN = (None, 0, 1)  # llama.cpp's number for the mean over the tokens; without one that is taken as well
 _PROCESSOR = Path("/proc/cpuinfo")
 # Instructions that add up products of bytes in 32 bits; older ones do it in 16, which overflow.
 _EXACT = re.compile(r"^flags\s*:.*\b(avx512_vnni|avx_vnni)\b", re.MULTILINE)
@@ -53,6 +53,7 @@ def graph_of_file(gguf: Path, adapter: Path | None = None) -> Graph:
         done = subprocess.run(
             [sys.executable, "-m", "core.encoder.make_graph", *files],
             cwd=Path(core.__file__).parents[1],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
         )
@@ -69,8 +70,8 @@ def read_by(gguf: Path) -> str:
         return f"{BY_FLOATS} ({FLOATS_VARIABLE} is set)"
     try:
         graph = graph_of_file(gguf)
-    except EncoderError as error:
-        graph = Graph(None, error.one_line())
+    except (EncoderError, OSError) as error:
+        graph = Graph(None, str(error))
     return BY_BYTES if graph.file is not None else f"{BY_FLOATS} ({graph.why_not})"
 
 
@@ -110,16 +111,22 @@ def _unfit(header: Header) -> str:
         return f"its architecture is {kind}, not {_ARCHITECTURE}"
     if values.get(f"{kind}.pooling_type") not in _MEAN:
         return "its vector is not the mean over its tokens"
-    if {tensor.name for tensor in header.tensors} != names_of(int(values.get(f"{kind}.block_count", 0))):
+    layers = values.get(f"{kind}.block_count")
+    fits = (
+        isinstance(layers, int)
+        and len(header.tensors) == PER_LAYER * layers + BESIDE
+        and {tensor.name for tensor in header.tensors} == names_of(layers)
+    )
+    if not fits:
         return f"it has other tensors than a plain {_ARCHITECTURE}"
     return ""
 
 
 def _find(at: list[Path]) -> Graph | None:
     for path in at:
-        if path.is_file():  # it got its name by a rename when it was whole
+        if os.path.isfile(path):  # it got its name by a rename when it was whole; False where it may not be looked for
             return Graph(path)
         refused = refusal_of(path)
-        if refused.is_file():
+        if os.path.isfile(refused):
             return Graph(None, refused.read_text("utf-8").strip())
     return None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 INPUT, OUTPUT = "tokens", "vector"
+PER_LAYER, BESIDE = 16, 5  # tensors of a layer, and beside the layers
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from core.encoder.place import (
     package_folder,
     places,
 )
+from core.encoder.protocol import EncoderError
 from core.errors import EnvironmentLacks, TaraError
 from core.files import discard, sha256_of, staging_beside, sync_tree
 from core.gguf.converter import run_converter
@@ -80,7 +81,10 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         path, made = install_encoder(Path(arguments[0]) if arguments else None)
-        make_graphs(path)
+        try:
+            make_graphs(path)
+        except EncoderError as error:  # llama.cpp reads it as well
+            print(f"read in floats, which takes longer: {error.one_line()}", file=sys.stderr)
     except TaraError as error:
         print(error.one_line(), file=sys.stderr)
         return int(error.exit_code)

@@ -51,7 +51,7 @@ def make(gguf: Path, adapter: Path | None) -> None:
     staged = staging_beside(target)
     try:
         staged.write_bytes(graph_of(weights, shape, reached(weights, shape, texts)))
-        by_bytes, by_floats = ByteEngine(gguf, staged, lambda _: staged), Engine(gguf)
+        by_bytes, by_floats = ByteEngine(gguf, staged, lambda _: staged, lambda: Engine(gguf)), Engine(gguf)
         likeness = [by_bytes.embed(text, [adapter])[0] @ by_floats.embed(text, [adapter])[0] for text in CHECKED]
         mean = float(sum(likeness)) / len(likeness)
         if mean < LEAST_LIKENESS:

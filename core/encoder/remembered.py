@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class RememberingEncoder:
-    """An encoder that keeps what it read in the user's cache folder, in half precision; the same answers as without."""
+    """An encoder that keeps what it read in the user's cache folder, in half precision, whichever of its
+    engines it was read by."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,15 @@ import pytest
 
 from core.encoder import Encoder, EncoderError
 from core.encoder.channels import divisors
-from core.encoder.graph_file import BY_BYTES, BY_FLOATS, graph_of_file, read_by
+from core.encoder.graph_file import (
+    BY_BYTES,
+    BY_FLOATS,
+    graph_of_file,
+    graph_places,
+    processor_suits,
+    read_by,
+    refusal_of,
+)
 from core.encoder.install import install_encoder
 from core.encoder.place import package_folder
 from core.errors import InvalidInput
@@ -57,7 +66,47 @@ def test_another_processor_reads_by_llama(tmp_path: Path, encoder_file: Path, mo
         )
     for flags in ("avx2 avx_vnni", "avx512_vnni fsrm"):
         older.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
-        assert read_by(encoder_file) == BY_BYTES
+        assert processor_suits()
+
+
+def test_which_engine_reads_and_a_variable_for_the_other(encoder_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Encoder(encoder_file) as one:
+        one.start()
+        assert one.reads == read_by(encoder_file)
+        assert (one.reads == BY_BYTES) == processor_suits()
+    monkeypatch.setenv("TARA_ENCODER_FLOATS", "1")
+    with Encoder(encoder_file) as other:
+        other.start()
+        assert other.reads.startswith(BY_FLOATS)
+        assert read_by(encoder_file) == f"{BY_FLOATS} (TARA_ENCODER_FLOATS is set)"
+
+
+def test_nothing_is_reported_to_anyone(encoder: Encoder) -> None:
+    """onnxruntime keeps a number for the machine and a queue of reports in the user's cache, where it is let."""
+    encoder.embed(["hello"])
+    assert encoder.pid is not None
+    assert b"ORT_DISABLE_TELEMETRY=1" in Path(f"/proc/{encoder.pid}/environ").read_bytes().split(b"\0")
+    assert not (Path(os.environ["XDG_CACHE_HOME"]) / "Microsoft").exists()
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_what_bytes_cannot_read_is_read_in_floats(
+    plain: bool, encoder: Encoder, encoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged graph, or one under the adapter that is refused: the same vectors, not none."""
+    own = tmp_path / encoder_file.name
+    shutil.copyfile(encoder_file, own)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (cached,) = graph_places(own, None if plain else ADAPTER)
+    cached.parent.mkdir(parents=True)
+    if plain:
+        cached.write_bytes(b"no graph")
+    else:
+        refusal_of(cached).write_text("too unlike")
+    with Encoder(own) as one:
+        found = one.embed_adapted(["my knee hurts"], [None, ADAPTER])[0]
+        assert one.reads.startswith(BY_FLOATS if plain or not processor_suits() else BY_BYTES)
+    assert (found * encoder.embed_adapted(["my knee hurts"], [None, ADAPTER])[0]).sum(1).min() > 0.995
 
 
 @pytest.mark.usefixtures("instructions")
@@ -97,18 +146,8 @@ def test_an_adapter_of_another_encoder_is_refused(tiny: Path, encoder_file: Path
     with Encoder(tiny) as one:
         before = one.embed(["hello"])
         with pytest.raises(EncoderError, match="is no adapter of"):
-            one.embed_adapted(["hello"], [ADAPTER])
+            one.embed_adapted(["hello"], [ADAPTER])  # asked of the engine in floats, which refuses it too
         assert np.array_equal(one.embed(["hello"]), before)
-
-
-def test_a_damaged_graph_says_what_to_do(tiny: Path, tmp_path: Path) -> None:
-    from core.encoder.byte_engine import ByteEngine
-
-    broken = tmp_path / "broken.onnx"
-    broken.write_bytes(b"no graph")
-    with pytest.raises(EncoderError, match="onnxruntime could not load") as told:
-        ByteEngine(tiny, broken, lambda _: broken)
-    assert told.value.hint == "delete it; it is made again"
 
 
 def test_channels_are_made_even_and_the_product_stays() -> None:
@@ -134,3 +173,33 @@ def test_what_is_done_meanwhile_is_done_once_and_its_faults_lose_no_answer(encod
     with pytest.raises(ZeroDivisionError):
         encoder.embed(["something else"], meanwhile=fails)
     assert np.array_equal(encoder.embed(["hello", "a knee"]), expected)
+
+
+def test_an_interrupted_wait_leaves_no_answer_for_the_next_text(
+    encoder_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Encoder(encoder_file) as one:
+        expected = one.embed(["how do I bake bread"])
+        with monkeypatch.context() as patch:
+
+            def interrupted(*_: object) -> bytes:
+                raise KeyboardInterrupt
+
+            patch.setattr("core.encoder.client._Child._line", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                one.embed(["my knee hurts"])
+        assert np.array_equal(one.embed(["how do I bake bread"]), expected)
+
+
+def test_what_fails_meanwhile_is_said_also_where_the_child_ended(encoder_file: Path) -> None:
+    with Encoder(encoder_file) as one:
+        one.start()
+        assert one.pid is not None
+
+        def fails(pid: int = one.pid) -> None:
+            os.kill(pid, signal.SIGKILL)
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            one.embed(["something"], meanwhile=fails)
+        assert len(one.embed(["something"])) == 1
