@@ -7,10 +7,11 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import InvalidInput
+from core.errors import EnvironmentLacks, InvalidInput
 
 MANIFEST = "MANIFEST.json"
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what the system says where a disk, or a person's share of it, has no room
@@ -60,6 +61,24 @@ def link_or_copy(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)  # resolved: a hub's cache is made of links
     except OSError:  # another file system, another's file, or one without links
         shutil.copyfile(source, target)
+
+
+def first_writable(paths: Sequence[Path], what: str) -> Path:
+    """The first of some places for `what` that can be written, its folder made.
+
+    Raises EnvironmentLacks with what is wrong with each.
+    """
+    refused: list[str] = []
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            refused.append(str(error))
+            continue
+        if os.access(path.parent, os.W_OK):
+            return path
+        refused.append(f"{path.parent} is not writable")
+    raise EnvironmentLacks(f"no folder for {what}: {'; '.join(refused)}", "make one of them writable")
 
 
 def discard(path: Path) -> None:

@@ -53,7 +53,6 @@ def show(root: str | None, as_json: bool) -> None:
 def install(folder: str | None, root: str | None, as_json: bool) -> None:
     """Convert the shipped encoder, or that of a model FOLDER, once; what is there already stays. Without FOLDER the
     folder of `routing.encoder` is taken where it names one."""
-    from core.encoder import EncoderError
     from core.encoder.install import install_encoder, make_graphs
 
     setting = _configured(root)
@@ -63,10 +62,8 @@ def install(folder: str | None, root: str | None, as_json: bool) -> None:
     if named is not None and not named.is_dir():
         raise InvalidInput(f"there is no folder {named}", "name a folder with config.json and safetensors")
     path, made = install_encoder(named)
-    try:
-        make_graphs(path)
-    except EncoderError as error:  # llama.cpp reads it as well
-        click.echo(f"read in floats, which takes longer: {clean(error.one_line())}", err=True)
+    if failed := make_graphs(path):
+        click.echo(clean(failed), err=True)
     if as_json:
         print_json({"file": str(path), "made": made})
     else:

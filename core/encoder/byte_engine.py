@@ -6,6 +6,7 @@ that this was measured on, and one is not held up by what runs beside it.
 """
 
 import os
+import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,8 @@ class ByteEngine:
     """A loaded sentence encoder, as `core.encoder.engine.Engine` is one. One call at a time.
 
     `graph` is that of the file, `graph_under` gives the one under an adapter and may raise; under an adapter for which
-    it gives None the engine that `in_floats` gives reads. Raises EncoderError where llama.cpp or onnxruntime refuse a
-    file.
+    it gives None, or one that cannot be loaded, the engine that `in_floats` gives reads. Raises EncoderError where
+    llama.cpp or onnxruntime refuse a file.
     """
 
     def __init__(
@@ -69,7 +70,11 @@ class ByteEngine:
     def _adapt(self, adapter: Path) -> onnxruntime.InferenceSession | None:
         if adapter not in self._adapted:
             graph = self._graph_under(adapter)
-            self._adapted[adapter] = _session(graph) if graph is not None else None
+            try:
+                self._adapted[adapter] = _session(graph) if graph is not None else None
+            except EncoderError as error:
+                print(f"{adapter.name} is read in floats: {error.one_line()}", file=sys.stderr)
+                self._adapted[adapter] = None
         return self._adapted[adapter]
 
     def _mean(self, session: onnxruntime.InferenceSession, tokens: list[int]) -> npt.NDArray[np.float32]:

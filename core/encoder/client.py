@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import core
 from core.catalog.hashes import remembered_sha256
-from core.encoder.place import FLOATS_VARIABLE, find_encoder
+from core.encoder.place import find_encoder
 from core.encoder.protocol import EncoderError, decode, encode
 from core.gguf.header import read_header
 
@@ -37,7 +37,6 @@ _BLOCK = 1 << 16
 _STARTED = itertools.count()
 # glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
 _SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
-_QUIET = {"ORT_DISABLE_TELEMETRY": "1"}  # onnxruntime reports to its maker otherwise
 
 
 class _Ended(EncoderError):
@@ -51,11 +50,9 @@ class Encoder:
     the SHA-256 of the file, `dimension` the length of its vectors.
     """
 
-    def __init__(self, gguf: Path, *, threads: int | None = None, by_floats: bool = False) -> None:
-        """`threads` are those of llama.cpp, which reads `by_floats`, where TARA_ENCODER_FLOATS is set, and what cannot
-        be read by bytes (`graph_file.graph_of_file`)."""
+    def __init__(self, gguf: Path, *, threads: int | None = None) -> None:
+        """`threads` are those of llama.cpp, which reads what cannot be read by bytes (`graph_file.graph_of_file`)."""
         self.gguf = gguf
-        self._by_floats = by_floats or bool(os.environ.get(FLOATS_VARIABLE))
         self.reads = ""  # by what, once it was started
         header = read_header(gguf)
         self.dimension = int(header.metadata.get(f"{header.architecture}.embedding_length", 0))
@@ -125,7 +122,7 @@ class Encoder:
         if self._child is None:
             child = _Child(self.gguf)
             try:
-                load = {"load": str(self.gguf.resolve()), "threads": self._threads, "by_floats": self._by_floats}
+                load = {"load": str(self.gguf.resolve()), "threads": self._threads}
                 ready = child.ask(load, most_s=LOAD_S)["ready"]
             except BaseException:
                 child.close()
@@ -182,7 +179,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
-            env={**_apart(), **os.environ, **_SMALL, **_QUIET},
+            env={**_apart(), **os.environ, **_SMALL},
             cwd=Path(core.__file__).parents[1],  # where `core` is found, installed or not
             start_new_session=True,  # Ctrl-C in the terminal is the client's to handle
             bufsize=0,
@@ -215,6 +212,7 @@ class _Child:
             answer = decode(self._line(most_s))
         except BaseException as error:  # also an interrupt: nobody knows any more what its next answer is to
             self._process.kill()
+            self._process.wait()  # else the next text could have the answer that is under way
             if fault is not None:
                 raise fault from error
             raise

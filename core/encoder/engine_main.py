@@ -47,26 +47,24 @@ def serve(requests: IO[bytes], out: IO[bytes]) -> None:
 
 def open_engine(request: dict[str, Any], processors: set[int]) -> tuple[Any, str]:
     """The file that a request names, loaded by the faster engine that can read it, and by what that reads."""
-    gguf, why = Path(request["load"]), "asked for"
+    gguf = Path(request["load"])
 
     def in_floats() -> Any:
         from core.encoder.engine import Engine
 
         return Engine(gguf, threads=request["threads"], processors=processors)
 
-    if not request["by_floats"]:
-        try:
-            graph = graph_of_file(gguf)
-            why = graph.why_not
-            if graph.file is not None:
-                from core.encoder.byte_engine import ByteEngine
+    try:
+        graph = graph_of_file(gguf)
+        why = graph.why_not
+        if graph.file is not None:
+            from core.encoder.byte_engine import ByteEngine
 
-                under = partial(_graph_under, gguf)
-                return ByteEngine(gguf, graph.file, under, in_floats, processors), BY_BYTES
-        except EncoderError as error:
-            why = error.one_line()
-        except (ImportError, OSError) as error:
-            why = str(error)
+            return ByteEngine(gguf, graph.file, partial(_graph_under, gguf), in_floats, processors), BY_BYTES
+    except EncoderError as error:
+        why = error.one_line()
+    except (ImportError, OSError) as error:
+        why = str(error)
     return in_floats(), f"{BY_FLOATS} ({why})"
 
 

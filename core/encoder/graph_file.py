@@ -41,37 +41,48 @@ def graph_of_file(gguf: Path, adapter: Path | None = None) -> Graph:
 
     Raises InvalidInput for what is no GGUF, EncoderError with the last words of a making that failed.
     """
+    if (known := known_graph(gguf, adapter)) is not None:
+        return known
+    files = [str(one.resolve()) for one in (gguf, adapter) if one is not None]
+    done = subprocess.run(
+        [sys.executable, "-m", "core.encoder.make_graph", *files],
+        cwd=Path(core.__file__).parents[1],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    made = known_graph(gguf, adapter)
+    if made is None:
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise EncoderError(f"no graph could be made of {gguf.name}: {last or f'exit code {done.returncode}'}")
+    return made
+
+
+def known_graph(gguf: Path, adapter: Path | None = None) -> Graph | None:
+    """As `graph_of_file`; None where one can be made and was not yet."""
+    if os.environ.get(FLOATS_VARIABLE):
+        return Graph(None, f"{FLOATS_VARIABLE} is set")
     if not processor_suits():
         return Graph(None, "this processor has no instructions for sums of products of bytes")
     if why := _unfit(read_header(gguf)):
         return Graph(None, why)
     if adapter is not None:
         check_adapter(adapter)
-    at = graph_places(gguf, adapter)
-    if (found := _find(at)) is None:
-        files = [str(one.resolve()) for one in (gguf, adapter) if one is not None]
-        done = subprocess.run(
-            [sys.executable, "-m", "core.encoder.make_graph", *files],
-            cwd=Path(core.__file__).parents[1],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-        )
-        found = _find(at)
-        if found is None:
-            last = done.stderr.strip().rpartition("\n")[2]
-            raise EncoderError(f"no graph could be made of {gguf.name}: {last or f'exit code {done.returncode}'}")
-    return found
+    for path in graph_places(gguf, adapter):
+        if os.path.isfile(path):  # it got its name by a rename when it was whole; False where it may not be looked for
+            return Graph(path)
+        refused = refusal_of(path)
+        if os.path.isfile(refused):
+            return Graph(None, refused.read_text("utf-8").strip())
+    return None
 
 
 def read_by(gguf: Path) -> str:
-    """By what an encoder's file is read, and why not by bytes where it is not. Raises InvalidInput for no GGUF."""
-    if os.environ.get(FLOATS_VARIABLE):
-        return f"{BY_FLOATS} ({FLOATS_VARIABLE} is set)"
-    try:
-        graph = graph_of_file(gguf)
-    except (EncoderError, OSError) as error:
-        graph = Graph(None, str(error))
+    """By what an encoder's file is read, and why not by bytes where it is not; makes nothing. Raises InvalidInput for
+    no GGUF."""
+    graph = known_graph(gguf)
+    if graph is None:
+        return f"{BY_BYTES} (what it reads is made at its first start)"
     return BY_BYTES if graph.file is not None else f"{BY_FLOATS} ({graph.why_not})"
 
 
@@ -120,13 +131,3 @@ def _unfit(header: Header) -> str:
     if not fits:
         return f"it has other tensors than a plain {_ARCHITECTURE}"
     return ""
-
-
-def _find(at: list[Path]) -> Graph | None:
-    for path in at:
-        if os.path.isfile(path):  # it got its name by a rename when it was whole; False where it may not be looked for
-            return Graph(path)
-        refused = refusal_of(path)
-        if os.path.isfile(refused):
-            return Graph(None, refused.read_text("utf-8").strip())
-    return None

@@ -17,14 +17,13 @@ from core.encoder.place import (
     PACKAGE,
     SOURCE_SHA256,
     file_name,
-    first_writable,
     folder_identity,
     package_folder,
     places,
 )
 from core.encoder.protocol import EncoderError
 from core.errors import EnvironmentLacks, TaraError
-from core.files import discard, sha256_of, staging_beside, sync_tree
+from core.files import discard, first_writable, sha256_of, staging_beside, sync_tree
 from core.gguf.converter import run_converter
 from core.gguf.inspect import inspect_gguf
 from core.gguf.toolchain import CONVERT_MODEL
@@ -54,7 +53,7 @@ def install_encoder(folder: Path | None = None) -> tuple[Path, bool]:
                 f"{WEIGHTS} of the package {PACKAGE} has SHA-256 {digest}, expected {SOURCE_SHA256}",
                 "the package is not the published one: check the package index pip uses",
             )
-    target = first_writable(places(name))
+    target = first_writable(places(name), "the encoder")
     staged = staging_beside(target)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # its chatter; what it failed of is in the error
@@ -67,11 +66,16 @@ def install_encoder(folder: Path | None = None) -> tuple[Path, bool]:
     return target, True
 
 
-def make_graphs(encoder: Path) -> None:
-    """Make what reads an encoder by bytes, where that can be: now, not at the first message. Raises EncoderError."""
+def make_graphs(encoder: Path) -> str:
+    """Make what reads an encoder by bytes, where that can be: now, not at the first message. What failed of it, empty
+    where nothing did: llama.cpp reads it as well."""
     adapter = adapter_of(encoder)
-    if graph_of_file(encoder).file is not None and adapter is not None:
-        graph_of_file(encoder, adapter)
+    try:
+        if graph_of_file(encoder).file is not None and adapter is not None:
+            graph_of_file(encoder, adapter)
+    except EncoderError as error:
+        return f"read in floats, which takes longer: {error.one_line()}"
+    return ""
 
 
 def main(arguments: list[str]) -> int:
@@ -81,10 +85,8 @@ def main(arguments: list[str]) -> int:
         return 2
     try:
         path, made = install_encoder(Path(arguments[0]) if arguments else None)
-        try:
-            make_graphs(path)
-        except EncoderError as error:  # llama.cpp reads it as well
-            print(f"read in floats, which takes longer: {error.one_line()}", file=sys.stderr)
+        if failed := make_graphs(path):
+            print(failed, file=sys.stderr)
     except TaraError as error:
         print(error.one_line(), file=sys.stderr)
         return int(error.exit_code)

@@ -14,9 +14,8 @@ from core.encoder.embeddings import Embeddings
 from core.encoder.engine import Engine
 from core.encoder.graph import graph_of, read_weights
 from core.encoder.graph_file import graph_places, refusal_of
-from core.encoder.place import first_writable
 from core.errors import TaraError
-from core.files import discard, staging_beside, sync_tree, write_atomically
+from core.files import discard, first_writable, staging_beside, sync_tree, write_atomically
 
 LEAST_LIKENESS = 0.995  # cosine, in the mean over CHECKED, to what llama.cpp makes of the same file
 MEASURED = (  # how large its channels become; six texts or a hundred came to the same
@@ -44,7 +43,7 @@ def make(gguf: Path, adapter: Path | None) -> None:
 
     Raises TaraError: files that do not belong together, no room.
     """
-    target = first_writable(graph_places(gguf, adapter))
+    target = first_writable(graph_places(gguf, adapter), "the graph of an encoder")
     weights, shape = read_weights(gguf, adapter)
     embeddings = Embeddings(gguf)
     texts = [embeddings.of(embeddings.tokens(text)) for text in MEASURED]

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from core.catalog.bases import Located, base_identity
@@ -79,21 +78,6 @@ def file_name(name: str, source_sha256: str) -> str:
 def places(name: str) -> tuple[Path, Path]:
     """Beside the engine in its environment, else in the user's cache."""
     return Path(sys.prefix) / "share" / "tara" / "encoders" / name, cache_file().parent / "encoders" / name
-
-
-def first_writable(paths: Sequence[Path]) -> Path:
-    """The first of some places for a file that can be written, its folder made. Raises EnvironmentLacks."""
-    refused = []
-    for path in paths:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            refused.append(str(error))
-            continue
-        if os.access(path.parent, os.W_OK):
-            return path
-        refused.append(f"{path.parent} is not writable")
-    raise EnvironmentLacks(f"no folder for the encoder: {'; '.join(refused)}", "make one of them writable")
 
 
 def _installed(name: str, command: str) -> Path:

@@ -1,6 +1,6 @@
 """What the encoder's process and its client say to each other: a line of ASCII JSON a message.
 
-`{"load": path, "threads": n, "by_floats": false}`, once → `{"ready": {"dimension": d, "context_length": t, "reads": by
+`{"load": path, "threads": n}`, once → `{"ready": {"dimension": d, "context_length": t, "reads": by
 what}}`; then `{"texts": […]}` → `{"vectors": base64 of float32, little-endian, one row a text}`. With `"adapters":
 [path or null, …]` there is a row for each of them, for each text. Either may be answered with `{"error": text}`.
 """

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.errors import EnvironmentLacks, TaraError
-from core.files import discard, sha256_of, staging_beside, sync_tree
+from core.files import discard, first_writable, sha256_of, staging_beside, sync_tree
 
 ENGINE = "llama-cpp-python"
 INSTALL_COMMAND = "python -m core.gguf.toolchain install"
@@ -77,7 +77,8 @@ def install_toolchain() -> Path:
         raise EnvironmentLacks(
             f"no converters are pinned for {ENGINE} {engine}", f"pip install {ENGINE}=={max(ARCHIVES, key=_numbers)}"
         )
-    target = _writable_place(engine)
+    target = first_writable(_places(engine), "the converters")
+    discard(target)  # incomplete, or it would have been used
     with tempfile.TemporaryDirectory(prefix="tara-toolchain-") as scratch:
         archive = _download(engine, Path(scratch))
         digest = sha256_of(archive)
@@ -139,21 +140,6 @@ def _places(engine: str) -> tuple[Path, Path]:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = f"llama.cpp-{engine}"
     return Path(sys.prefix) / "share" / "tara" / name, cache / "tara" / name
-
-
-def _writable_place(engine: str) -> Path:
-    refused: list[str] = []
-    for place in _places(engine):
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            discard(place)  # incomplete, or it would have been used
-        except OSError as error:
-            refused.append(str(error))
-            continue
-        if os.access(place.parent, os.W_OK):
-            return place
-        refused.append(f"{place.parent} is not writable")
-    raise EnvironmentLacks(f"no folder for the converters: {'; '.join(refused)}", "make one of them writable")
 
 
 def _complete(folder: Path) -> bool:

@@ -68,7 +68,10 @@ def reference(folder: Path, texts: tuple[str, ...]) -> np.ndarray:
 @pytest.fixture(scope="module")
 def by_floats(encoder_file: Path) -> Iterator[Encoder]:
     """The same file read by llama.cpp, as on a processor without the instructions."""
-    with Encoder(encoder_file, by_floats=True) as running:
+    with Encoder(encoder_file) as running:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TARA_ENCODER_FLOATS", "1")
+            running.start()
         yield running
 
 
@@ -83,7 +86,10 @@ def test_vectors_equal_the_reference(engine: str, least: float, request: pytest.
 
 
 def test_under_an_adapter_both_engines_read_the_same(encoder: Encoder, by_floats: Encoder) -> None:
-    assert (by_floats.reads, by_floats.identity) == ("llama.cpp, in floats (asked for)", encoder.identity)
+    assert (by_floats.reads, by_floats.identity) == (
+        "llama.cpp, in floats (TARA_ENCODER_FLOATS is set)",
+        encoder.identity,
+    )
     ours, theirs = (one.embed_adapted(TEXTS, [ADAPTER])[:, 0] for one in (encoder, by_floats))
     assert (ours * theirs).sum(1).min() > LIKE_BYTES
 
