@@ -36,7 +36,7 @@ MOST_THREADS = 4  # of a text that a person waits for: two take half the time of
 _BLOCK = 1 << 16
 _STARTED = itertools.count()
 # glibc's allocator: one heap for all threads, and what is freed goes back. Saves 3 of 150 MB; others ignore it.
-_SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_MMAP_THRESHOLD_": "65536"}
+_SMALL = {"MALLOC_ARENA_MAX": "1", "MALLOC_TRIM_THRESHOLD_": "4194304", "MALLOC_MMAP_THRESHOLD_": "4194304"}
 
 
 class _Ended(EncoderError):

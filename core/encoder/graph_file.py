@@ -19,7 +19,7 @@ from core.errors import InvalidInput
 from core.gguf.header import Header, read_header
 from core.gguf.inspect import inspect_gguf
 
-FORM = 1  # of the graph: another number, another file
+FORM = 2  # of the graph: another number, another file
 BY_BYTES, BY_FLOATS = "onnxruntime, in bytes", "llama.cpp, in floats"  # how a file is read
 _ARCHITECTURE = "bert"
 _MEAN = (None, 0, 1)  # llama.cpp's number for the mean over the tokens; without one that is taken as well

@@ -18,7 +18,7 @@ from core.errors import TaraError
 from core.files import discard, first_writable, staging_beside, sync_tree, write_atomically
 
 LEAST_LIKENESS = 0.995  # cosine, in the mean over CHECKED, to what llama.cpp makes of the same file
-MEASURED = (  # how large its channels become; six texts or a hundred came to the same
+MEASURED = (  # how far its channels reach; six texts or a hundred came to the same
     "How do I keep a sourdough starter alive while I am away for three weeks?",
     "he said he'd pay me back in March!!! it is NOVEMBER and he isn't even sorry",
     "Write a short poem about the sea for my grandmother's eightieth birthday, please",
