@@ -9,7 +9,7 @@ domains are equal, and "none" is ahead.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from core.routing.words import STOPWORDS, Word, content_stems, stem
@@ -101,12 +101,12 @@ class ContentModel:
                 hits[name][phrase] = max(hits[name].get(phrase, 0.0), held[phrase])
                 keywords[name] += held[phrase]
         scores = {name: math.fsum(own.values()) for name, own in hits.items()}
-        written = {stem(word.text): word.text for word in reversed(words)}
+        first = {stem(word.text): word.text for word in reversed(words)}
+        written = {
+            term: " ".join([first.get(part, part) for part in term.split()]) for term in {*chain(*hits.values())}
+        }
         matched = {
-            name: tuple(
-                " ".join(written.get(part, part) for part in term.split())
-                for term in sorted(own, key=lambda term: (-own[term], term))
-            )
+            name: tuple([written[term] for _, term in sorted([(-weight, term) for term, weight in own.items()])])
             for name, own in hits.items()
         }
         single = [term for term in found if " " not in term]

@@ -19,10 +19,10 @@ import json
 import math
 import zlib
 from array import array
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
-from itertools import pairwise
+from functools import cache, cached_property, lru_cache
 from operator import itemgetter, mul
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +36,9 @@ CASES = Path(__file__).with_name("crisis_cases.txt")
 ORDINARY = Path(__file__).with_name("crisis_ordinary.txt")
 VERSION = 3
 BUCKETS = 8192
+_OF_BUCKETS = BUCKETS - 1  # the bits of a hash that name its bucket
+_HALF = 1 << 31  # a hash from here on counts 1, below -1
+_NOTHING = BUCKETS
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
@@ -55,22 +58,57 @@ def letters(text: str, words: Sequence[Word] | None = None) -> dict[int, float]:
 
     `words` are those of the text from `words.normalise`, where they are known.
     """
+    plus, minus, length = _buckets(text, words)
+    found: dict[int, float] = {}
+    for buckets, sign in ((plus, 1.0), (minus, -1.0)):
+        for bucket in buckets:
+            found[bucket] = found.get(bucket, 0.0) + sign
+    return {bucket: value / length for bucket, value in found.items()}
+
+
+def _buckets(text: str, words: Sequence[Word] | None) -> tuple[list[int], list[int], float]:
+    """The buckets of the features that count there, and of those that count against it; the length of their sum."""
     if words is None or len(text) > MOST_CHARACTERS:
         words = split_words(normalise(text[:MOST_CHARACTERS]))
-    stems = ["<", *(stem(word.text) for word in words), ">"]
-    features = set(stems[1:-1])
-    features.update(f"{one} {other}" for one, other in pairwise(stems))
-    features.update(f"{one} _ {other}" for one, other in zip(stems, stems[2:], strict=False))
-    hashes = {_hash(feature) for feature in features}
-    for word in {word.text for word in words}:
-        hashes.update(_runs(word))
-    found: dict[int, float] = {}
-    so_far = found.get
-    for value in hashes:
-        bucket = value % BUCKETS
-        found[bucket] = so_far(bucket, 0.0) + (1.0 if value >> 31 else -1.0)
-    length = math.sqrt(sum(value * value for value in found.values())) or 1.0
-    return {bucket: value / length for bucket, value in found.items()}
+    read = [_BEGIN, *(_read_word(word.text) for word in words), _END]
+    for_it: set[int] = set()
+    against: set[int] = set()
+    for _, _, more, less in read:
+        for_it.update(more)
+        against.update(less)
+    stems = [own for own, _, _, _ in read]
+    numbers = [number for _, number, _, _ in read]
+    pairs = {*map(zlib.crc32, stems[1:], numbers)}
+    pairs.update(zlib.crc32(b" _" + after, number) for after, number in zip(stems[2:], numbers, strict=False))
+    for_it.update([number for number in pairs if number >= _HALF])
+    against.update([number for number in pairs if number < _HALF])
+    plus, minus = ([number & _OF_BUCKETS for number in numbers] for numbers in (for_it, against))
+    ups, downs = Counter(plus), Counter(minus)
+    # Of the squares of what each bucket has: (up - down)².
+    squares = sum(map(mul, ups.values(), ups.values())) + sum(map(mul, downs.values(), downs.values()))
+    squares -= 2 * sum(ups[bucket] * downs[bucket] for bucket in ups.keys() & downs.keys())
+    return plus, minus, math.sqrt(squares) or 1.0
+
+
+class _ReadWord(NamedTuple):
+    """What a text's features are made of, of one word."""
+
+    stem: bytes  # behind a space
+    number: int  # the hash of the stem
+    for_it: tuple[int, ...]  # hashes of the stem and of runs of letters, those that count 1
+    against: tuple[int, ...]  # those that count -1
+
+
+@lru_cache(maxsize=4096)  # most words of a message were in one before
+def _read_word(word: str) -> _ReadWord:
+    own = stem(word).encode("utf-8", "replace")
+    number = zlib.crc32(own)
+    hashes = {number, *_runs(word)}
+    for_it = tuple(one for one in hashes if one >= _HALF)
+    return _ReadWord(b" " + own, number, for_it, tuple(one for one in hashes if one < _HALF))
+
+
+_BEGIN, _END = (_ReadWord(b" " + mark, zlib.crc32(mark), (), ()) for mark in (b"<", b">"))
 
 
 def _runs(word: str) -> list[int]:
@@ -78,7 +116,7 @@ def _runs(word: str) -> list[int]:
     whole = f"^{word}$"
     if not word.isascii():
         return [_hash("#" + whole[at : at + size]) for size in _LENGTHS for at in range(len(whole) - size + 1)]
-    # The same by bytes, with the "#" read already: most of the time a message's letters take goes by here.
+    # The same by bytes, with the "#" read already: most of the time a new word's letters take goes by here.
     data = whole.encode("ascii")
     return [zlib.crc32(data[at : at + size], _MARK) for size in _LENGTHS for at in range(len(data) - size + 1)]
 
@@ -111,7 +149,7 @@ class Model:
     meaning: tuple[Sequence[float], ...]  # a row a class: the weights of the vector, then the bias
     hidden: tuple[Sequence[float], ...]  # a row a hidden unit: the weights of the plain vector, then the bias
     subject: tuple[Sequence[float], ...]  # a row a class: the weights of the hidden units, then the bias
-    letters: tuple["Packed", ...]  # a row a class: the weights of the buckets
+    letters: tuple["Packed", ...]  # a row a class: the weights of the buckets, and 0 for the bucket _NOTHING
     fitted: dict[str, Any]  # how the three and the expressions come together, and the thresholds
 
     def meaning_scores(self, embedding: Sequence[float]) -> list[float]:
@@ -132,12 +170,13 @@ class Model:
 
     def letter_scores(self, text: str, words: Sequence[Word] | None = None) -> list[float]:
         """The logit of each class of the third reading; `words` are those of the text where they are known."""
-        found = letters(text, words)
-        if not found:
-            return [row.bias for row in self.letters]
-        values = [*found.values(), 0.0]
-        of_them = itemgetter(*found, 0)  # of two and more, so that it is a tuple whatever was found
-        return [row.scale * sum(map(mul, of_them(row.numbers), values)) + row.bias for row in self.letters]
+        plus, minus, length = _buckets(text, words)
+        # Of at least two, so that what they are taken from gives a tuple.
+        of_plus, of_minus = (itemgetter(*buckets, _NOTHING, _NOTHING) for buckets in (plus, minus))
+        return [
+            row.scale * (sum(of_plus(row.numbers)) - sum(of_minus(row.numbers))) / length + row.bias
+            for row in self.letters
+        ]
 
     def probability(self, wording: Wording, vectors: CrisisVectors | None) -> tuple[float, str]:
         """The calibrated probability that a text is a crisis, and the kind it would be.
@@ -202,7 +241,7 @@ def load_model() -> Model:
         meaning=tuple(_unpacked(row) for row in data["meaning"]),
         hidden=tuple(_unpacked(row) for row in data["hidden"]),
         subject=tuple(_unpacked(row) for row in data["subject"]),
-        letters=tuple(_read(row) for row in data["letters"]),
+        letters=tuple(_with_nothing(_read(row)) for row in data["letters"]),
         fitted=data["fitted"],
     )
 
@@ -224,6 +263,10 @@ class Packed(NamedTuple):
 
 def _read(row: dict[str, Any]) -> Packed:
     return Packed(array("b", base64.b64decode(row["weights"])), float(row["scale"]), float(row["bias"]))
+
+
+def _with_nothing(row: Packed) -> Packed:
+    return row._replace(numbers=row.numbers + array("b", [0]))
 
 
 def _unpacked(row: dict[str, Any]) -> list[float]:

@@ -1,13 +1,13 @@
 """What the words of a message say of a crisis: expressions someone thought of, in `crisis.txt` and, for languages other
 than English, in `crisis_languages.txt`; and the classifier's reading of its letters."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
 from core.routing.crisis_model import load_model
+from core.routing.expressions import Expressions
 from core.routing.words import STOPWORDS, Word, split_words
 
 SUICIDE, SELF_HARM, ABUSE, MEDICAL, DANGER = "suicide", "self-harm", "abuse", "medical emergency", "danger now"
@@ -29,17 +29,17 @@ _CALLS_FOR_HELP = frozenset((
 
 
 @cache  # compiled at the first message, not when the console starts
-def _expressions() -> dict[str, re.Pattern[str]]:
-    """The expressions of each section of `crisis.txt`, joined to one pattern."""
-    return {name: re.compile("|".join(lines)) for name, lines in _sections(_EXPRESSIONS).items()}
+def _expressions() -> dict[str, Expressions]:
+    """The expressions of each section of `crisis.txt`."""
+    return {name: Expressions(lines) for name, lines in _sections(_EXPRESSIONS).items()}
 
 
 @cache
-def _of_languages() -> tuple[tuple[str, ...], dict[str, re.Pattern[str]]]:
-    """The keys of `crisis_languages.txt`, and the expressions of each of its other sections, joined to one pattern."""
+def _of_languages() -> tuple[tuple[str, ...], dict[str, Expressions]]:
+    """The keys of `crisis_languages.txt`, and the expressions of each of its other sections."""
     sections = _sections(_LANGUAGES)
     keys = tuple(sections.pop(_KEYS))
-    return keys, {name: re.compile("|".join(lines)) for name, lines in sections.items()}
+    return keys, {name: Expressions(lines) for name, lines in sections.items()}
 
 
 def _sections(path: Path) -> dict[str, list[str]]:
@@ -154,7 +154,7 @@ class CrisisWording:
         return self._lower.translate(_BARE)
 
     @cached_property
-    def _elsewhere(self) -> Mapping[str, re.Pattern[str]]:
+    def _elsewhere(self) -> Mapping[str, Expressions]:
         """The expressions of other languages that might match, by section."""
         keys, expressions = _of_languages()
         could = max(self._bare, default="") >= _DEVANAGARI or any(key in self._bare for key in keys)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,17 +234,17 @@ class Router:
         )
         quality, no_quality = terms.quality_terms(self._measured)
         least = self._settings["near_best"] * max(content.values())
+        of_terms = [weights[name] for name in TERMS]
         made: list[Candidate] = []
         for name in self.domains:
             notes = [terms.SPEED_NOT_MEASURED] if name in no_speed else []
             notes += [terms.QUALITY_NOT_MEASURED] if name in no_quality else []
-            four = {"content": content[name], "emotion": feeling[name], "speed": speed[name], "quality": quality[name]}
-            total = math.fsum(weights[key] * four[key] for key in TERMS)
+            four = content[name], feeling[name], speed[name], quality[name]
             made.append(
                 Candidate(
                     name,
-                    **four,
-                    total=total,
+                    *four,
+                    total=math.fsum(map(mul, of_terms, four)),
                     near_best=content[name] >= least,
                     notes=tuple(notes),
                     matched=evidence.matched[name],

@@ -98,6 +98,7 @@ class Speller:
         for word in self._own - _ranks().keys():
             self._sounds.setdefault(skeleton(word), []).append(word)
         self._all = self._own.union(_ranks())
+        self._right = self._all - _SHORTHAND.keys()
         self._nearest = lru_cache(maxsize=1024)(self._search)
 
     def warm(self) -> None:
@@ -108,18 +109,14 @@ class Speller:
         """`text` with its misspelled words put right; as it is where it holds few of them, or little else."""
         if len(text) > MOST_CHARACTERS:
             return text
-        found = [(match.group(), match.start(), match.end()) for match in _TOKEN.finditer(text)]
-        unknown = [one for one in found if not self._known(one[0])]
-        if len(unknown) < LEAST_WRONG or len(unknown) > MOST_WRONG * len(found):
+        words = _TOKEN.findall(text)
+        unknown = [word for word in words if word not in self._right and not self._known(word)]
+        if len(unknown) < LEAST_WRONG or len(unknown) > MOST_WRONG * len(words):
             return text
-        right = {word: near for word, _, _ in unknown if (near := self._nearest(word)) is not None}
-        if sum(word in right for word, _, _ in unknown) < LEAST_WRONG:
+        right = {word: near for word in unknown if (near := self._nearest(word)) is not None}
+        if sum(word in right for word in unknown) < LEAST_WRONG:
             return text
-        parts, at = [], 0
-        for word, start, end in found:
-            parts += [text[at:start], right.get(word) or _SHORTHAND.get(word, word)]
-            at = end
-        return "".join([*parts, text[at:]])
+        return _TOKEN.sub(lambda match: right.get(match[0]) or _SHORTHAND.get(match[0], match[0]), text)
 
     def _known(self, word: str) -> bool:
         """Words with capitals are names or shouted; both are left alone."""
@@ -127,10 +124,7 @@ class Speller:
             return word not in _SHORTHAND
         if word in _SHORTHAND:
             return False
-        ranks = _ranks()
-        if word in ranks or word in self._own:
-            return True
-        return word.endswith("s") and (word[:-1] in ranks or word[:-1] in self._own)
+        return word in self._all or (word.endswith("s") and word[:-1] in self._all)
 
     def _search(self, word: str) -> str | None:
         """The known word that is most likely meant; None where none is near."""

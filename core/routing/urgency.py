@@ -1,6 +1,6 @@
 """How urgent a message says it is, from precise words only."""
 
-import re
+from core.routing.expressions import Expressions
 
 # An emergency is one that somebody says there is, not one that plans, kits, services and lighting are named after: the
 # word ends what is said, or what follows goes on about it.
@@ -14,40 +14,41 @@ _SAID = (
 )
 _CALLED = rf"(?:^|[.!?,;:] ?|\bhelp,? )(?:an )?emergency\b{_GOES_ON}"
 
-_LEVELS: tuple[tuple[int, re.Pattern[str]], ...] = (
+_LEVELS = (
     (
         3,
-        re.compile(
-            rf"{_SAID}|{_CALLED}|\blife or death\b|\bevery second counts\b|\bbefore it'?s too late\b",
-        ),
+        Expressions((
+            _SAID, _CALLED, r"\blife or death\b", r"\bevery second counts\b", r"\bbefore it'?s too late\b",
+        )),
     ),
     (
         2,
-        re.compile(
-            r"\burgent(?:ly)?\b|\basap\b|\bas soon as possible\b|\bimmediately\b|\bright now\b|\bright away\b"
-            r"|\bat once\b|\bthis (?:instant|minute|second)\b|\bhelp (?:me |us )?now\b|\bneed (?:\w+ ){1,3}now\b"
-            r"|\bno time to (?:lose|waste)\b|\bhurry\b"
-        ),
+        Expressions((
+            r"\burgent(?:ly)?\b", r"\basap\b", r"\bas soon as possible\b", r"\bimmediately\b", r"\bright now\b",
+            r"\bright away\b", r"\bat once\b", r"\bthis (?:instant|minute|second)\b", r"\bhelp (?:me |us )?now\b",
+            r"\bneed (?:\w+ ){1,3}now\b", r"\bno time to (?:lose|waste)\b", r"\bhurry\b",
+        )),
     ),
     (
         1,
-        re.compile(
+        Expressions((
             r"\b(?:by|until|due|needs?|needed|must be|(?:have|has|had|got) to|gotta|finish|submit|deliver"
-            r"|hand (?:it )?in)\b[^.!?,]{0,60}?\b(?:today|tonight)\b|\bby tomorrow\b|\bdue tomorrow\b"
-            r"|\bin (?:an|one|two|\d{1,2}) (?:hours?|minutes?)\b"
-            r"|\bquickly\b|\bdeadline\b|\brunning out of time\b|\bas fast as (?:possible|you can)\b"
-        ),
+            r"|hand (?:it )?in)\b[^.!?,]{0,60}?\b(?:today|tonight)\b",
+            r"\bby tomorrow\b", r"\bdue tomorrow\b", r"\bin (?:an|one|two|\d{1,2}) (?:hours?|minutes?)\b",
+            r"\bquickly\b", r"\bdeadline\b", r"\brunning out of time\b", r"\bas fast as (?:possible|you can)\b",
+        )),
     ),
-)
-_DENIED = re.compile(
+)  # fmt: skip
+_DENIED = Expressions((
     r"\b(?:not|isn't|isnt|nothing|never|no|without|non)(?: |-)(?:so |very |really |that |any |an |at all |in a )?"
-    r"(?:urgent(?:ly)?|emergency|immediately|asap|hurry|rush|right now|right away|today)\b|\bno deadline\b"
-)
+    r"(?:urgent(?:ly)?|emergency|immediately|asap|hurry|rush|right now|right away|today)\b",
+    r"\bno deadline\b",
+))  # fmt: skip
 # "Right now" that only tells when: at the beginning of what somebody tells, or in a question about how things are.
-_PRESENT = re.compile(
-    r"(?:^|(?<=[.!?] ))right now,? (?:i|i'm|im|we|we're|my|our|the|it|it's|he|she|they)\b"
-    r"|(?:^|(?<=[.!?] ))(?:what|who|where|which|how)(?:'s| is| are| far| many| much| old| long)\b[^.!?]*\bright now\b"
-)
+_PRESENT = Expressions((
+    r"(?:^|(?<=[.!?] ))right now,? (?:i|i'm|im|we|we're|my|our|the|it|it's|he|she|they)\b",
+    r"(?:^|(?<=[.!?] ))(?:what|who|where|which|how)(?:'s| is| are| far| many| much| old| long)\b[^.!?]*\bright now\b",
+))  # fmt: skip
 NAMES = ("none", "soon", "urgent", "emergency")
 
 

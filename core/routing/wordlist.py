@@ -62,8 +62,12 @@ def read_wording(text: str, words: list[Word]) -> Wording:
     denied: set[str] = set()
     at = 0
     while at < len(words):
-        found = [e for e in _TABLE.get(words[at].text, ()) if tuple(w.text for w in words[at : at + len(e[0])]) == e[0]]
-        size = len(found[0][0]) if found else 1
+        could = _TABLE.get(words[at].text, ())
+        found = [e for e in could if tuple(w.text for w in words[at : at + len(e[0])]) == e[0]]
+        if not found:
+            at += 1
+            continue
+        size = len(found[0][0])
         negated, factor = _emphasis(words, at)
         if words[at].capitals and not shouting:
             factor *= _CAPITALS

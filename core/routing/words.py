@@ -3,8 +3,8 @@
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _BREAK = re.compile(r"[.!?;:,\n()—–]|\bbut\b|\bhowever\b|\balthough\b", re.IGNORECASE)
@@ -43,8 +43,7 @@ STOPWORDS = listed(
 )
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word of a message. `clause` counts from 0 and rises at punctuation and at "but"."""
 
     text: str  # lower case, plain apostrophes
