@@ -27,7 +27,8 @@ class Weights:
     def __init__(self, path: Path, mode: Literal["r", "r+"] = "r", *, rounded: bool = False) -> None:
         self.header, self._rounded = read_header(path), rounded
         self.tensors = {tensor.name: tensor for tensor in self.header.tensors}
-        self._bytes = np.memmap(path, dtype=np.uint8, mode=mode)
+        # As a plain array: slicing a memmap takes as long as reading a row.
+        self._bytes = np.asarray(np.memmap(path, dtype=np.uint8, mode=mode))
 
     def whole(self, tensor: TensorInfo) -> Rows:
         """A matrix as it is, [rows, columns]."""

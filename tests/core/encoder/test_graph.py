@@ -152,11 +152,37 @@ def test_channels_are_made_even_and_the_product_stays() -> None:
     chance = np.random.default_rng(5)
     x = chance.normal(size=(20, 8)).astype(np.float32) * np.array([1, 1, 1, 40, 1, 1, 0.1, 1], np.float32)
     weight = chance.normal(size=(5, 8)).astype(np.float32)
-    by = divisors(np.abs(x).max(axis=0), weight)
+    reached = np.stack([x.min(axis=0), x.max(axis=0)])
+    by = divisors(reached, weight)
     assert np.allclose((x / by) @ (weight * by).T, x @ weight.T, atol=1e-4)
     even, uneven = (np.abs(one).max(axis=0) for one in (x / by, x))
     assert even.max() / even.min() < 0.2 * uneven.max() / uneven.min()
-    assert np.isfinite(divisors(np.zeros(8, np.float32), np.zeros((5, 8), np.float32))).all()
+    assert np.isfinite(divisors(np.zeros((2, 8), np.float32), np.zeros((5, 8), np.float32))).all()
+
+
+@pytest.mark.parametrize("adapter", [None, ADAPTER])
+def test_texts_unlike_those_a_graph_was_made_from_are_read_as_in_floats(
+    encoder_file: Path, monkeypatch: pytest.MonkeyPatch, adapter: Path | None
+) -> None:
+    texts = [
+        "我的电脑打不开了" * 5,
+        "😀😭🔥" * 20,
+        "\x00\x01",
+        "",
+        "!" * 40,
+        "the " * 250,
+        "a" * 300,
+        "Не знаю",
+        "1e-12 " * 30,
+    ]
+    with Encoder(encoder_file) as by_bytes:
+        found = by_bytes.embed_adapted(texts, [adapter])[:, 0]
+        assert by_bytes.reads.startswith(BY_BYTES if processor_suits() else BY_FLOATS)
+    monkeypatch.setenv("TARA_ENCODER_FLOATS", "1")
+    with Encoder(encoder_file) as by_floats:
+        expected = by_floats.embed_adapted(texts, [adapter])[:, 0]
+        assert by_floats.reads.startswith(BY_FLOATS)
+    assert (found * expected).sum(1).min() > 0.99
 
 
 def test_what_is_done_meanwhile_is_done_once_and_its_faults_lose_no_answer(encoder: Encoder) -> None:
