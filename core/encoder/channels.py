@@ -41,8 +41,8 @@ def reached(weights: Mapping[str, Floats], shape: Shape, texts: Iterable[Floats]
 
 
 def divisors(reached: Floats, weight: Floats) -> Floats:
-    """What to divide each channel by, [d], which `reached` [2, d] so far; `weight` [out, d] is multiplied by the
-    same."""
+    """What to divide each channel by, [d], and to multiply `weight` [out, d] by; `reached` [2, d] is what is least and
+    most in each."""
     heaviest = np.maximum(np.abs(weight).max(axis=0), _LEAST)
     found = np.maximum(np.abs(reached).max(axis=0), _LEAST) ** _SHARE / heaviest ** (1 - _SHARE)
     return np.asarray(found / found.mean(), np.float32)

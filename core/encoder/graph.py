@@ -30,7 +30,7 @@ from core.gguf.weights import Weights
 _LAST = np.array([-1], np.int64)
 _FIRST = np.array([0], np.int64)
 _LEAST_OF_GELU = -0.17
-_BEYOND = 1.05  # how much further than the texts that were read what is read may reach
+_BEYOND = 1.05  # times as far as the texts reached that were read, one scale reaches; what is beyond is cut
 _TINY = float(np.finfo(np.float32).tiny)
 _MICROSOFT = "com.microsoft"  # operators of onnxruntime
 # Of the standard's operators and of the file: what onnxruntime 1.32 and those before it read.
@@ -131,13 +131,13 @@ class _Builder:
         y = self.node("Transpose", y, perm=[1, 0, 2])
         y = self.node("Reshape", y, self.constant("joined", np.array([0, size], np.int64)))
         last = f"{name}attn_output"
-        y = self.of_all(y, last, self._reached[last], *self.linear(last))
+        y = self.of_all(y, last, self._reached[last], *self.weight_and_bias(last))
         x = self.norm(self.node("Add", y, x), f"{last}_norm")
-        y = self.node("Gelu", self.evened(x, f"{name}ffn", *self.linear(f"{name}ffn_up")))
-        y = self.of_each(y, f"{name}ffn_down", _LEAST_OF_GELU, *self.linear(f"{name}ffn_down"))
+        y = self.node("Gelu", self.evened(x, f"{name}ffn", *self.weight_and_bias(f"{name}ffn_up")))
+        y = self.of_each(y, f"{name}ffn_down", _LEAST_OF_GELU, *self.weight_and_bias(f"{name}ffn_down"))
         return self.norm(self.node("Add", y, x), f"{name}layer_output_norm")
 
-    def linear(self, name: str) -> tuple[Floats, Floats]:
+    def weight_and_bias(self, name: str) -> tuple[Floats, Floats]:
         return self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
 
     def evened(self, x: str, name: str, weight: Floats, bias: Floats) -> str:
@@ -149,11 +149,11 @@ class _Builder:
     def of_all(self, x: str, name: str, reached: Floats, weight: Floats, bias: Floats) -> str:
         """The product with a weight of what is made bytes with one scale for all rows, which reaches so far."""
         least, most = _BEYOND * min(0.0, float(reached[0].min())), _BEYOND * max(0.0, float(reached[1].max()))
-        size = max(most - least, _TINY)
+        size = max(most - least, 255 * _TINY)
         scale = self.constant(f"{name}.scale", np.array(size / 255, np.float32))
         zero = self.constant(f"{name}.zero", np.array(round(-least / size * 255), np.uint8))
         rows = self.node("QuantizeLinear", x, scale, zero)
-        weights, steps, added = self.parts(name, *_in_bytes(weight), bias)
+        weights, steps, added = self.stored(name, *_in_bytes(weight), bias)
         return self.node("MatMulIntegerToFloat", rows, weights, scale, steps, zero, "", added, domain=_MICROSOFT)
 
     def of_each(self, x: str, name: str, least: float, weight: Floats, bias: Floats) -> str:
@@ -164,12 +164,13 @@ class _Builder:
         rows = self.node("QuantizeLinear", self.node("Sub", x, zero), self.node("Squeeze", scale, last), axis=0)
         whole, by = _in_bytes(weight)
         sums = np.float32(least) * whole.sum(axis=0, dtype=np.float32) * by
-        weights, steps, added = self.parts(name, whole, by, bias + sums)
+        weights, steps, added = self.stored(name, whole, by, bias + sums)
         one = self.constant("one", np.array(1, np.float32))
         y = self.node("MatMulIntegerToFloat", rows, weights, one, steps, domain=_MICROSOFT)
         return self.node("Add", self.node("Mul", y, scale), added)
 
-    def parts(self, name: str, whole: npt.NDArray[np.int8], steps: Floats, bias: Floats) -> tuple[str, str, str]:
+    def stored(self, name: str, whole: npt.NDArray[np.int8], steps: Floats, bias: Floats) -> tuple[str, str, str]:
+        """A weight in bytes, its outputs' steps and a bias as constants."""
         return (
             self.constant(f"{name}.weight", whole),
             self.constant(f"{name}.steps", steps),

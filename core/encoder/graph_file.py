@@ -102,6 +102,20 @@ def graph_places(gguf: Path, adapter: Path | None) -> list[Path]:
     return [installed, cached] if gguf.resolve().parent == installed.parent.resolve() else [cached]
 
 
+def kept_by(gguf: Path) -> str:
+    """By what a file is read, as a word for the names of files that keep what was read. Raises InvalidInput for no
+    GGUF."""
+    graph = known_graph(gguf)
+    return f"bytes-{FORM}" if graph is None or graph.file is not None else "floats"
+
+
+def older_forms(graph: Path) -> list[Path]:
+    """What an older program made in place of a graph and beside it: graphs, and why there was none."""
+    stem, _, _ = graph.name.partition(".")
+    found = ((path, re.fullmatch(r"\.bytes-(\d+)", Path(path.stem).suffix)) for path in graph.parent.glob(f"{stem}.*"))
+    return [path for path, form in found if form and int(form[1]) < FORM]
+
+
 def refusal_of(graph: Path) -> Path:
     """Where it is written why a graph was made and not kept."""
     return graph.with_suffix(".unlike")

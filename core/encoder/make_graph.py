@@ -13,12 +13,12 @@ from core.encoder.channels import reached
 from core.encoder.embeddings import Embeddings
 from core.encoder.engine import Engine
 from core.encoder.graph import graph_of, read_weights
-from core.encoder.graph_file import graph_places, refusal_of
+from core.encoder.graph_file import graph_places, older_forms, refusal_of
 from core.errors import TaraError
 from core.files import discard, first_writable, staging_beside, sync_tree, write_atomically
 
 LEAST_LIKENESS = 0.995  # cosine, in the mean over CHECKED, to what llama.cpp makes of the same file
-MEASURED = (  # how far its channels reach; six texts or a hundred came to the same
+MEASURED = (  # how far its channels reach; these, or a hundred, came to the same cosine
     "How do I keep a sourdough starter alive while I am away for three weeks?",
     "he said he'd pay me back in March!!! it is NOVEMBER and he isn't even sorry",
     "Write a short poem about the sea for my grandmother's eightieth birthday, please",
@@ -59,6 +59,8 @@ def make(gguf: Path, adapter: Path | None) -> None:
             return
         sync_tree(staged)
         os.replace(staged, target)
+        for old in older_forms(target):
+            discard(old)
     finally:
         discard(staged)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.catalog.hashes import cache_file
 from core.encoder.client import Encoder
+from core.encoder.graph_file import kept_by
 from core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -21,8 +22,7 @@ log = logging.getLogger(__name__)
 
 
 class RememberingEncoder:
-    """An encoder that keeps what it read in the user's cache folder, in half precision, whichever of its
-    engines it was read by."""
+    """An encoder that keeps what it read in the user's cache folder, in half precision, apart by how it was read."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
@@ -31,6 +31,11 @@ class RememberingEncoder:
     def identity(self) -> str:
         """SHA-256 of the encoder's file."""
         return self._encoder.identity
+
+    @property
+    def kept_by(self) -> str:
+        """By what its file is read, as `graph_file.kept_by`."""
+        return kept_by(self._encoder.gguf)
 
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that would have to be read now, each once."""
@@ -53,7 +58,7 @@ class RememberingEncoder:
 
     @property
     def _file(self) -> Path:
-        return cache_file().parent / f"vectors-{self.identity[:16]}.json"
+        return cache_file().parent / f"vectors-{self.identity[:16]}-{self.kept_by}.json"
 
     def _load(self) -> dict[str, Any]:
         try:

@@ -12,6 +12,7 @@ from core.catalog.model import Settings
 from core.chat.holdings import Holdings
 from core.deploy.current import release_folder
 from core.encoder.client import Encoder, configured_encoder
+from core.encoder.graph_file import kept_by
 from core.encoder.remembered import RememberingEncoder
 from core.errors import InvalidInput, Refused, TaraError
 from core.files import write_atomically
@@ -71,7 +72,8 @@ def desk_of_domains(workspace: Workspace, names: str, say: Callable[[str], None]
 def _made(wanted: RoutingSet, setting: str, say: Callable[[str], None]) -> dict[str, Any]:
     """Routing data of a set, from the cache folder where it was made before."""
     encoder = _encoder(setting)
-    path = _folder() / f"{wanted.key(encoder.identity if encoder is not None else None)}.json"
+    read_by = f"{encoder.identity} {kept_by(encoder.gguf)}" if encoder is not None else None
+    path = _folder() / f"{wanted.key(read_by)}.json"
     if path.is_file():
         try:
             return load_routing_data(path)

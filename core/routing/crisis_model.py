@@ -35,13 +35,14 @@ ADAPTER = Path(__file__).with_name("crisis_adapter.gguf")
 CASES = Path(__file__).with_name("crisis_cases.txt")
 ORDINARY = Path(__file__).with_name("crisis_ordinary.txt")
 VERSION = 3
-BUCKETS = 8192
+BUCKETS = 8192  # a power of two
 _OF_BUCKETS = BUCKETS - 1  # the bits of a hash that name its bucket
 _HALF = 1 << 31  # a hash from here on counts 1, below -1
 _NOTHING = BUCKETS
 WORDED = 0.3  # the probability from which a message is a crisis that an expression takes for one
 MOST_CHARACTERS = 4000  # of a text that letters are read from
 _LENGTHS = (3, 4, 5)  # of runs of letters
+_USUAL_WORD = 40  # letters of a word that is worth remembering: a kilobyte
 _MARK = zlib.crc32(b"#")
 # Two: a text's plain sentence vector, and that under the gate's adapter, None where the other readings leave no doubt.
 CrisisVectors = Sequence[Sequence[float] | None]
@@ -70,7 +71,7 @@ def _buckets(text: str, words: Sequence[Word] | None) -> tuple[list[int], list[i
     """The buckets of the features that count there, and of those that count against it; the length of their sum."""
     if words is None or len(text) > MOST_CHARACTERS:
         words = split_words(normalise(text[:MOST_CHARACTERS]))
-    read = [_BEGIN, *(_read_word(word.text) for word in words), _END]
+    read = [_BEGIN, *(_known_word(word.text) for word in words), _END]
     for_it: set[int] = set()
     against: set[int] = set()
     for _, _, more, less in read:
@@ -80,9 +81,9 @@ def _buckets(text: str, words: Sequence[Word] | None) -> tuple[list[int], list[i
     numbers = [number for _, number, _, _ in read]
     pairs = {*map(zlib.crc32, stems[1:], numbers)}
     pairs.update(zlib.crc32(b" _" + after, number) for after, number in zip(stems[2:], numbers, strict=False))
-    for_it.update([number for number in pairs if number >= _HALF])
-    against.update([number for number in pairs if number < _HALF])
-    plus, minus = ([number & _OF_BUCKETS for number in numbers] for numbers in (for_it, against))
+    for_it.update([one for one in pairs if one >= _HALF])
+    against.update([one for one in pairs if one < _HALF])
+    plus, minus = ([one & _OF_BUCKETS for one in hashes] for hashes in (for_it, against))
     ups, downs = Counter(plus), Counter(minus)
     # Of the squares of what each bucket has: (up - down)².
     squares = sum(map(mul, ups.values(), ups.values())) + sum(map(mul, downs.values(), downs.values()))
@@ -99,7 +100,15 @@ class _ReadWord(NamedTuple):
     against: tuple[int, ...]  # those that count -1
 
 
+def _known_word(word: str) -> _ReadWord:
+    return _remembered(word) if len(word) <= _USUAL_WORD else _read_word(word)
+
+
 @lru_cache(maxsize=4096)  # most words of a message were in one before
+def _remembered(word: str) -> _ReadWord:
+    return _read_word(word)
+
+
 def _read_word(word: str) -> _ReadWord:
     own = stem(word).encode("utf-8", "replace")
     number = zlib.crc32(own)

@@ -1,7 +1,7 @@
 """What the words of a message say of a crisis: expressions someone thought of, in `crisis.txt` and, for languages other
 than English, in `crisis_languages.txt`; and the classifier's reading of its letters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -18,9 +18,7 @@ _FIGURE, _OUTSIDE, _PERSONAL, _PAST, _NOW = "figure of speech", "from outside", 
 _THING, _HARM = "asks about a thing", "harm"
 _CERTAIN = "certain "
 _EXPRESSIONS, _LANGUAGES = Path(__file__).with_name("crisis.txt"), Path(__file__).with_name("crisis_languages.txt")
-_KEYS = "keys"
 _BARE = str.maketrans("áàâãäåéèêëíìîïóòôõöúùûüñç", "aaaaaaeeeeiiiiooooouuuunc")
-_DEVANAGARI = "\u0900"  # its first letter; nothing before it needs the keys' test
 # What may stand beside an emergency that is said and still leave it open which it is.
 _CALLS_FOR_HELP = frozenset((
     "help", "please", "need", "now", "urgent", "urgently", "immediately", "quick", "quickly", "fast", "hurry", "asap",
@@ -28,18 +26,16 @@ _CALLS_FOR_HELP = frozenset((
 ))  # fmt: skip
 
 
-@cache  # compiled at the first message, not when the console starts
+@cache  # read at the first message, not when the console starts
 def _expressions() -> dict[str, Expressions]:
     """The expressions of each section of `crisis.txt`."""
     return {name: Expressions(lines) for name, lines in _sections(_EXPRESSIONS).items()}
 
 
 @cache
-def _of_languages() -> tuple[tuple[str, ...], dict[str, Expressions]]:
-    """The keys of `crisis_languages.txt`, and the expressions of each of its other sections."""
-    sections = _sections(_LANGUAGES)
-    keys = tuple(sections.pop(_KEYS))
-    return keys, {name: Expressions(lines) for name, lines in sections.items()}
+def _of_languages() -> dict[str, Expressions]:
+    """The expressions of each section of `crisis_languages.txt`."""
+    return {name: Expressions(lines) for name, lines in _sections(_LANGUAGES).items()}
 
 
 def _sections(path: Path) -> dict[str, list[str]]:
@@ -88,19 +84,15 @@ class CrisisWording:
             if match := _expressions()[_CERTAIN + kind].search(self._lower):
                 return Crisis(kind, match.group())
         for kind in WORDED:
-            expression = self._elsewhere.get(_CERTAIN + kind)
-            if expression is not None and (match := expression.search(self._bare)):
+            expressions = _of_languages().get(_CERTAIN + kind)
+            if expressions is not None and (match := expressions.search(self._bare)):
                 return Crisis(kind, match.group())
         return None
 
     @cached_property
     def said(self) -> Crisis | None:
         """The words by which somebody says that there is an emergency now, whichever it is."""
-        match = None
-        if "emergency" in self._lower or "death" in self._lower:
-            match = _expressions()[EMERGENCY].search(self._lower)
-        if match is None and (expression := self._elsewhere.get(EMERGENCY)) is not None:
-            match = expression.search(self._bare)
+        match = _expressions()[EMERGENCY].search(self._lower) or _of_languages()[EMERGENCY].search(self._bare)
         return Crisis(EMERGENCY, match.group().strip()) if match and not self.excused else None
 
     @cached_property
@@ -152,13 +144,6 @@ class CrisisWording:
     @cached_property
     def _bare(self) -> str:
         return self._lower.translate(_BARE)
-
-    @cached_property
-    def _elsewhere(self) -> Mapping[str, Expressions]:
-        """The expressions of other languages that might match, by section."""
-        keys, expressions = _of_languages()
-        could = max(self._bare, default="") >= _DEVANAGARI or any(key in self._bare for key in keys)
-        return expressions if could else {}
 
 
 def _from_outside_or_past(lower: str) -> bool:

@@ -2,7 +2,7 @@
 
 An expression can only match a text that holds certain letters: "want to (?:die|be dead)" needs "want to " and one of
 "die" and "be dead". A text is asked for those first, which takes a small part of the time of trying the expression (as
-RE2 does with sets of expressions; Cox, "Regular Expression Matching with a Trigram Index", 2012).
+RE2's FilteredRE2 does; Cox, "Regular Expression Matching with a Trigram Index", 2012).
 """
 
 import re
@@ -20,13 +20,13 @@ Needles = frozenset[str]  # one of them is in every text that matches
 
 
 class Expressions:
-    """Alternatives, in the order in which they are tried, as `re.compile("|".join(lines))` has them, for texts in lower
-    case. Their groups cannot be asked for."""
+    """Alternatives, in the order in which they are tried, as `re.compile("|".join(lines))` has them. Their groups
+    cannot be asked for."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        """Raises re.error for what cannot be read as an expression, ValueError for one that sets flags."""
-        self.lines = tuple(lines)
-        self._lines = tuple(_Line(line) for line in self.lines)
+        """Raises re.error for what cannot be read as an expression, ValueError for one that would be another among
+        others: with flags for the whole, named groups, references to groups."""
+        self._lines = tuple(_Line(line) for line in lines)
         self._joined = lru_cache(maxsize=128)(_join)
         self._first: dict[str, list[int]] = {}  # by a needle of those looked for first, the lines that it may be for
         for at, line in enumerate(self._lines):
@@ -76,11 +76,11 @@ def _join(lines: Sequence[str]) -> re.Pattern[str]:
 def needed(expression: str) -> tuple[Needles, ...]:
     """What a text must hold for an expression to match, one of each; what is rarest, probably, first.
 
-    Raises re.error for what cannot be read as one, ValueError for one that sets flags: letters would be others too.
+    Raises as `Expressions`.
     """
     parsed = _parser.parse(expression)
-    if parsed.state.flags & ~re.UNICODE:
-        raise ValueError(f"an expression with flags of its own: {expression}")
+    if parsed.state.flags & ~re.UNICODE or parsed.state.groupdict:
+        raise ValueError(f"an expression with flags or names of its own: {expression}")
     found = {_shortest(needles) for needles in _of_sequence(parsed)}
     return tuple(sorted(found, key=_commonness))
 
@@ -102,6 +102,8 @@ def _of_sequence(parsed: Any) -> list[Needles]:
 
 
 def _of_part(kind: Any, value: Any) -> list[Needles]:
+    if kind in (_kinds.GROUPREF, _kinds.GROUPREF_EXISTS):
+        raise ValueError("an expression that refers to a group, whose number is another among others")
     if kind is _kinds.SUBPATTERN:
         _, flags, _, inside = value
         return _of_sequence(inside) if not flags else []

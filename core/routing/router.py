@@ -243,7 +243,7 @@ class Router:
             made.append(
                 Candidate(
                     name,
-                    *four,
+                    **dict(zip(TERMS, four, strict=True)),
                     total=math.fsum(map(mul, of_terms, four)),
                     near_best=content[name] >= least,
                     notes=tuple(notes),

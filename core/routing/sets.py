@@ -40,7 +40,7 @@ class RoutingSet:
         )
 
     def key(self, encoder: str | None) -> str:
-        """SHA-256 of everything `build` depends on; `encoder` is the identity."""
+        """SHA-256 of everything `build` depends on; `encoder` is its identity and by what it is read."""
         return hash_json(
             [
                 core.__version__,

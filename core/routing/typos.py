@@ -110,7 +110,7 @@ class Speller:
         if len(text) > MOST_CHARACTERS:
             return text
         words = _TOKEN.findall(text)
-        unknown = [word for word in words if word not in self._right and not self._known(word)]
+        unknown = [word for word in words if not self._known(word)]
         if len(unknown) < LEAST_WRONG or len(unknown) > MOST_WRONG * len(words):
             return text
         right = {word: near for word in unknown if (near := self._nearest(word)) is not None}
@@ -120,11 +120,11 @@ class Speller:
 
     def _known(self, word: str) -> bool:
         """Words with capitals are names or shouted; both are left alone."""
+        if word in self._right:
+            return True
         if not word.islower() or not word.isascii() or not word.isalpha() or len(word) < 3:
             return word not in _SHORTHAND
-        if word in _SHORTHAND:
-            return False
-        return word in self._all or (word.endswith("s") and word[:-1] in self._all)
+        return word not in _SHORTHAND and word.endswith("s") and word[:-1] in self._all
 
     def _search(self, word: str) -> str | None:
         """The known word that is most likely meant; None where none is near."""

@@ -16,6 +16,7 @@ from core.encoder.channels import divisors
 from core.encoder.graph_file import (
     BY_BYTES,
     BY_FLOATS,
+    FORM,
     graph_of_file,
     graph_places,
     processor_suits,
@@ -23,7 +24,9 @@ from core.encoder.graph_file import (
     refusal_of,
 )
 from core.encoder.install import install_encoder
+from core.encoder.make_graph import make
 from core.encoder.place import package_folder
+from core.encoder.remembered import RememberingEncoder
 from core.errors import InvalidInput
 from core.routing.crisis_model import ADAPTER
 from tests.conftest import ROOT
@@ -160,6 +163,38 @@ def test_channels_are_made_even_and_the_product_stays() -> None:
     assert np.isfinite(divisors(np.zeros((2, 8), np.float32), np.zeros((5, 8), np.float32))).all()
 
 
+def test_what_an_older_program_made_goes_and_what_a_newer_one_made_stays(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (target,) = graph_places(tiny, None)
+    target.parent.mkdir(parents=True)
+    stem, form = target.name.removesuffix(f".bytes-{FORM}.onnx"), FORM + 1
+    gone = [f"{stem}.bytes-1.onnx", f"{stem}.bytes-1.unlike"]
+    kept = [f"{stem}.bytes-{form}.onnx", f"{stem}-0123.bytes-1.onnx", f"{stem}.other.gguf", "encoder-00.bytes-1.onnx"]
+    for name in (*gone, *kept):
+        (target.parent / name).write_text("of another program")
+    make(tiny, None)
+    assert {path.name for path in target.parent.iterdir()} == {target.name, *kept}
+
+
+def test_what_was_read_by_bytes_and_in_floats_is_kept_apart(
+    encoder: Encoder, encoder_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    RememberingEncoder(encoder).embed(["hello"])
+    ways = {f"bytes-{FORM}" if processor_suits() else "floats"}
+    assert RememberingEncoder(encoder).unknown(["hello", "you"]) == ["you"]
+    monkeypatch.setenv("TARA_ENCODER_FLOATS", "1")
+    with Encoder(encoder_file) as other:
+        assert RememberingEncoder(other).unknown(["hello"]) == ([] if "floats" in ways else ["hello"])
+        RememberingEncoder(other).embed(["hello"])
+    identity = encoder.identity[:16]
+    assert {path.name for path in (tmp_path / "tara").glob("vectors-*")} == {
+        f"vectors-{identity}-{way}.json" for way in {*ways, "floats"}
+    }
+
+
 @pytest.mark.parametrize("adapter", [None, ADAPTER])
 def test_texts_unlike_those_a_graph_was_made_from_are_read_as_in_floats(
     encoder_file: Path, monkeypatch: pytest.MonkeyPatch, adapter: Path | None
@@ -177,6 +212,7 @@ def test_texts_unlike_those_a_graph_was_made_from_are_read_as_in_floats(
     ]
     with Encoder(encoder_file) as by_bytes:
         found = by_bytes.embed_adapted(texts, [adapter])[:, 0]
+        assert (graph_of_file(encoder_file, adapter).file is not None) == processor_suits()
         assert by_bytes.reads.startswith(BY_BYTES if processor_suits() else BY_FLOATS)
     monkeypatch.setenv("TARA_ENCODER_FLOATS", "1")
     with Encoder(encoder_file) as by_floats:

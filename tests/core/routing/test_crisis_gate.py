@@ -1,9 +1,12 @@
 """The crisis gate as a whole: its readings, what follows a crisis, and that adding to a text never hides one."""
 
 import json
+import math
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +25,21 @@ from core.routing.crisis import (
     resources_for,
     safest_domain,
 )
-from core.routing.crisis_model import ADAPTER, CASES, ORDINARY, WEIGHTS, adapter_of, letters, load_model, packed
+from core.routing.crisis_model import (
+    ADAPTER,
+    BUCKETS,
+    CASES,
+    ORDINARY,
+    WEIGHTS,
+    _remembered,
+    adapter_of,
+    letters,
+    load_model,
+    packed,
+)
 from core.routing.crisis_wording import CrisisWording
 from core.routing.typos import Speller
-from core.routing.words import normalise
+from core.routing.words import normalise, split_words, stem
 from core.training.crisis_data import development_cases, misspelled, mistyped, shipped_cases
 from core.training.crisis_gate import subject_margins
 from core.training.crisis_subject import fit_subject
@@ -315,6 +329,43 @@ def test_letters_make_a_vector_of_length_one_from_anything() -> None:
         found = letters(text)
         assert sum(value * value for value in found.values()) == pytest.approx(1 if found else 0)
         assert find_crisis(normalise(text)) is None
+
+
+def test_letters_are_hashed_as_the_shipped_weights_have_them() -> None:
+    """By the definition, and the scores as the weights' products with it."""
+
+    def features(text: str) -> dict[int, float]:
+        words = split_words(normalise(text))
+        stems = ["<", *(stem(word.text) for word in words), ">"]
+        named = set(stems[1:-1]) | {f"{one} {other}" for one, other in pairwise(stems)}
+        named |= {f"{one} _ {other}" for one, other in zip(stems, stems[2:], strict=False)}
+        for word in words:
+            whole = f"^{word.text}$"
+            named |= {"#" + whole[at : at + size] for size in (3, 4, 5) for at in range(len(whole) - size + 1)}
+        found: dict[int, float] = {}
+        for value in {zlib.crc32(one.encode("utf-8", "replace")) for one in named}:
+            found[value % BUCKETS] = found.get(value % BUCKETS, 0.0) + (1 if value >> 31 else -1)
+        length = math.sqrt(sum(value**2 for value in found.values())) or 1.0
+        return {bucket: value / length for bucket, value in found.items()}
+
+    model = load_model()
+    long = " ".join(f"word{at} nobody said it" for at in range(150))  # many features share a bucket
+    for text in ("I can't go on", "", "!", "a", "Ünïcode 漢字 \ud800", "no no no", "x" * 60 + " y", long):
+        expected = features(text)
+        assert letters(text) == pytest.approx(expected)
+        scores = [
+            row.bias + row.scale * sum(row.numbers[at] * expected[at] for at in expected) for row in model.letters
+        ]
+        assert model.letter_scores(text) == pytest.approx(scores)
+        assert model.letter_scores(text, split_words(normalise(text))) == model.letter_scores(text)
+
+
+def test_long_words_are_not_remembered() -> None:
+    before = _remembered.cache_info().currsize
+    letters("a" * 3000 + " " + "b" * 41)
+    assert _remembered.cache_info().currsize == before
+    letters("fortyone-thousand zqzq")
+    assert _remembered.cache_info().currsize > before
 
 
 def test_packed_rows_keep_their_values() -> None:

@@ -18,11 +18,10 @@ _parser, _kinds = import_module("re._parser"), import_module("re._constants")
 SETS = {
     **{f"crisis, {name}": lines for name, lines in crisis_wording._sections(crisis_wording._EXPRESSIONS).items()},
     **{f"languages, {name}": lines for name, lines in crisis_wording._sections(crisis_wording._LANGUAGES).items()},
-    **{f"urgency {level}": found.lines for level, found in urgency._LEVELS},
-    "urgency denied": urgency._DENIED.lines,
-    "urgency present": urgency._PRESENT.lines,
+    **{f"urgency {level}": lines for level, lines in urgency.LEVELS},
+    "urgency denied": urgency.DENIED,
+    "urgency present": urgency.PRESENT,
 }
-SETS.pop("languages, keys")
 LETTERS = "abcdefghijklmnopqrstuvwxyz 0123456789.,!?'"
 
 
@@ -102,6 +101,11 @@ def test_each_expression_matches_in_a_text_made_from_it(name: str) -> None:
         ("(?:abc|)d", [{"d"}]),
         ("(?:a.*|)", []),
         ("(?i:a)b", [{"b"}]),
+        ("(?<=so )sad(?<!not sad)", [{"so "}, {"sad"}]),
+        ("(?>one|two) more", [{" more"}, {"one", "two"}]),
+        ("(?:one|two)++ more(?:never)*+", [{" more"}, {"one", "two"}]),
+        ("gone(?!)", [{"gone"}]),
+        ("", []),
         (r"\w+[ab]", []),
         ("hot(?= water)(?! bottle)", [{" water"}, {"hot"}]),
         ("(?:in|into|inside) here", [{" here"}, {"in"}]),
@@ -123,5 +127,9 @@ def test_the_leftmost_counts_and_of_those_the_first() -> None:
 def test_what_is_no_expression_is_refused() -> None:
     with pytest.raises(re.error):
         Expressions(["fine", "(unclosed"])
-    with pytest.raises(ValueError, match="flags of its own"):
-        Expressions(["(?i)Shout"])
+    for line in ("(?i)Shout", "(?P<name>a)"):
+        with pytest.raises(ValueError, match="flags or names of its own"):
+            Expressions(["fine", line])
+    for line in (r"(a)\1", "(a)?(?(1)b|c)"):
+        with pytest.raises(ValueError, match="refers to a group"):
+            Expressions(["fine", line])
