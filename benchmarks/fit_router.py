@@ -1,8 +1,11 @@
 """Makes core/routing/blend.json: the weights with which the router blends its signs.
 
 Rows are, each left out in turn, the shipped examples and starter prompts of the 28 first domains and of all domains,
-and the texts of no domain; and the development sets (benchmarks/data/routing_develop*.jsonl), whose figures are shown
-cross-validated. The test sets are not read. Usage: PYTHONPATH=. python benchmarks/fit_router.py [--write]
+and the texts of no domain; and two development sets (routing_develop.jsonl and routing_develop_second.jsonl of
+benchmarks/data). The two curves that make log-odds probabilities are fitted to messages of other writers, to which
+nothing else was fitted (routing_develop_calibrate.jsonl): by messages that the weights know, confidences would be too
+high for anybody else's. Figures are shown cross-validated. The test sets are not read.
+Usage: PYTHONPATH=. python benchmarks/fit_router.py [--write]
 """
 
 import argparse
@@ -19,7 +22,7 @@ from core.encoder import Encoder, find_encoder
 from core.encoder.remembered import RememberingEncoder
 from core.routing.blend import FILE, NONE_SIGNS, SIGNS, Blend
 from core.routing.content import ContentModel
-from core.routing.fit_blend import Cases, case_of, fit, left_out_cases, odds_of, with_curves
+from core.routing.fit_blend import Cases, accepting, case_of, fit, left_out_cases, odds_of, with_curves
 from core.routing.likeness import LikenessModel
 from core.routing.router import Router
 from core.routing.rows import rows_from
@@ -28,12 +31,13 @@ from core.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOP = tuple(ROOT / "benchmarks" / "data" / f"routing_develop{name}.jsonl" for name in ("", "_second"))
+CALIBRATE = ROOT / "benchmarks" / "data" / "routing_develop_calibrate.jsonl"
 SHARE_28, SHARE_ALL, SHARE_OUTSIDE = 0.3, 0.1, 0.6  # weight of a left-out row beside one of the development set
-SHARE_IN_CURVES = 0.01  # in the calibration curves, for which left-out rows are too hard: they were written to differ
 SMALLER = (7, 5)  # sizes of random sets of the first domains in which the development messages are looked at as well
 SHARE_SMALLER = 0.2  # weight of a message there: it is the same message in each set
 SHARE_ELSEWHERE = 0.2  # of that, for messages of domains that are not in the set: there are many more of them
 OUTSIDE_EXPECTED = 0.05  # share of messages that belong to no domain, for the calibration of confidence
+HELD = 2.0  # rows that the straight curve counts for, with which the fit begins: few beside thousands
 FOLDS = 5
 START = Blend(
     dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 0.0), "", "", 0, None
@@ -108,6 +112,35 @@ def shown(name: str, sure: Any, inside: Any, right: Any, own: Any) -> None:
     )
 
 
+def read(*paths: Path) -> list[dict[str, Any]]:
+    """The messages of some sets."""
+    return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
+
+
+def inside(one: Cases) -> Any:
+    """Which cases belong to a domain."""
+    return one.right < one.signs.shape[1] - 1
+
+
+def balanced(one: Cases) -> Cases:
+    """The cases with the weights of a calibration: OUTSIDE_EXPECTED of them belong to no domain."""
+    own = int(inside(one).sum())
+    return weighed(one, 1.0, OUTSIDE_EXPECTED / (1 - OUTSIDE_EXPECTED) * own / max(1, len(one.right) - own))
+
+
+def judged(blend: Blend, one: Cases) -> tuple[Any, Any, Any]:
+    """For each case the confidence in the domain put first, the probability of inside, and whether it is right."""
+    odds, sure, right, _ = odds_of(blend, one)
+    domains = one.signs.shape[1] - 1
+    return curve(blend.right, sure, domains), curve(blend.inside, odds, domains), right
+
+
+def folds(count: int, rng: np.random.Generator) -> list[Any]:
+    """Which of so many messages are held out, fold by fold."""
+    place = rng.permutation(count) % FOLDS
+    return [place == fold for fold in range(FOLDS)]
+
+
 def main() -> int:
     """Fit, show figures on the development set, and write the file if asked to."""
     parser = argparse.ArgumentParser()
@@ -116,27 +149,28 @@ def main() -> int:
     workspace = Workspace(ROOT)
     file = find_encoder()
     assert file is not None
-    messages = [json.loads(line) for path in DEVELOP for line in path.read_text("utf-8").splitlines()]
+    messages, others = read(*DEVELOP), read(CALIBRATE)
     catalog = load_catalog(workspace)
     first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
     rng = np.random.default_rng(0)
+    seen, fresh, accepted = {}, {}, {}
     with Encoder(file) as running:
         encoder = RememberingEncoder(running)
         small, whole = Set(first, workspace, encoder), Set(list(catalog.domains), workspace, encoder)
         left = weighed(small.left_out(), SHARE_28, SHARE_OUTSIDE)
         left_all = weighed(whole.left_out(), SHARE_ALL, SHARE_OUTSIDE / 3)
-        seen = {"28 domains": small.cases(messages)}
+        sets = {"28 domains": small}
         for size in SMALLER:
             mixed = list(rng.permutation(first))
             for at in range(0, len(mixed) - size + 1, size):
                 names = sorted(mixed[at : at + size])
-                seen[f"{size} domains, {names[0]} …"] = Set(names, workspace, encoder).cases(messages)
+                sets[f"{size} domains, {names[0]} …"] = Set(names, workspace, encoder)
+        for name, one in sets.items():
+            seen[name], fresh[name] = one.cases(messages), one.cases(others)
+            accepted[name] = np.array([[own in row["acceptable"] for own in one.model.names] for row in others])
         identity = encoder.identity
 
-    def inside(one: Cases) -> Any:
-        return one.right < one.signs.shape[1] - 1
-
-    def made(held: Any) -> Blend:
+    def weights(held: Any) -> Blend:
         """Fitted to all but the messages held out."""
         known = {name: part(one, ~held) for name, one in seen.items()}
         fewer = [
@@ -144,54 +178,48 @@ def main() -> int:
             for name, one in known.items()
             if name[:2] != "28"
         ]
-        blend = fit(START, [left, left_all, known["28 domains"], *fewer], prior_rows=1.0)
-        curves = [weighed(left, SHARE_IN_CURVES, SHARE_IN_CURVES)]
-        for one in known.values():
-            own = int(inside(one).sum())
-            curves.append(
-                weighed(one, 1.0, OUTSIDE_EXPECTED / (1 - OUTSIDE_EXPECTED) * own / max(1, len(one.right) - own))
-            )
-        return with_curves(blend, curves)
+        return fit(START, [left, left_all, known["28 domains"], *fewer], prior_rows=1.0)
 
-    order = rng.permutation(len(messages))
+    def calibrated(blend: Blend, held: Any) -> Blend:
+        """With curves fitted to all messages of other writers but those held out."""
+        kept = {name: part(accepting(blend, one, accepted[name]), ~held) for name, one in fresh.items()}
+        return with_curves(blend, [balanced(one) for one in kept.values()], HELD)
+
+    everything = np.zeros(len(messages), bool), np.zeros(len(others), bool)
     found = {name: [np.zeros(len(messages)) for _ in range(3)] for name in seen}
-    for fold in range(FOLDS):
-        held = np.zeros(len(messages), bool)
-        held[order[fold::FOLDS]] = True
-        blend = made(held)
+    for held in folds(len(messages), rng):
+        blend = calibrated(weights(held), everything[1])
         for name, one in seen.items():
-            odds, sure, right, _ = odds_of(blend, part(one, held))
-            for column, values in zip(
-                found[name],
-                (
-                    curve(blend.right, sure, one.signs.shape[1] - 1),
-                    curve(blend.inside, odds, one.signs.shape[1] - 1),
-                    right,
-                ),
-                strict=True,
-            ):
+            for column, values in zip(found[name], judged(blend, part(one, held)), strict=True):
                 column[held] = values
-    sure, within, right = found["28 domains"]
-    right, own = right > 0, inside(seen["28 domains"])
+    blend = weights(everything[0])
+    found_fresh = {name: [np.zeros(len(others)) for _ in range(3)] for name in fresh}
+    for held in folds(len(others), rng):
+        of_rest = calibrated(blend, held)
+        for name, one in fresh.items():
+            kept = part(accepting(blend, one, accepted[name]), held)
+            for column, values in zip(found_fresh[name], judged(of_rest, kept), strict=True):
+                column[held] = values
+    sure, _, right = found["28 domains"]
+    own = inside(seen["28 domains"])
     final = replace(
-        made(np.zeros(len(messages), bool)),
+        calibrated(blend, everything[1]),
         encoder=identity,
         method="left-out rows of the shipped examples and the development sets: benchmarks/fit_router.py",
         accuracy=round(float(right[own].mean()), 4),
         n=int(own.sum()),
     )
     print(json.dumps(final.as_dict(), indent=1))
-    print("development sets, cross-validated")
-    shown("28 domains", sure, within, right, own)
-    for size in SMALLER:
-        some = [name for name in seen if name.startswith(f"{size} ")]
-        columns = [np.concatenate([found[name][at] for name in some]) for at in range(3)]
-        shown(
-            f"sets of {size}, the other domains' messages outside",
-            *columns[:2],
-            columns[2] > 0,
-            np.concatenate([inside(seen[name]) for name in some]),
-        )
+    for title, columns, cases in (
+        ("development sets, weights cross-validated", found, seen),
+        ("messages of other writers, curves cross-validated", found_fresh, fresh),
+    ):
+        print(title)
+        for start, name in (("28", "28 domains"), *((f"{size} ", f"sets of {size}") for size in SMALLER)):
+            some = [key for key in cases if key.startswith(start)]
+            joined = [np.concatenate([columns[key][at] for key in some]) for at in range(3)]
+            shown(name, *joined[:2], joined[2] > 0, np.concatenate([inside(cases[key]) for key in some]))
+    right = right > 0
     for least in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         kept = sure >= least
         print(

@@ -11,7 +11,7 @@ from core.routing.words import STOPWORDS, Word, listed
 POINTING_BACK = listed("it that this those these he she they them his her their him one ones same else")
 FOLLOWING_ON = listed("and but so also then why ok okay yes no yeah thanks thank what how more")
 # What the signs of `tie_signs` count, in log-odds beside the blend's scores; fitted by benchmarks/fit_conversation.py.
-TIE = (-2.46, 9.78, 0.71, 1.83)
+TIE = (-2.46, 9.77, 0.74, 1.74)
 # The share of it that speaks against "none of these": always, and for a message that is short and points back. By hand:
 # the first is the best of those tried in that fit; the second is for sets of so few examples that nothing is near them.
 AGAINST_NONE = (0.25, 1.0)

@@ -80,7 +80,7 @@ def fit(start: Blend, cases: Sequence[Cases], prior_rows: float = PRIOR_ROWS) ->
 
     Newton's method with halved steps; the likelihood of a conditional logit is concave, so there is one optimum.
     """
-    before = np.array([*(start.weights[name] for name in SIGNS), *(start.none[name] for name in NONE_SIGNS)])
+    before = _values(start)
     hold = prior_rows / (1 + before**2)
     values = before.copy()
     current = _loss(values, cases, before, hold)
@@ -132,8 +132,7 @@ def accuracy_of(blend: Blend, cases: Sequence[Cases]) -> float:
 def odds_of(blend: Blend, one: Cases) -> tuple[Numbers, Numbers, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """For each case the log-odds of being inside and of the confidence in the best domain, both before calibration,
     whether that domain is right, and whether the case is inside."""
-    values = np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
-    chances = chances_of(one, values)
+    chances = chances_of(one, _values(blend))
     none = chances[:, -1]
     shares = chances[:, :-1].max(1) / np.maximum(1 - none, 1e-12)
     inside = -_log_odds(none)
@@ -141,18 +140,36 @@ def odds_of(blend: Blend, one: Cases) -> tuple[Numbers, Numbers, npt.NDArray[np.
     return inside, sure, chances[:, :-1].argmax(1) == one.right, one.right < chances.shape[1] - 1
 
 
+def accepting(blend: Blend, one: Cases, acceptable: npt.NDArray[np.bool_]) -> Cases:
+    """The cases with the domain that the blend puts first as the right one where `acceptable` [n, domains] has it."""
+    best = chances_of(one, _values(blend))[:, :-1].argmax(1)
+    return replace(one, right=np.where(acceptable[np.arange(len(best)), best], best, one.right))
+
+
+def _values(blend: Blend) -> Numbers:
+    return np.array([*(blend.weights[name] for name in SIGNS), *(blend.none[name] for name in NONE_SIGNS)])
+
+
 def _platt(
     odds: Numbers, sizes: Numbers, hit: npt.NDArray[np.bool_], weights: Numbers, held: float
 ) -> tuple[float, float, float]:
     design = np.stack([np.ones(len(odds)), odds, sizes], 1)
     start = np.array([0.0, 1.0, 0.0])
-    values = start.copy()
+    values, prior = start.copy(), held * 0.1
+
+    def loss(at: Numbers) -> float:
+        missed = weights @ np.logaddexp(0, np.where(hit, -1, 1) * (design @ at))
+        return float(missed + prior * ((at - start) ** 2).sum() / 2)
+
     for _ in range(_STEPS):
         chances = 1 / (1 + np.exp(-np.clip(design @ values, -50, 50)))
         spread = weights * chances * (1 - chances)
-        bend = (design * spread[:, None]).T @ design + held * 0.1 * np.eye(3)
-        step = np.linalg.solve(bend, design.T @ (weights * (hit - chances)) - held * 0.1 * (values - start))
-        values = values + step
+        bend = (design * spread[:, None]).T @ design + prior * np.eye(3)
+        step = np.linalg.solve(bend, design.T @ (weights * (hit - chances)) - prior * (values - start))
+        size, current = 1.0, loss(values)
+        while size > 1e-6 and loss(values + size * step) > current:
+            size /= 2
+        values = values + size * step
         if np.abs(step).max() < 1e-9:
             break
     return round(float(values[0]), 4), round(float(values[1]), 4), round(float(values[2]), 4)

@@ -96,7 +96,13 @@ def configured() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("name", "each"), [("routing.jsonl", 16), ("routing_develop.jsonl", 5), ("routing_develop_second.jsonl", 17)]
+    ("name", "each"),
+    [
+        ("routing.jsonl", 16),
+        ("routing_develop.jsonl", 5),
+        ("routing_develop_second.jsonl", 17),
+        ("routing_develop_calibrate.jsonl", 19),
+    ],
 )
 def test_messages_of_each_domain(name: str, each: int) -> None:
     known = domains()
@@ -180,6 +186,12 @@ def test_development_and_test_are_apart() -> None:
     develop = [text for path in DATA.glob("*_develop*.jsonl") for text in texts(path.name)]
     tests = [text for path in DATA.glob("*.jsonl") if "_develop" not in path.name for text in texts(path.name)]
     assert near(tests, develop) == []
+
+
+def test_what_confidence_is_fitted_to_is_apart_from_all_that_weights_and_examples_know() -> None:
+    own = texts("routing_develop_calibrate.jsonl")
+    developing = [text for name in ("", "_second") for text in texts(f"routing_develop{name}.jsonl")]
+    assert near(own, configured() + developing) == []
 
 
 def test_what_is_nearly_the_same_is_found() -> None:
