@@ -361,11 +361,11 @@ def test_letters_are_hashed_as_the_shipped_weights_have_them() -> None:
 
 
 def test_long_words_are_not_remembered() -> None:
-    before = _remembered.cache_info().currsize
+    asked = _remembered.cache_info().misses
     letters("a" * 3000 + " " + "b" * 41)
-    assert _remembered.cache_info().currsize == before
-    letters("fortyone-thousand zqzq")
-    assert _remembered.cache_info().currsize > before
+    assert _remembered.cache_info().misses == asked
+    letters("c" * 40)
+    assert _remembered.cache_info().misses == asked + 1
 
 
 def test_packed_rows_keep_their_values() -> None:
