@@ -11,7 +11,8 @@ Usage: PYTHONPATH=. python benchmarks/fit_router.py [--write]
 import argparse
 import json
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ SHARE_ELSEWHERE = 0.2  # of that, for messages of domains that are not in the se
 OUTSIDE_EXPECTED = 0.05  # share of messages that belong to no domain, for the calibration of confidence
 HELD = 2.0  # rows that the straight curve counts for, with which the fit begins: few beside thousands
 FOLDS = 5
+ALL = slice(None)
 START = Blend(
     dict.fromkeys(SIGNS, 0.0), dict.fromkeys(NONE_SIGNS, 0.0), (0.0, 1.0, 0.0), (0.0, 1.0, 0.0), "", "", 0, None
 )
@@ -61,8 +63,8 @@ class Set:
         said = {name: self.rows.domains[name].said for name in self.rows.names}
         return left_out_cases(self.model, said, [text for _, text in self.rows.outside], self.words, self.habits)
 
-    def cases(self, messages: list[dict[str, Any]]) -> Cases:
-        """Messages with their right domain, None for none."""
+    def seen(self, messages: list[dict[str, Any]]) -> "Seen":
+        """Messages with their right domain, None for none, and those that are as acceptable."""
         texts = [self.router.readable(row["text"]) for row in messages]
         vectors = self.encoder.embed(texts)
         signs = [
@@ -71,13 +73,30 @@ class Set:
         ]
         names = self.model.names
         right = [names.index(row["domain"]) if row["domain"] in names else len(names) for row in messages]
-        return Cases(np.stack(signs), np.array(right), np.ones(len(right)))
+        acceptable = np.array([[name in row["acceptable"] for name in names] for row in messages])
+        return Seen(Cases(np.stack(signs), np.array(right), np.ones(len(right))), acceptable)
 
 
-def weighed(cases: Cases, inside: float, outside: float) -> Cases:
-    """The cases with these weights."""
-    own = cases.right < cases.signs.shape[1] - 1
-    return replace(cases, weights=np.where(own, inside, outside))
+@dataclass(frozen=True)
+class Seen:
+    """Messages as a set of domains sees them, and the domains of it that are as acceptable, [n, domains]."""
+
+    cases: Cases
+    acceptable: Any
+
+    def under(self, blend: Blend) -> Cases:
+        """With the domain that the blend puts first as the right one where it is acceptable."""
+        return accepting(blend, self.cases, self.acceptable)
+
+
+def inside(cases: Cases) -> Any:
+    """Which cases belong to a domain."""
+    return cases.right < cases.signs.shape[1] - 1
+
+
+def weighed(cases: Cases, own: float, others: float) -> Cases:
+    """The cases with these weights, of those that belong to a domain and of the others."""
+    return replace(cases, weights=np.where(inside(cases), own, others))
 
 
 def part(cases: Cases, keep: Any) -> Cases:
@@ -85,9 +104,9 @@ def part(cases: Cases, keep: Any) -> Cases:
     return Cases(cases.signs[keep], cases.right[keep], cases.weights[keep])
 
 
-def area(inside: Any, outside: Any) -> float:
+def area(own: Any, others: Any) -> float:
     """Area under the ROC curve: how often a message inside has the higher value than one outside."""
-    pairs = (inside[:, None] > outside[None]).mean() + 0.5 * (inside[:, None] == outside[None]).mean()
+    pairs = (own[:, None] > others[None]).mean() + 0.5 * (own[:, None] == others[None]).mean()
     return float(pairs)
 
 
@@ -103,23 +122,18 @@ def curve(by: tuple[float, float, float], odds: Any, domains: int) -> Any:
     return 1 / (1 + np.exp(-(by[0] + by[1] * odds + by[2] * np.log(domains))))
 
 
-def shown(name: str, sure: Any, inside: Any, right: Any, own: Any) -> None:
+def shown(name: str, sure: Any, within: Any, right: Any, own: Any) -> None:
     """Print a set's cross-validated figures."""
     print(
         f"{name}: accuracy {right[own].mean():.3f} of {own.sum()}, mean confidence {sure[own].mean():.3f}, calibration"
         f" error {calibration_error(sure[own], right[own]):.3f}, area outside by confidence"
-        f" {area(sure[own], sure[~own]):.3f} and by inside {area(inside[own], inside[~own]):.3f}"
+        f" {area(sure[own], sure[~own]):.3f} and by inside {area(within[own], within[~own]):.3f}"
     )
 
 
 def read(*paths: Path) -> list[dict[str, Any]]:
     """The messages of some sets."""
     return [json.loads(line) for path in paths for line in path.read_text("utf-8").splitlines()]
-
-
-def inside(one: Cases) -> Any:
-    """Which cases belong to a domain."""
-    return one.right < one.signs.shape[1] - 1
 
 
 def balanced(one: Cases) -> Cases:
@@ -135,10 +149,20 @@ def judged(blend: Blend, one: Cases) -> tuple[Any, Any, Any]:
     return curve(blend.right, sure, domains), curve(blend.inside, odds, domains), right
 
 
-def folds(count: int, rng: np.random.Generator) -> list[Any]:
-    """Which of so many messages are held out, fold by fold."""
+def crossed(
+    sets: Mapping[str, Seen], blend_of: Callable[[Any], Blend], rng: np.random.Generator
+) -> dict[str, list[Any]]:
+    """By set what `judged` says of each message, each by the blend that `blend_of` makes of the other folds' messages,
+    given as a mask."""
+    count = len(next(iter(sets.values())).cases.right)
+    found = {name: [np.zeros(count) for _ in range(3)] for name in sets}
     place = rng.permutation(count) % FOLDS
-    return [place == fold for fold in range(FOLDS)]
+    for fold in range(FOLDS):
+        blend = blend_of(place != fold)
+        for name, one in sets.items():
+            for column, values in zip(found[name], judged(blend, part(one.under(blend), place == fold)), strict=True):
+                column[place == fold] = values
+    return found
 
 
 def main() -> int:
@@ -153,7 +177,7 @@ def main() -> int:
     catalog = load_catalog(workspace)
     first = [name for name, domain in catalog.domains.items() if domain.phase is not None]
     rng = np.random.default_rng(0)
-    seen, fresh, accepted = {}, {}, {}
+    seen, fresh = {}, {}
     with Encoder(file) as running:
         encoder = RememberingEncoder(running)
         small, whole = Set(first, workspace, encoder), Set(list(catalog.domains), workspace, encoder)
@@ -166,13 +190,12 @@ def main() -> int:
                 names = sorted(mixed[at : at + size])
                 sets[f"{size} domains, {names[0]} …"] = Set(names, workspace, encoder)
         for name, one in sets.items():
-            seen[name], fresh[name] = one.cases(messages), one.cases(others)
-            accepted[name] = np.array([[own in row["acceptable"] for own in one.model.names] for row in others])
+            seen[name], fresh[name] = one.seen(messages), one.seen(others)
         identity = encoder.identity
 
-    def weights(held: Any) -> Blend:
-        """Fitted to all but the messages held out."""
-        known = {name: part(one, ~held) for name, one in seen.items()}
+    def weights(keep: Any = ALL) -> Blend:
+        """Fitted to these of the development messages."""
+        known = {name: part(one.cases, keep) for name, one in seen.items()}
         fewer = [
             weighed(one, SHARE_SMALLER, SHARE_SMALLER * SHARE_ELSEWHERE)
             for name, one in known.items()
@@ -180,45 +203,33 @@ def main() -> int:
         ]
         return fit(START, [left, left_all, known["28 domains"], *fewer], prior_rows=1.0)
 
-    def calibrated(blend: Blend, held: Any) -> Blend:
-        """With curves fitted to all messages of other writers but those held out."""
-        kept = {name: part(accepting(blend, one, accepted[name]), ~held) for name, one in fresh.items()}
-        return with_curves(blend, [balanced(one) for one in kept.values()], HELD)
+    def calibrated(blend: Blend, keep: Any = ALL) -> Blend:
+        """With curves fitted to these of the messages of other writers."""
+        return with_curves(blend, [balanced(part(one.under(blend), keep)) for one in fresh.values()], HELD)
 
-    everything = np.zeros(len(messages), bool), np.zeros(len(others), bool)
-    found = {name: [np.zeros(len(messages)) for _ in range(3)] for name in seen}
-    for held in folds(len(messages), rng):
-        blend = calibrated(weights(held), everything[1])
-        for name, one in seen.items():
-            for column, values in zip(found[name], judged(blend, part(one, held)), strict=True):
-                column[held] = values
-    blend = weights(everything[0])
-    found_fresh = {name: [np.zeros(len(others)) for _ in range(3)] for name in fresh}
-    for held in folds(len(others), rng):
-        of_rest = calibrated(blend, held)
-        for name, one in fresh.items():
-            kept = part(accepting(blend, one, accepted[name]), held)
-            for column, values in zip(found_fresh[name], judged(of_rest, kept), strict=True):
-                column[held] = values
+    whole_blend = weights()
+    found = crossed(seen, lambda keep: calibrated(weights(keep)), rng)
+    found_fresh = crossed(fresh, lambda keep: calibrated(whole_blend, keep), rng)
     sure, _, right = found["28 domains"]
-    own = inside(seen["28 domains"])
+    own = inside(seen["28 domains"].cases)
     final = replace(
-        calibrated(blend, everything[1]),
+        calibrated(whole_blend),
         encoder=identity,
-        method="left-out rows of the shipped examples and the development sets: benchmarks/fit_router.py",
+        method="left-out rows of the shipped examples, the development sets, and for confidence messages of other"
+        " writers: benchmarks/fit_router.py",
         accuracy=round(float(right[own].mean()), 4),
         n=int(own.sum()),
     )
     print(json.dumps(final.as_dict(), indent=1))
-    for title, columns, cases in (
+    for title, columns, sets_seen in (
         ("development sets, weights cross-validated", found, seen),
         ("messages of other writers, curves cross-validated", found_fresh, fresh),
     ):
         print(title)
         for start, name in (("28", "28 domains"), *((f"{size} ", f"sets of {size}") for size in SMALLER)):
-            some = [key for key in cases if key.startswith(start)]
+            some = [key for key in sets_seen if key.startswith(start)]
             joined = [np.concatenate([columns[key][at] for key in some]) for at in range(3)]
-            shown(name, *joined[:2], joined[2] > 0, np.concatenate([inside(cases[key]) for key in some]))
+            shown(name, *joined[:2], joined[2] > 0, np.concatenate([inside(sets_seen[key].cases) for key in some]))
     right = right > 0
     for least in (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6):
         kept = sure >= least

@@ -20,6 +20,7 @@ from core.gguf.header import Header, read_header
 from core.gguf.inspect import inspect_gguf
 
 FORM = 2  # of the graph: another number, another file
+FLOATS = "floats"
 BY_BYTES, BY_FLOATS = "onnxruntime, in bytes", "llama.cpp, in floats"  # how a file is read
 _ARCHITECTURE = "bert"
 _MEAN = (None, 0, 1)  # llama.cpp's number for the mean over the tokens; without one that is taken as well
@@ -103,10 +104,10 @@ def graph_places(gguf: Path, adapter: Path | None) -> list[Path]:
 
 
 def kept_by(gguf: Path) -> str:
-    """By what a file is read, as a word for the names of files that keep what was read. Raises InvalidInput for no
-    GGUF."""
+    """How a file is read, as a word for the names of files that keep what was read: FLOATS, or bytes of which form.
+    Raises InvalidInput for no GGUF."""
     graph = known_graph(gguf)
-    return f"bytes-{FORM}" if graph is None or graph.file is not None else "floats"
+    return f"bytes-{FORM}" if graph is None or graph.file is not None else FLOATS
 
 
 def older_forms(graph: Path) -> list[Path]:

@@ -5,12 +5,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.catalog.hashes import cache_file
 from core.encoder.client import Encoder
-from core.encoder.graph_file import kept_by
+from core.encoder.graph_file import BY_FLOATS, FLOATS, kept_by
 from core.files import write_atomically
 
 if TYPE_CHECKING:
@@ -32,11 +33,6 @@ class RememberingEncoder:
         """SHA-256 of the encoder's file."""
         return self._encoder.identity
 
-    @property
-    def kept_by(self) -> str:
-        """By what its file is read, as `graph_file.kept_by`."""
-        return kept_by(self._encoder.gguf)
-
     def unknown(self, texts: Sequence[str]) -> list[str]:
         """Those of the texts that would have to be read now, each once."""
         return _missing(texts, self._load())
@@ -50,15 +46,22 @@ class RememberingEncoder:
         if missing:
             for text, row in zip(missing, self._encoder.embed(missing), strict=True):
                 known[_key(text)] = base64.b64encode(row.astype("<f2").tobytes()).decode("ascii")
-            self._save(known)
+            if self._encoder.reads.startswith(BY_FLOATS) == (self._read_as == FLOATS):
+                self._save(known)
+            else:
+                log.warning("vectors are not remembered: they were read by %s", self._encoder.reads)
         rows = [np.frombuffer(base64.b64decode(known[_key(text)]), "<f2") for text in texts]
         if not rows:
             return np.zeros((0, self._encoder.dimension), np.float32)
         return np.stack(rows).astype(np.float32)
 
+    @cached_property
+    def _read_as(self) -> str:
+        return kept_by(self._encoder.gguf)
+
     @property
     def _file(self) -> Path:
-        return cache_file().parent / f"vectors-{self.identity[:16]}-{self.kept_by}.json"
+        return cache_file().parent / f"vectors-{self.identity[:16]}-{self._read_as}.json"
 
     def _load(self) -> dict[str, Any]:
         try:

@@ -55,9 +55,10 @@ class Desk:
 
     def start(self) -> None:
         """Find and start the encoder now, so that the first message does not wait for it. No cache is asked."""
-        embedding = self.embedding(WARM_UP)
+        written, read = self._reading(WARM_UP)
+        written.work_out()  # no encoder may have read it
         self.router.warm()
-        read_emotion(WARM_UP, split_words(WARM_UP), embedding)
+        read_emotion(WARM_UP, split_words(WARM_UP), read.topic if read is not None else None)
 
     @property
     def method(self) -> str:

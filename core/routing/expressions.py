@@ -6,7 +6,7 @@ RE2's FilteredRE2 does; Cox, "Regular Expression Matching with a Trigram Index",
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from importlib import import_module
 from typing import Any
@@ -27,7 +27,6 @@ class Expressions:
         """Raises re.error for what cannot be read as an expression, ValueError for one that would be another among
         others: with flags for the whole, named groups, references to groups."""
         self._lines = tuple(_Line(line) for line in lines)
-        self._joined = lru_cache(maxsize=128)(_join)
         self._first: dict[str, list[int]] = {}  # by a needle of those looked for first, the lines that it may be for
         for at, line in enumerate(self._lines):
             for one in line.first:
@@ -46,7 +45,7 @@ class Expressions:
     def sub(self, replacement: str, text: str) -> str:
         """The text with every match replaced."""
         possible = tuple(line.source for line in self._possible(text))
-        return self._joined(possible).sub(replacement, text) if possible else text
+        return _joined(possible).sub(replacement, text) if possible else text
 
     def fullmatch(self, text: str) -> bool:
         """Whether an expression matches the whole text."""
@@ -69,7 +68,8 @@ class _Line:
         return re.compile(self.source)
 
 
-def _join(lines: Sequence[str]) -> re.Pattern[str]:
+@lru_cache(maxsize=256)
+def _joined(lines: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(lines))
 
 

@@ -16,6 +16,7 @@ from core.encoder.channels import divisors
 from core.encoder.graph_file import (
     BY_BYTES,
     BY_FLOATS,
+    FLOATS,
     FORM,
     graph_of_file,
     graph_places,
@@ -193,6 +194,18 @@ def test_what_was_read_by_bytes_and_in_floats_is_kept_apart(
     assert {path.name for path in (tmp_path / "tara").glob("vectors-*")} == {
         f"vectors-{identity}-{way}.json" for way in {*ways, "floats"}
     }
+
+
+def test_what_was_read_otherwise_than_expected_is_not_kept(
+    encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a graph is damaged, and llama.cpp reads in its place."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    other = FLOATS if processor_suits() else f"bytes-{FORM}"
+    monkeypatch.setattr("core.encoder.remembered.kept_by", lambda _: other)
+    remembering = RememberingEncoder(encoder)
+    assert remembering.embed(["hello"]).shape == (1, encoder.dimension)
+    assert remembering.unknown(["hello"]) == ["hello"]
 
 
 @pytest.mark.parametrize("adapter", [None, ADAPTER])

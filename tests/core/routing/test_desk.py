@@ -16,8 +16,9 @@ import pytest
 from core.chat.caches import EmotionCache
 from core.encoder import Encoder
 from core.errors import InvalidInput
-from core.routing import Desk, Router, build_routing_data
+from core.routing import Desk, Router, build_routing_data, crisis_wording, urgency
 from core.routing.blend import shipped_blend
+from core.routing.crisis_model import load_model
 from core.routing.data import TERMS, validate
 from core.routing.decision import KEYWORDS
 from core.routing.prepare import with_vectors
@@ -179,6 +180,18 @@ def test_a_dead_encoder_is_replaced_and_a_broken_one_is_said(small: dict[str, An
             decision = desk.route("How should I lead my team?")
     assert (decision.domain, decision.method) == ("leadership", "keywords")
     assert "broken.gguf" in decision.note
+
+
+def test_starting_leaves_nothing_for_the_first_message_to_load(
+    built: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARA_ENCODER", "none")
+    made = (crisis_wording._expressions, crisis_wording._of_languages, urgency._expressions, load_model)
+    for one in made:
+        one.cache_clear()
+    with Desk(built) as by_words:
+        by_words.start()
+        assert [one.cache_info().currsize for one in made] == [1] * len(made)
 
 
 def test_starting_asks_no_cache(small: dict[str, Any]) -> None:
